@@ -1,0 +1,30 @@
+"""Networks that learners use as functions of their parameters. A new one is one file here and one line below."""
+
+from typing import TYPE_CHECKING, Any
+
+from fedmeta.registry import Entry, Registry
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["MODELS", "make_model"]
+
+MODELS = Registry(
+    "models",
+    {
+        "conv4": Entry("fedmeta.models.conv4:Conv4", "four 3x3 convolutions of stride 2, no pooling", "Finn et al. 2017, section 5.2"),
+        "mlp": Entry("fedmeta.models.mlp:MLP", "fully connected, ReLU; 256-128-64-64 in the paper", "Finn et al. 2017, section 5.2"),
+        "sinusoid": Entry("fedmeta.models.mlp:SinusoidNet", "two hidden layers of 40", "Finn et al. 2017, section 5.1"),
+    },
+)
+
+
+def make_model(name: str, **parameters: Any) -> "nn.Module":
+    """Construct a network: `make_model("conv4", filters=32, ways=5)`.
+
+    Args:
+        name: a registered name; `fedmeta list models` prints them.
+        parameters: the model's own, and for every model `input_shape` (without the batch axis) and `ways`, the
+            number of outputs of its last layer, called `head`; None leaves the head away, giving an embedding.
+    """
+    return MODELS.make(name, **parameters).build()

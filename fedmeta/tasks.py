@@ -1,0 +1,94 @@
+"""Tasks and episodes: what a learner is given, whatever the data are."""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """Labelled examples.
+
+    Attributes:
+        x: inputs `[n, *input_shape]` (a tensor, or a nest of tensors for a model that takes one).
+        y: class slots `[n]`, int64 in `[0, ways)`; or float targets `[n, outputs]` for regression.
+    """
+
+    x: Tensor
+    y: Tensor
+
+
+class Episode(NamedTuple):
+    """One task: a support set to adapt on, a query set to be judged on.
+
+    Attributes:
+        support: shots examples a class, shot by shot (all classes' first shot, then all second shots, ...).
+        query: examples disjoint from the support.
+        classes: `[ways]` int64, the data set's own class id behind each slot; empty `[0]` where there are no classes.
+    """
+
+    support: Batch
+    query: Batch
+    classes: Tensor
+
+
+class Task(Protocol):
+    """How outputs are judged. Plain functions of tensors, so that they run under `vmap`."""
+
+    kind: Literal["classification", "regression"]
+
+    def loss(self, output: Tensor, y: Tensor) -> Tensor:
+        """Mean loss over the batch, a scalar."""
+        ...
+
+    def score(self, output: Tensor, y: Tensor) -> Tensor:
+        """The figure that tables show, a scalar: accuracy in [0, 1], or mean squared error."""
+        ...
+
+    @property
+    def score_name(self) -> str:
+        """`accuracy` or `mse`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Classification:
+    """Class slots from logits: cross-entropy, and accuracy as a fraction."""
+
+    kind: Literal["classification", "regression"] = "classification"
+    score_name: str = "accuracy"
+
+    def loss(self, output: Tensor, y: Tensor) -> Tensor:
+        """Cross-entropy of logits `[n, ways]` against slots `[n]`."""
+        return F.cross_entropy(output, y)
+
+    def score(self, output: Tensor, y: Tensor) -> Tensor:
+        """Fraction of `[n, ways]` rows whose largest logit is the slot; ties go to the lowest slot."""
+        return (output.argmax(dim=-1) == y).to(output.dtype).mean()
+
+
+@dataclass(frozen=True)
+class Regression:
+    """Real targets: mean squared error, as loss and as score (lower is better)."""
+
+    kind: Literal["classification", "regression"] = "regression"
+    score_name: str = "mse"
+
+    def loss(self, output: Tensor, y: Tensor) -> Tensor:
+        """Mean squared error of `[n, outputs]` against `[n, outputs]`.
+
+        Raises:
+            ValueError: the shapes differ; broadcasting would give a number that means nothing.
+        """
+        if output.shape != y.shape:
+            raise ValueError(f"outputs {tuple(output.shape)} and targets {tuple(y.shape)} differ in shape")
+        return torch.mean((output - y) ** 2)
+
+    def score(self, output: Tensor, y: Tensor) -> Tensor:
+        """As `loss`."""
+        return self.loss(output, y)
+
+
+TASKS: dict[str, Task] = {"classification": Classification(), "regression": Regression()}
