@@ -1,0 +1,139 @@
+"""Intervals and summaries of evaluations: plain records that travel as JSON."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+Unit = Literal["episodes", "clients"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its 95 % interval.
+
+    Attributes:
+        mean: of the sample.
+        low, high: Student's t interval of the mean; equal to the mean where one value gives no interval.
+        count: number of independent units.
+        unit: what was taken as independent: episodes (one client) or clients (their means).
+    """
+
+    mean: float
+    low: float
+    high: float
+    count: int
+    unit: Unit
+
+
+def estimate(values: Sequence[float] | np.ndarray, unit: Unit) -> Estimate:
+    """Mean and 95 % t interval of independent values.
+
+    Raises:
+        ValueError: no values.
+
+    >>> e = estimate([0.0, 1.0, 0.0, 1.0], "episodes")
+    >>> round(e.mean, 3), round(e.low, 3), round(e.high, 3)
+    (0.5, -0.419, 1.419)
+    """
+    from scipy.special import stdtrit
+
+    sample = np.asarray(values, dtype=np.float64)
+    if sample.size == 0:
+        raise ValueError("no values to estimate from")
+    mean = float(sample.mean())
+    if sample.size == 1:
+        return Estimate(mean, mean, mean, 1, unit)
+    half = float(stdtrit(sample.size - 1, 0.975)) * float(sample.std(ddof=1)) / math.sqrt(sample.size)
+    return Estimate(mean, mean - half, mean + half, int(sample.size), unit)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One model judged on the frozen episodes of some clients.
+
+    Attributes:
+        split: `validation`, `test` (each client's own episodes) or `pooled` (episodes across all test clients' data).
+        score_name: `accuracy` (fraction) or `mse`.
+        steps: ascending numbers of adaptation steps; 0 is before adaptation, the last is after.
+        loss, score: an Estimate for every number of steps.
+        quantiles: of the clients' mean scores after adaptation, by level: `{"0.1": ..., "0.5": ..., "0.9": ...}`.
+        clients: client id -> mean score after adaptation.
+        baseline: pixel nearest neighbour on the same episodes, where the task has one.
+        protocol: ways, shots, queries, episodes per client, seed, transductive: what must stand beside the number.
+    """
+
+    split: str
+    score_name: str
+    steps: tuple[int, ...]
+    loss: tuple[Estimate, ...]
+    score: tuple[Estimate, ...]
+    quantiles: dict[str, float]
+    clients: dict[str, float]
+    baseline: Estimate | None
+    protocol: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def before(self) -> Estimate:
+        """The score with the fewest adaptation steps."""
+        return self.score[0]
+
+    @property
+    def after(self) -> Estimate:
+        """The score with the most adaptation steps."""
+        return self.score[-1]
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object; `Evaluation.from_json` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Evaluation":
+        """Rebuild from `to_json`."""
+        estimates = {key: tuple(Estimate(**item) for item in data[key]) for key in ("loss", "score")}
+        baseline = Estimate(**data["baseline"]) if data["baseline"] is not None else None
+        return cls(**{**data, **estimates, "steps": tuple(data["steps"]), "baseline": baseline})
+
+
+@dataclass(frozen=True)
+class ClientScores:
+    """What one client measured: `[steps][episodes]` losses and scores, and the baseline's scores `[episodes]`."""
+
+    loss: Sequence[Sequence[float]]
+    score: Sequence[Sequence[float]]
+    baseline: Sequence[float] = ()
+
+
+def summarise(
+    split: str, score_name: str, steps: Sequence[int], scores: Mapping[int, ClientScores], protocol: Mapping[str, Any]
+) -> Evaluation:
+    """Summarise clients' scores. Clients are the independent units where there are several, else episodes are.
+
+    Args:
+        split: see `Evaluation`.
+        score_name: `accuracy` or `mse`.
+        steps: the numbers of adaptation steps, ascending.
+        scores: client id -> what it measured; at least one client.
+        protocol: facts that must stand beside the numbers.
+    """
+    ordered = [scores[client] for client in sorted(scores)]
+    unit: Unit = "clients" if len(ordered) > 1 else "episodes"
+
+    def pool(rows: Sequence[Sequence[float]]) -> Estimate:
+        return estimate([float(np.mean(row)) for row in rows] if unit == "clients" else rows[0], unit)
+
+    means = {str(client): float(np.mean(scores[client].score[-1])) for client in sorted(scores)}
+    levels = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
+    return Evaluation(
+        split=split,
+        score_name=score_name,
+        steps=tuple(steps),
+        loss=tuple(pool([item.loss[i] for item in ordered]) for i in range(len(steps))),
+        score=tuple(pool([item.score[i] for item in ordered]) for i in range(len(steps))),
+        quantiles={f"{level:g}": float(np.quantile(list(means.values()), level)) for level in levels},
+        clients=means,
+        baseline=pool([item.baseline for item in ordered]) if all(len(item.baseline) for item in ordered) else None,
+        protocol=dict(protocol),
+    )

@@ -1,0 +1,98 @@
+"""Sorting a round's replies: what is usable, what failed, what is refused, each with its reason."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from flwr.app import Message
+from torch import Tensor
+
+from fedmeta.wire import WEIGHT, MalformedRecord, only, read_vector
+
+
+@dataclass(frozen=True)
+class Update:
+    """A valid reply of one client: delta `[D]`, tasks seen, and its other metrics."""
+
+    client: int
+    delta: Tensor
+    tasks: float
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Sorted:
+    """A round's replies, each list in the order of client ids.
+
+    Attributes:
+        updates: usable ones.
+        failed: client id -> why there is no reply: an exception on the client, a lost node, a time limit.
+        refused: client id -> why a reply was not accepted.
+    """
+
+    updates: list[Update]
+    failed: dict[int, str]
+    refused: dict[int, str]
+
+
+def sort_replies(replies: Iterable[Message], asked: Mapping[int, int], size: int, spec_hash: str) -> Sorted:
+    """Sort the replies to a round's train messages.
+
+    Args:
+        replies: in any order; a node that was not asked is ignored.
+        asked: node id -> client id of every client that was asked.
+        size: D of the flat vector.
+        spec_hash: of the server's `ParamSpec`; a reply made for another one is refused.
+    """
+    updates: dict[int, Update] = {}
+    failed: dict[int, str] = {}
+    refused: dict[int, str] = {}
+    for reply in replies:
+        client = asked.get(reply.metadata.src_node_id)
+        if client is None or client in updates:
+            continue
+        if reply.has_error():
+            failed[client] = (reply.error.reason or f"error code {reply.error.code}").strip()
+            continue
+        try:
+            updates[client] = _read_update(client, reply, size, spec_hash)
+        except MalformedRecord as error:
+            refused[client] = str(error)
+    for client in asked.values():
+        if client not in updates and client not in failed and client not in refused:
+            failed[client] = "no reply within the time limit"
+    return Sorted(
+        [updates[client] for client in sorted(updates)], dict(sorted(failed.items())), dict(sorted(refused.items()))
+    )
+
+
+def _read_update(client: int, reply: Message, size: int, spec_hash: str) -> Update:
+    config = only(reply.content, "config")
+    if config.get("spec-hash") != spec_hash:
+        raise MalformedRecord(f"made for a model of spec {str(config.get('spec-hash'))[:12]}, not {spec_hash[:12]}")
+    metrics = {key: float(value) for key, value in only(reply.content, "metric").items() if isinstance(value, (int, float))}
+    tasks = metrics.pop(WEIGHT, math.nan)
+    if not (math.isfinite(tasks) and tasks >= 0):
+        raise MalformedRecord(f"{WEIGHT} = {tasks} is not a count of tasks")
+    return Update(client, read_vector(only(reply.content, "array"), size), tasks, metrics)
+
+
+def stack(updates: list[Update]) -> Tensor:
+    """The `[n, D]` matrix of updates, in the order of client ids."""
+    return torch.stack([update.delta for update in updates])
+
+
+def group_reasons(reasons: Mapping[int, str]) -> list[str]:
+    """One line for alike failures, naming how many and which clients.
+
+    >>> group_reasons({3: "ValueError: a", 5: "ValueError: a", 7: "KeyError: b"})
+    ['2 clients (3, 5): ValueError: a', '1 client (7): KeyError: b']
+    """
+    lines = []
+    for reason, count in Counter(reasons.values()).most_common():
+        clients = [str(client) for client, why in reasons.items() if why == reason]
+        shown = ", ".join(clients[:5]) + (", ..." if count > 5 else "")
+        lines.append(f"{count} client{'s' if count > 1 else ''} ({shown}): {reason}")
+    return lines
