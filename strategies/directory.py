@@ -56,8 +56,8 @@ def learn_directory(grid: Grid, experiment_json: str, code_hash: str, code_path:
         The directory, and node id -> reason for every node that cannot take part.
 
     Raises:
-        IdentityError: a client runs other code than the server, the experiment makes another number of clients than
-            there are nodes, or nobody answered.
+        IdentityError: the experiment makes another number of clients than there are nodes, asks for tasks that a
+            client's data cannot give, or no node can take part (for example because all run other code).
     """
     nodes = sorted(grid.get_node_ids())
     content = RecordDict({CONFIG: config_record({"experiment": experiment_json})})
@@ -74,8 +74,12 @@ def learn_directory(grid: Grid, experiment_json: str, code_hash: str, code_path:
         except MalformedRecord as error:
             refused[node] = str(error)
             continue
-        _check_code(node, str(answer["code-hash"]), str(answer["code-path"]), code_hash, code_path)
+        if answer["code-hash"] != code_hash:
+            refused[node] = _other_code(str(answer["code-hash"]), str(answer["code-path"]), code_hash, code_path)
+            continue
         _check_count(int(answer["expected-clients"]), len(nodes))
+        if answer["unfit"]:
+            raise IdentityError(f"client {answer['client']} ({answer['name']}) cannot serve this experiment: {answer['unfit']}")
         client = int(answer["client"])
         if client in members:
             refused[node] = f"claims client id {client}, which node {members[client].node} already has"
@@ -86,16 +90,16 @@ def learn_directory(grid: Grid, experiment_json: str, code_hash: str, code_path:
     return Directory(tuple(members[client] for client in sorted(members))), refused
 
 
-def _check_code(node: int, theirs: str, their_path: str, ours: str, our_path: str) -> None:
-    if theirs != ours:
-        raise IdentityError(
-            f"node {node} runs other code ({theirs[:12]} at {their_path}) than the server ({ours[:12]} at {our_path}). "
-            "Stop the SuperLink or SuperNode that was started with the other checkout, or install the same version on both"
-        )
+def _other_code(theirs: str, their_path: str, ours: str, our_path: str) -> str:
+    return (
+        f"runs other code ({theirs[:12]} at {their_path}) than the server ({ours[:12]} at {our_path}). "
+        "Stop the SuperLink or SuperNode that was started with the other checkout, or install the same version on both"
+    )
 
 
 def _check_count(expected: int, nodes: int) -> None:
-    if expected != nodes:
+    # A client with data of its own belongs to no division, so it expects no number.
+    if expected not in (0, nodes):
         raise IdentityError(
             f"the experiment divides its data among {expected} clients but {nodes} nodes are connected. With `flwr run` pass "
             f'--federation-config "num-supernodes={expected} client-resources-num-cpus=1", or change the partition'

@@ -1,0 +1,1 @@
+"""The Flower ClientApp: what a client does when the server speaks to it."""

@@ -1,0 +1,31 @@
+"""The ClientApp that every engine and deployment runs. Handlers import torch when they are first needed."""
+
+from flwr.app import Context, Message
+
+from clients.cohort import CohortApp
+
+app = CohortApp()
+
+
+@app.query("identity")
+def identity(message: Message, context: Context) -> Message:
+    """Say who this client is: its stable id, name and role, and which code it runs."""
+    from clients.identity import answer
+
+    return answer(message, context)
+
+
+@app.cohort_train()
+def train(messages: list[Message], contexts: list[Context]) -> list[Message]:
+    """Meta-train a cohort of clients, each on its own tasks."""
+    from clients.training import train as run
+
+    return run(messages, contexts)
+
+
+@app.evaluate()
+def evaluate(message: Message, context: Context) -> Message:
+    """Judge a model on this client's frozen episodes."""
+    from clients.evaluation import evaluate as run
+
+    return run(message, context)

@@ -1,0 +1,66 @@
+"""Reading what the server asks: the experiment, the model, and the client whose turn it is."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from flwr.app import Context, Message
+from torch import Tensor
+
+from fedmeta.errors import ConfigurationError
+from fedmeta.wire import MalformedRecord, only, read_vector
+from fedmeta.workload import Workload, device_of, workload_from_json
+
+
+@dataclass(frozen=True)
+class Request:
+    """A train or evaluate message, read.
+
+    Attributes:
+        client: the stable client id.
+        workload: data, learner and specification of the experiment in the message.
+        vector: `[D]`, the global model.
+        config: the scalars that came along.
+    """
+
+    client: int
+    workload: Workload
+    vector: Tensor
+    config: dict[str, Any]
+
+
+def client_id(context: Context) -> int:
+    """The stable id of the client: the partition id of its node.
+
+    Raises:
+        ConfigurationError: the node was started without one.
+    """
+    partition = context.node_config.get("partition-id")
+    if partition is None:
+        raise ConfigurationError('the node has no partition-id: start it with --node-config "partition-id=0 num-partitions=10"')
+    return int(partition)
+
+
+def workload_of(message: Message) -> tuple[Workload, dict[str, Any]]:
+    """The workload of the experiment that a message carries, and the message's scalars."""
+    config = dict(only(message.content, "config"))
+    if "experiment" not in config:
+        raise MalformedRecord("the message carries no experiment: pass train_config=ConfigRecord({'experiment': ...})")
+    workload = workload_from_json(str(config.pop("experiment")))
+    # On purpose: actors times threads must not exceed the cores, and small nets are slower on more.
+    torch.set_num_threads(workload.experiment.engine.threads)
+    return workload, config
+
+
+def read_request(message: Message, context: Context) -> Request:
+    """Read a message that carries a model.
+
+    Raises:
+        MalformedRecord: no experiment, a model of another specification, or an array that is not the flat vector.
+    """
+    workload, config = workload_of(message)
+    expected = config.get("spec-hash", workload.spec.hash)
+    if expected != workload.spec.hash:
+        raise MalformedRecord(f"the server's model has spec {str(expected)[:12]}, this client's {workload.spec.hash[:12]}")
+    vector = read_vector(only(message.content, "array"), workload.spec.size())
+    return Request(client_id(context), workload, vector.to(device_of(workload.experiment)), config)

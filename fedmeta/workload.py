@@ -1,0 +1,98 @@
+"""From an experiment to the objects it names: data, learner and parameter specification, built once a process."""
+
+import functools
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from fedmeta.data import DATASETS, PARTITIONS
+from fedmeta.data.base import EpisodeShape, Federation
+from fedmeta.experiment import Experiment
+from fedmeta.learners import LEARNERS, make_learner
+from fedmeta.learners.base import MetaLearner
+from fedmeta.models import make_model
+from fedmeta.params import Params, ParamSpec
+from fedmeta.seeding import SERVER, torch_generator
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What both sides build from an experiment. The model needs no data, so a server without any can build it."""
+
+    experiment: Experiment
+
+    @cached_property
+    def learner(self) -> MetaLearner:
+        """The learner around a model whose input and output sizes follow from data and task."""
+        experiment = self.experiment
+        dataset = DATASETS.make(experiment.data.name, **experiment.data.parameters)
+        head = LEARNERS.get(experiment.learner.name).head  # type: ignore[attr-defined]
+        if dataset.task.kind == "regression" or experiment.task.kind == "own":
+            outputs = max(dataset.classes, 1)
+        else:
+            outputs = {"ways": experiment.task.ways, "classes": dataset.classes, "embedding": None}[head]
+        model = make_model(experiment.model.name, input_shape=dataset.input_shape, ways=outputs, **experiment.model.parameters)
+        return make_learner(experiment.learner.name, model, task=dataset.task.kind, **experiment.learner.parameters)
+
+    @cached_property
+    def initial(self) -> Params:
+        """The initial meta-parameters, from the seed alone: every process builds the same."""
+        return self.learner.init(torch_generator(self.experiment.seed, 0, SERVER, "initialisation"))
+
+    @cached_property
+    def spec(self) -> ParamSpec:
+        """Order, shapes and roles of the parameters."""
+        sharing = self.experiment.sharing
+        return ParamSpec.of(self.initial, personal=sharing.personal, frozen=sharing.frozen)
+
+    def initial_vector(self) -> torch.Tensor:
+        """The shared initial parameters, `[D]`."""
+        return self.spec.flatten(self.initial)
+
+    @cached_property
+    def federation(self) -> Federation:
+        """The data divided among clients; loads the data set.
+
+        Raises:
+            DataError: files that are missing or damaged.
+        """
+        experiment = self.experiment
+        dataset = DATASETS.make(experiment.data.name, **experiment.data.parameters).load()
+        partition = PARTITIONS.make(experiment.partition.name, **experiment.partition.parameters)
+        return dataset.federate(partition, experiment.seed)
+
+    @property
+    def training_shape(self) -> EpisodeShape:
+        """The episodes that clients train on."""
+        task = self.experiment.task
+        return EpisodeShape(task.ways, task.shots, task.queries)
+
+    @property
+    def evaluation_shape(self) -> EpisodeShape:
+        """The episodes that models are judged on: as in training where not set."""
+        task, judged = self.experiment.task, self.experiment.evaluation
+        return EpisodeShape(
+            task.ways if judged.ways is None else judged.ways,
+            task.shots if judged.shots is None else judged.shots,
+            task.queries if judged.queries is None else judged.queries,
+        )
+
+
+@functools.lru_cache(maxsize=2)
+def workload_from_json(text: str) -> Workload:
+    """The workload of a resolved experiment as JSON; the same object for the same text, so that data load once."""
+    return Workload(Experiment.model_validate_json(text))
+
+
+def device_of(experiment: Experiment) -> torch.device:
+    """Where a client computes: `cuda` when asked for, or when a GPU share is given and there is one."""
+    engine = experiment.engine
+    wanted = engine.device if engine.device != "auto" else ("cuda" if engine.gpus_per_client > 0 else "cpu")
+    if wanted == "cuda" and not torch.cuda.is_available():
+        if engine.device == "cuda":
+            from fedmeta.errors import ConfigurationError
+
+            raise ConfigurationError("engine.device = 'cuda' but torch sees no GPU here: use cpu, or install torch with CUDA")
+        wanted = "cpu"
+    return torch.device(wanted)

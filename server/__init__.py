@@ -1,0 +1,1 @@
+"""The Flower ServerApp: the round loop, run directories and reports."""

@@ -1,0 +1,65 @@
+"""The ServerApp of `flwr run`: in Flower's simulation runtime and in a deployment."""
+
+import logging
+import os
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the experiment that the run configuration names; its directory is logged.
+
+    Raises:
+        FedmetaError: a configuration, data set or client that does not fit.
+        RuntimeError: a round was not aggregated for want of valid updates, so that the run counts as failed.
+    """
+    from server.configuration import from_run_config, load
+    from server.execute import execute
+    from server.rundir import RunDir
+
+    logging.getLogger("fedmeta").setLevel(logging.INFO)
+    log = logging.getLogger("flwr")
+    experiment = from_run_config(context.run_config, Path(__file__).resolve().parent.parent)
+    out = _place(str(context.run_config.get("out", "")))
+    resumed = out is not None and (out / "config.json").exists()
+    if resumed:
+        assert out is not None
+        rundir = RunDir.open(out)
+        experiment = load(rundir.experiment)
+        log.info("continuing the run in %s", rundir.path)
+    else:
+        rundir = RunDir.create(out if out is not None else _fresh(experiment.name, context.run_id), experiment)
+    result = execute(grid, experiment, rundir, [lambda record: log.info("%s", _line(record))])
+    log.info("run directory: %s", result.path)
+    if result.failed_rounds:
+        raise RuntimeError(f"rounds {list(result.failed_rounds)} were not aggregated: too few valid updates; see {result.path}")
+
+
+def _place(out: str) -> Path | None:
+    """The `out` key; it must be absolute, since the working directory is the SuperLink's, not the user's."""
+    from fedmeta.errors import ConfigurationError
+
+    if not out:
+        return None
+    path = Path(out)
+    if not path.is_absolute():
+        raise ConfigurationError(f"out = '{out}' must be an absolute path: `flwr run` works in the SuperLink's directory")
+    return path
+
+
+def _fresh(name: str, run_id: int) -> Path:
+    runs = os.environ.get("FEDMETA_RUNS")
+    root = Path(runs) if runs else Path.home() / ".cache" / "fedmeta" / "runs"
+    return root / f"{name}-{run_id}"
+
+
+def _line(record: dict) -> str:  # type: ignore[type-arg]
+    figures = ", ".join(f"{key} {value:.4g}" for key, value in record["train"].items())
+    validation = record["validation"]
+    judged = f"; validation {validation['score_name']} {validation['score'][-1]['mean']:.4g}" if validation else ""
+    return f"round {record['round']}: {figures}{judged}"

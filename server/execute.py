@@ -1,0 +1,63 @@
+"""A run from start to report: what every engine calls with its grid."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from flwr.serverapp import Grid
+
+from fedmeta.experiment import Experiment
+from fedmeta.workload import Workload
+from server.report import draw_episode, write_report
+from server.rounds import Observer, RunResult, run_experiment
+from server.rundir import RunDir
+from server.tracking import make_trackers
+
+log = logging.getLogger("fedmeta.server")
+
+
+def execute(grid: Grid, experiment: Experiment, rundir: RunDir, observers: Sequence[Observer] = ()) -> RunResult:
+    """Run an experiment into its directory, with tracking, and draw the report.
+
+    The report is drawn also when the run ends early, so that an interrupted run can be looked at.
+
+    Args:
+        grid: any Flower grid whose nodes run our ClientApp.
+        experiment: validated.
+        rundir: new, or one to continue.
+        observers: called after every round with its record.
+    """
+    trackers = make_trackers(experiment, rundir)
+
+    def track(record: dict[str, Any]) -> None:
+        scalars = {f"train/{key}": value for key, value in record["train"].items()}
+        validation = record["validation"]
+        if validation:
+            scalars |= {
+                f"validation/{validation['score_name']}": validation["score"][-1]["mean"],
+                "validation/loss": validation["loss"][-1]["mean"],
+            }
+        for tracker in trackers:
+            tracker.log(record["round"], scalars)
+
+    rundir.write_environment()
+    try:
+        result = run_experiment(grid, experiment, rundir, [*observers, track])
+    except BaseException:
+        _report_unfinished(rundir)
+        raise
+    finally:
+        for tracker in trackers:
+            tracker.close()
+    write_report(rundir, draw_episode(Workload(experiment), result.vector))
+    return result
+
+
+def _report_unfinished(rundir: RunDir) -> Path | None:
+    """A report of what there is; its failure must not hide why the run ended."""
+    try:
+        return write_report(rundir, None)
+    except Exception:
+        log.exception("the report of the unfinished run could not be drawn")
+        return None

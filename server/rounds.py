@@ -1,0 +1,234 @@
+"""The round loop: from a grid and an experiment to a run directory, the same under every engine."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from flwr.app import ArrayRecord, ConfigRecord
+from flwr.serverapp import Grid
+from torch import Tensor
+
+from fedmeta.code_hash import code_hash, code_path
+from fedmeta.experiment import Experiment
+from fedmeta.statistics import Evaluation
+from fedmeta.wire import read_vector, vector_record
+from fedmeta.workload import Workload
+from server.rundir import Checkpoint, RunDir
+from strategies.directory import Directory, learn_directory
+from strategies.judging import Judging
+from strategies.meta import MetaStrategy, RoundReport, vector_hash
+from strategies.replies import group_reasons
+
+log = logging.getLogger("fedmeta.server")
+
+Observer = Callable[[dict[str, Any]], None]
+"""Called with the record of every finished round, as it stands in metrics.jsonl."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run leaves.
+
+    Attributes:
+        path: the run directory.
+        rounds: finished rounds.
+        vector: `[D]`, the last model.
+        model_hash: SHA-256 of its bytes.
+        history: one record a round, as in metrics.jsonl.
+        results: the final evaluations, as in results.json.
+        failed_rounds: rounds that were not aggregated because too few clients gave a valid update.
+    """
+
+    path: Path
+    rounds: int
+    vector: Tensor
+    model_hash: str
+    history: tuple[dict[str, Any], ...]
+    results: dict[str, Any]
+    failed_rounds: tuple[int, ...]
+
+    def evaluation(self, split: str = "test", which: str = "last") -> Evaluation | None:
+        """The final evaluation on `test` or `pooled` of the `last` or `best` model; None where there is none."""
+        found = (self.results.get(which) or {}).get(split)
+        return Evaluation.from_json(found) if found else None
+
+
+@dataclass(frozen=True)
+class _Standing:
+    """Where a run stands between two rounds."""
+
+    round: int
+    vector: Tensor
+    best: dict[str, Any] | None
+
+
+def run_experiment(grid: Grid, experiment: Experiment, rundir: RunDir, observers: Sequence[Observer] = ()) -> RunResult:
+    """Play all rounds that are still to play, judge the model on the test clients, and write everything down.
+
+    Args:
+        grid: any Flower grid whose nodes run our ClientApp.
+        experiment: validated.
+        rundir: new, or one to continue: a checkpoint in it is where the run goes on.
+        observers: called after every round.
+
+    Raises:
+        IdentityError: the clients do not fit the experiment.
+        CheckpointError: the checkpoint is damaged or of another experiment.
+    """
+    started = time.monotonic()
+    workload = Workload(experiment)
+    directory, refused = learn_directory(grid, experiment.to_json(), code_hash(), code_path(), experiment.server.timeout)
+    for line in group_reasons(refused):
+        log.warning("nodes refused: %s", line)
+    strategy = MetaStrategy(experiment, workload.spec, directory)
+    standing = _standing(rundir, workload, strategy)
+    while standing.round < experiment.server.rounds:
+        standing, record = _play(grid, strategy, standing, rundir)
+        for observer in observers:
+            observer(record)
+    results = _judge_finally(grid, strategy, standing, rundir)
+    results["seconds"] = time.monotonic() - started
+    rundir.write_results(results)
+    history = tuple(rundir.metrics())
+    return RunResult(
+        path=rundir.path,
+        rounds=standing.round,
+        vector=standing.vector,
+        model_hash=results["model_hash"],
+        history=history,
+        results=results,
+        failed_rounds=tuple(record["round"] for record in history if record["below_quorum"]),
+    )
+
+
+def _standing(rundir: RunDir, workload: Workload, strategy: MetaStrategy) -> _Standing:
+    """The start, or what the last checkpoint says."""
+    if not rundir.has("last"):
+        return _Standing(0, workload.initial_vector(), None)
+    checkpoint = rundir.load("last")
+    checkpoint.check(workload.experiment.hash, workload.spec.hash)
+    rundir.truncate(checkpoint.round)
+    strategy.load_state(checkpoint.optimiser)
+    return _Standing(checkpoint.round, workload.spec.flatten(checkpoint.params), checkpoint.facts["best"])
+
+
+def _play(grid: Grid, strategy: MetaStrategy, standing: _Standing, rundir: RunDir) -> tuple[_Standing, dict[str, Any]]:
+    """One round: train, aggregate, perhaps validate; written down before it counts as done."""
+    started, round, timeout = time.monotonic(), standing.round + 1, strategy.experiment.server.timeout
+    arrays = vector_record(standing.vector)
+    messages = strategy.configure_train(round, arrays, ConfigRecord(), grid)
+    aggregated, _ = strategy.aggregate_train(round, grid.send_and_receive(messages, timeout=timeout))
+    report = strategy.report
+    assert report is not None
+    _log_troubles(report)
+    arrays = arrays if aggregated is None else aggregated
+    vector = read_vector(arrays, strategy.spec.size())
+    evaluation = _validate(grid, strategy, round, arrays)
+    best = _better(standing.best, evaluation, round)
+    standing = replace(standing, round=round, vector=vector, best=best)
+    record = _record(report, evaluation, time.monotonic() - started)
+    rundir.append(record)
+    checkpoint = _checkpoint(strategy, standing)
+    if best is not None and best["round"] == round:
+        rundir.save("best", checkpoint)
+    rundir.save("last", checkpoint)
+    return standing, record
+
+
+def _validate(grid: Grid, strategy: MetaStrategy, round: int, arrays: ArrayRecord) -> Evaluation | None:
+    """Validation on its schedule and after the last round, where there are validation clients."""
+    experiment = strategy.experiment
+    due = round % experiment.evaluation.every == 0 or round == experiment.server.rounds
+    if not due or not strategy.directory.role("validation"):
+        return None
+    messages = strategy.configure_evaluate(round, arrays, ConfigRecord(), grid)
+    strategy.aggregate_evaluate(round, grid.send_and_receive(messages, timeout=experiment.server.timeout))
+    return strategy.evaluation
+
+
+def _better(best: dict[str, Any] | None, evaluation: Evaluation | None, round: int) -> dict[str, Any] | None:
+    """The best validation so far, the earliest where equal."""
+    if evaluation is None:
+        return best
+    score = evaluation.after.mean
+    sign = -1.0 if evaluation.score_name == "mse" else 1.0
+    if best is not None and sign * score <= sign * best["score"]:
+        return best
+    return {"round": round, "split": "validation", "score": score}
+
+
+def _record(report: RoundReport, evaluation: Evaluation | None, seconds: float) -> dict[str, Any]:
+    return {
+        "round": report.round,
+        "seconds": seconds,
+        "sampled": list(report.sampled),
+        "train": report.metrics,
+        "failed": {str(client): reason for client, reason in report.failed.items()},
+        "refused": {str(client): reason for client, reason in report.refused.items()},
+        "event": report.event,
+        "below_quorum": report.below_quorum,
+        "validation": evaluation.to_json() if evaluation else None,
+    }
+
+
+def _log_troubles(report: RoundReport) -> None:
+    for line in group_reasons(report.failed):
+        log.warning("round %d, failed: %s", report.round, line)
+    for line in group_reasons(report.refused):
+        log.warning("round %d, refused: %s", report.round, line)
+    if report.event:
+        log.warning("round %d: the model stays as it was: %s", report.round, report.event)
+
+
+def _checkpoint(strategy: MetaStrategy, standing: _Standing) -> Checkpoint:
+    return Checkpoint(
+        round=standing.round,
+        experiment_hash=strategy.experiment.hash,
+        spec_hash=strategy.spec.hash,
+        params=strategy.spec.unflatten(standing.vector),
+        optimiser=strategy.state(),
+        facts={"best": standing.best},
+    )
+
+
+def _judge_finally(grid: Grid, strategy: MetaStrategy, standing: _Standing, rundir: RunDir) -> dict[str, Any]:
+    """Judge the last model, and the best where it is another, on clients that never trained."""
+    last = {"round": standing.round, **_judge(grid, strategy, standing.round, standing.vector)}
+    best = None
+    if standing.best is not None:
+        if standing.best["round"] == standing.round:
+            judged = {key: last[key] for key in ("test", "pooled")}
+        else:
+            checkpoint = rundir.load("best")
+            checkpoint.check(strategy.experiment.hash, strategy.spec.hash)
+            judged = _judge(grid, strategy, standing.best["round"], strategy.spec.flatten(checkpoint.params))
+        best = {**standing.best, **judged}
+    return {"rounds": standing.round, "model_hash": vector_hash(standing.vector), "last": last, "best": best}
+
+
+def _judge(grid: Grid, strategy: MetaStrategy, round: int, vector: Tensor) -> dict[str, Any]:
+    settings = strategy.experiment.evaluation
+    judgings = [
+        # Across all clients first: it is the longest message, and an engine serves them in this order.
+        Judging("pooled", settings.pooled_episodes, settings.steps, baseline=True),
+        Judging("test", settings.episodes, settings.steps, baseline=True),
+    ]
+    arrays, base = vector_record(vector), strategy.base_config(round)
+    messages = [message for judging in judgings for message in judging.messages(strategy.directory, arrays, base)]
+    replies = list(grid.send_and_receive(messages, timeout=strategy.experiment.server.timeout))
+    found: dict[str, Any] = {}
+    for judging in judgings:
+        evaluation, failed = judging.summarise(strategy.directory, replies)
+        for line in group_reasons(failed):
+            log.warning("evaluation on %s clients, failed: %s", judging.split, line)
+        found[judging.split] = evaluation.to_json() if evaluation else None
+    return found
+
+
+def describe_directory(directory: Directory) -> str:
+    """How many clients of which role, in words."""
+    counts = {role: len(directory.role(role)) for role in ("train", "validation", "test", "pooled")}
+    return ", ".join(f"{count} {role}" for role, count in counts.items() if count)

@@ -1,0 +1,118 @@
+"""The `fedmeta` command. Each subcommand imports what it needs when it runs, so that `--help` stays quick."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from fedmeta.errors import FedmetaError
+
+app = typer.Typer(
+    name="fedmeta",
+    help="Federated meta-learning that can be attacked, defended and audited.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Settings = Annotated[
+    Optional[list[str]],  # noqa: UP007, UP045  (typer reads the annotation)
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the experiment, such as learner.name=maml; repeatable."),
+]
+ExperimentFile = Annotated[Optional[Path], typer.Argument(help="An experiment file; without one, the defaults.", show_default=False)]  # noqa: UP007, UP045
+
+
+@app.command()
+def simulate(
+    file: ExperimentFile = None,
+    settings: Settings = None,
+    engine: Annotated[str, typer.Option(help="ray (client actors) or inline (this process).")] = "ray",
+    out: Annotated[Optional[Path], typer.Option(help="Run directory; by default a fresh one under runs/.")] = None,  # noqa: UP007, UP045
+    resume: Annotated[Optional[Path], typer.Option(help="Continue the run in this directory.")] = None,  # noqa: UP007, UP045
+    cpus_per_client: Annotated[Optional[float], typer.Option(help="CPU share of one client actor.")] = None,  # noqa: UP007, UP045
+    gpus_per_client: Annotated[Optional[float], typer.Option(help="GPU share of one client actor; 0.25 puts four on one.")] = None,  # noqa: UP007, UP045
+    ray_address: Annotated[Optional[str], typer.Option(help="A running Ray cluster, such as 10.0.0.1:6379.")] = None,  # noqa: UP007, UP045
+) -> None:
+    """Simulate federated meta-learning: train, judge on unseen clients, write a run directory with a report."""
+    from fedmeta.experiment import parse_override
+    from simulations.console import run_with_progress
+
+    overrides = dict(parse_override(text) for text in settings or [])
+    flags = {"cpus_per_client": cpus_per_client, "gpus_per_client": gpus_per_client, "ray_address": ray_address}
+    overrides |= {f"engine.{key}": value for key, value in flags.items() if value is not None}
+    source = None if resume is not None and file is None else (file if file is not None else {})
+    raise typer.Exit(run_with_progress(source, engine=engine, overrides=overrides, out=out, resume=resume))
+
+
+@app.command("list")
+def list_registered(
+    kind: Annotated[Optional[str], typer.Argument(help="learners, models, datasets, ...; without one, all kinds.")] = None,  # noqa: UP007, UP045
+) -> None:
+    """List registered names, one line each, with their source."""
+    from simulations.console import print_registries
+
+    print_registries(kind)
+
+
+@app.command()
+def config(
+    file: ExperimentFile = None,
+    settings: Settings = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the resolved experiment as JSON only.")] = False,
+) -> None:
+    """Print the whole resolved configuration with descriptions, bounds and units."""
+    from fedmeta.experiment import parse_override
+    from server.configuration import load
+    from simulations.describe import describe
+
+    experiment = load(file if file is not None else {}, dict(parse_override(text) for text in settings or []))
+    typer.echo(experiment.model_dump_json(indent=2) if as_json else describe(experiment))
+
+
+@app.command()
+def export(
+    file: ExperimentFile = None,
+    settings: Settings = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="A TOML file for `flwr run . --run-config`.")] = Path("run.toml"),
+) -> None:
+    """Write the resolved experiment as a run configuration for `flwr run`."""
+    from fedmeta.experiment import parse_override
+    from server.configuration import load
+
+    experiment = load(file if file is not None else {}, dict(parse_override(text) for text in settings or []))
+    try:
+        output.write_text(f"experiment = '''{experiment.to_json()}'''\n", encoding="utf-8")
+    except OSError as error:
+        raise FedmetaError(f"cannot write '{output}': {error.strerror or error}. Choose another file with -o") from error
+    typer.echo(f"wrote {output}; now: flwr run . --run-config {output}")
+
+
+@app.command()
+def report(directory: Annotated[Path, typer.Argument(help="A run directory, finished or not.")]) -> None:
+    """Draw the report of a run again."""
+    from fedmeta.workload import Workload
+    from server.report import draw_episode, write_report
+    from server.rundir import RunDir
+
+    rundir = RunDir.open(directory)
+    workload = Workload(rundir.experiment)
+    picture = None
+    if rundir.has("last"):
+        checkpoint = rundir.load("last")
+        checkpoint.check(workload.experiment.hash, workload.spec.hash)
+        picture = draw_episode(workload, workload.spec.flatten(checkpoint.params))
+    typer.echo(str(write_report(rundir, picture)))
+
+
+def main() -> None:
+    """Entry point: errors that a user can mend are one message and exit code 2; others keep their traceback."""
+    try:
+        app()
+    except FedmetaError as error:
+        print(f"fedmeta: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""What the command shows: the progress of a run, its table of results, and the registries."""
+
+import logging
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from fedmeta.errors import ConfigurationError, did_you_mean
+from fedmeta.registry import Registry
+
+INTERRUPTED = 130
+FAILED_ROUNDS = 1
+
+
+def run_with_progress(
+    source: Any, *, engine: str, overrides: Mapping[str, Any], out: Path | None, resume: Path | None
+) -> int:
+    """Run a simulation behind a progress bar and print its results.
+
+    Returns:
+        The exit code: 0; 1 when a round was not aggregated for want of valid updates; 130 when interrupted.
+    """
+    console = Console()
+    _log_to(console)
+    from server.rounds import RunResult
+    from simulations.launch import Opened, open_run, play
+
+    opened: Opened = open_run(source, overrides, out, resume)
+    console.print(f"[bold]{opened.experiment.name}[/]: {_in_words(opened)}")
+    try:
+        with _progress(console) as progress:
+            task = progress.add_task("starting", total=opened.experiment.server.rounds, completed=0)
+            result: RunResult = play(opened, engine, [lambda record: _advance(progress, task, record)])
+    except KeyboardInterrupt:
+        console.print(f"interrupted; continue with: fedmeta simulate --resume {opened.rundir.path}")
+        return INTERRUPTED
+    console.print(results_table(result.results))
+    console.print(f"report: {result.path / 'report.html'}")
+    if result.failed_rounds:
+        console.print(
+            f"[red]{len(result.failed_rounds)} of {result.rounds} rounds were not aggregated: too few clients gave a "
+            "valid update (server.min_success_fraction); the report lists why[/]"
+        )
+        return FAILED_ROUNDS
+    return 0
+
+
+def _log_to(console: Console) -> None:
+    handler = RichHandler(console=console, show_path=False, show_time=False, markup=False)
+    for name in ("fedmeta", "py.warnings"):
+        logging.getLogger(name).handlers = [handler]
+    logging.getLogger("fedmeta").setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    warnings.simplefilter("default")
+    # Deprecations are for developers; a user's run is not the place.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    warnings.simplefilter("ignore", FutureWarning)
+
+
+def _in_words(opened: Any) -> str:
+    experiment = opened.experiment
+    task = experiment.task
+    return (
+        f"{experiment.learner.name} with {experiment.model.name} on {experiment.data.name}, {task.ways}-way {task.shots}-shot, "
+        f"{experiment.server.rounds} rounds, into {opened.rundir.path}"
+    )
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("round"),
+        MofNCompleteColumn(),
+        BarColumn(bar_width=30),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+        console=console,
+    )
+
+
+def _advance(progress: Progress, task: TaskID, record: Mapping[str, Any]) -> None:
+    figures = [f"{key} {record['train'][key]:.3f}" for key in ("loss", "accuracy", "mse") if key in record["train"]]
+    validation = record["validation"]
+    if validation:
+        figures.append(f"validation {validation['score_name']} {validation['score'][-1]['mean']:.3f}")
+        progress.console.print(f"round {record['round']}: " + ", ".join(figures))
+    progress.update(task, completed=record["round"], description=", ".join(figures))
+
+
+def results_table(results: Mapping[str, Any]) -> Table:
+    """The table that ends a run: a baseline, before and after adaptation, each with its 95 % interval."""
+    from server.report import headline
+
+    table = Table(title="on clients never seen in training", title_justify="left")
+    for column in ("model", "judged on", "", "mean", "95 % interval", "over"):
+        table.add_column(column, justify="right" if column in ("mean", "95 % interval") else "left")
+    for row in headline(results):
+        figures = [row.format(value) for value in (row.estimate.mean, row.estimate.low, row.estimate.high)]
+        table.add_row(
+            row.model, row.split, row.label, figures[0], f"{figures[1]} to {figures[2]}", f"{row.estimate.count} {row.estimate.unit}"
+        )
+    return table
+
+
+def registries() -> dict[str, Registry]:
+    """Every registry by its kind."""
+    from fedmeta.data import DATASETS, PARTITIONS
+    from fedmeta.experiment import OPTIMISERS
+    from fedmeta.learners import LEARNERS
+    from fedmeta.models import MODELS
+    from strategies import AGGREGATORS, SAMPLERS
+
+    known = (LEARNERS, MODELS, DATASETS, PARTITIONS, OPTIMISERS, AGGREGATORS, SAMPLERS)
+    return {registry.kind: registry for registry in known}
+
+
+def print_registries(kind: str | None) -> None:
+    """Print one registry or all.
+
+    Raises:
+        ConfigurationError: an unknown kind.
+    """
+    known = registries()
+    if kind is not None and kind not in known:
+        raise ConfigurationError(f"unknown kind '{kind}'{did_you_mean(kind, list(known))}")
+    console = Console()
+    for registry in [known[kind]] if kind is not None else known.values():
+        table = Table(title=registry.kind, title_justify="left", box=None, padding=(0, 2, 0, 0), show_header=False)
+        for name, entry in sorted(registry.entries().items()):
+            table.add_row(f"[bold]{name}[/]", entry.summary, f"[dim]{entry.source}[/]")
+        console.print(table)

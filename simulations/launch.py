@@ -1,0 +1,108 @@
+"""`simulate`: an experiment on this machine or a Ray cluster, from Python."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+# Before Flower and Ray are imported: neither reports home from a simulation.
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+from fedmeta.errors import ConfigurationError, did_you_mean
+from fedmeta.experiment import Experiment
+from fedmeta.workload import Workload
+from server.configuration import load
+from server.execute import execute
+from server.rounds import Observer, RunResult
+from server.rundir import RunDir
+from simulations.engine.local_grid import LocalGrid
+
+Engine = Literal["ray", "inline"]
+
+
+def simulate(
+    source: str | Path | Mapping[str, Any] | Experiment | None = None,
+    *,
+    engine: Engine = "ray",
+    overrides: Mapping[str, Any] | None = None,
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
+    observers: Sequence[Observer] = (),
+) -> RunResult:
+    """Simulate a federated meta-learning experiment: `simulate("file.toml", engine="ray")`.
+
+    Args:
+        source: an experiment file, nested mappings, or an Experiment; None only with `resume`.
+        engine: `ray` (client actors) or `inline` (this process, for debugging); results are the same.
+        overrides: dotted key -> value, such as `{"learner.name": "maml"}`.
+        out: the run directory; None makes a fresh one under `runs/`.
+        resume: a run directory to continue to the same numbers as an uninterrupted run. Its own experiment is used;
+            overrides may change only the engine and tracking.
+        observers: called after every round with its record.
+
+    Returns:
+        What the run leaves: its directory, model, history and evaluations.
+
+    Raises:
+        FedmetaError: a configuration, data set, resource or directory that does not fit, with the remedy.
+    """
+    return play(open_run(source, overrides, out, resume), engine, observers)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A run that is ready to be played: a checked experiment and its directory."""
+
+    experiment: Experiment
+    rundir: RunDir
+
+
+def open_run(
+    source: str | Path | Mapping[str, Any] | Experiment | None,
+    overrides: Mapping[str, Any] | None = None,
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
+) -> Opened:
+    """Check an experiment and make its run directory, or open one to continue; arguments as for `simulate`."""
+    if resume is None:
+        if source is None:
+            raise ConfigurationError("no experiment: give a file, or a run directory to resume")
+        experiment = load(source, overrides)
+        return Opened(experiment, RunDir.create(Path(out) if out is not None else None, experiment))
+    if source is not None or out is not None:
+        raise ConfigurationError("a resumed run uses its own experiment and directory: give neither a file nor an output folder")
+    rundir = RunDir.open(Path(resume))
+    experiment = load(rundir.experiment, overrides)
+    if experiment.hash != rundir.experiment.hash:
+        raise ConfigurationError(f"these settings would change the results of the run in {resume}: start a new run for them")
+    return Opened(experiment, rundir)
+
+
+def play(opened: Opened, engine: str, observers: Sequence[Observer] = ()) -> RunResult:
+    """Play an opened run to its end on an engine, `ray` or `inline`."""
+    with _make_grid(opened.experiment, engine) as grid:
+        return execute(grid, opened.experiment, opened.rundir, observers)
+
+
+def _make_grid(experiment: Experiment, engine: str) -> LocalGrid:
+    num_clients = len(Workload(experiment).federation.clients)
+    if engine == "inline":
+        from simulations.engine.inline_grid import InlineGrid
+
+        return InlineGrid("clients.app:app", num_clients)
+    if engine == "ray":
+        from simulations.engine.ray_grid import RayGrid
+
+        settings = experiment.engine
+        return RayGrid(
+            "clients.app:app",
+            num_clients,
+            cpus_per_client=settings.cpus_per_client,
+            gpus_per_client=settings.gpus_per_client,
+            actors=settings.actors,
+            ray_address=settings.ray_address,
+            start_timeout=settings.start_timeout,
+        )
+    raise ConfigurationError(f"unknown engine '{engine}'{did_you_mean(engine, ['ray', 'inline'])}")

@@ -1,0 +1,193 @@
+"""MetaStrategy: federated meta-learning rounds on Flower's message API.
+
+One round: sample clients, send the flat initialisation, sort the replies into an update matrix `[n, D]`, aggregate,
+and let the server's optimiser move the model along the aggregated pseudo-gradient (Reddi et al. 2021, algorithm 1).
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+from torch import Tensor
+
+from fedmeta.experiment import OPTIMISERS, Experiment
+from fedmeta.optimisers import schedule
+from fedmeta.params import ParamSpec
+from fedmeta.seeding import SERVER, numpy_generator
+from fedmeta.statistics import Evaluation
+from fedmeta.wire import ARRAYS, CONFIG, config_record, metric_record, read_vector, vector_record
+from strategies import AGGREGATORS, SAMPLERS
+from strategies.aggregation import RoundContext
+from strategies.directory import Directory
+from strategies.judging import Judging
+from strategies.replies import Sorted, Update, sort_replies, stack
+
+TRAIN = "train"
+
+
+@dataclass(frozen=True)
+class RoundReport:
+    """What happened in one training round.
+
+    Attributes:
+        round: counted from 1.
+        sampled: ids of the clients that were asked.
+        metrics: means over the accepted clients, and facts of the aggregation.
+        failed, refused: client id -> reason.
+        event: why the model stayed as it was, or None when it was aggregated.
+        below_quorum: whether that was for want of valid updates: a run with such a round did not go well.
+    """
+
+    round: int
+    sampled: tuple[int, ...]
+    metrics: dict[str, float] = field(default_factory=dict)
+    failed: dict[int, str] = field(default_factory=dict)
+    refused: dict[int, str] = field(default_factory=dict)
+    event: str | None = None
+    below_quorum: bool = False
+
+
+class MetaStrategy(Strategy):
+    """Federated meta-learning as an experiment describes it.
+
+    Args:
+        experiment: validated, with the components of `strategies` checked.
+        spec: the model's `ParamSpec`; the flat vector holds its shared entries.
+        directory: the clients.
+
+    State that lasts: `optimiser_state`. `report` and `evaluation` tell of the last round and the last evaluation.
+    """
+
+    def __init__(self, experiment: Experiment, spec: ParamSpec, directory: Directory) -> None:
+        server = experiment.server
+        self.experiment, self.spec, self.directory = experiment, spec, directory
+        self.sampler = SAMPLERS.make(server.sampling.name, **server.sampling.parameters)
+        self.aggregator = AGGREGATORS.make(server.aggregator.name, **server.aggregator.parameters)
+        self.optimiser = OPTIMISERS.make(server.optimiser.name, **server.optimiser.parameters)
+        self.optimiser_state: dict[str, Tensor] = self.optimiser.init(torch.zeros(spec.size()))
+        self.report: RoundReport | None = None
+        self.evaluation: Evaluation | None = None
+        self._sampled: list[int] = []
+        self._vector: Tensor | None = None
+        self.sampler.check(len(directory.role("train")))
+
+    def base_config(self, server_round: int) -> dict[str, Any]:
+        """What every message to a client carries: the experiment, and how to read the model and answer."""
+        return {
+            "experiment": self.experiment.to_json(),
+            "spec-hash": self.spec.hash,
+            "round": server_round,
+            "update-form": "delta",
+        }
+
+    def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Iterable[Message]:
+        """Sample clients by the seed and the round, and address one shared content to each."""
+        rng = numpy_generator(self.experiment.seed, server_round, SERVER, "sampling")
+        population = [member.client for member in self.directory.role("train")]
+        self._sampled = self.sampler.draw(population, rng)
+        self._vector = read_vector(arrays, self.spec.size())
+        content = RecordDict({ARRAYS: arrays, CONFIG: config_record({**config, **self.base_config(server_round)})})
+        nodes = {client: node for node, client in self.directory.nodes(self._sampled).items()}
+        return [Message(content=content, dst_node_id=nodes[client], message_type=TRAIN) for client in self._sampled]
+
+    def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Aggregate the accepted replies; the model stays as it was where the round gives nothing to aggregate."""
+        found = sort_replies(replies, self.directory.nodes(self._sampled), self.spec.size(), self.spec.hash)
+        event = self._why_not(found)
+        metrics = _client_metrics(found.updates)
+        arrays = None
+        if event is None:
+            vector, facts = self._next(server_round, found.updates)
+            if torch.isfinite(vector).all():
+                arrays = vector_record(vector)
+            else:
+                event = "the server's step gave NaN or infinite values: lower server.optimiser.lr"
+            metrics |= facts
+        self.report = RoundReport(
+            server_round, tuple(self._sampled), metrics, found.failed, found.refused, event, self._below_quorum(found)
+        )
+        return arrays, metric_record(metrics)
+
+    def _below_quorum(self, found: Sorted) -> bool:
+        needed = self.experiment.server.min_success_fraction * len(self._sampled)
+        return bool(self._sampled) and (not found.updates or len(found.updates) < needed)
+
+    def _why_not(self, found: Sorted) -> str | None:
+        if not self._sampled:
+            return "no client was sampled"
+        if self._below_quorum(found):
+            return (
+                f"{len(found.updates)} of {len(self._sampled)} clients gave a valid update, "
+                f"below server.min_success_fraction = {self.experiment.server.min_success_fraction:g}"
+            )
+        if not self._weights(found.updates).sum() > 0:
+            return "the weights of the updates sum to zero"
+        return None
+
+    def _weights(self, updates: list[Update]) -> Tensor:
+        if self.experiment.server.weighting == "tasks":
+            return torch.tensor([update.tasks for update in updates], dtype=torch.float64)
+        return torch.ones(len(updates), dtype=torch.float64)
+
+    def _next(self, server_round: int, updates: list[Update]) -> tuple[Tensor, dict[str, float]]:
+        assert self._vector is not None
+        matrix = stack(updates)
+        context = RoundContext(server_round, tuple(update.client for update in updates), self._weights(updates))
+        aggregate = self.aggregator(matrix, context)
+        server = self.experiment.server
+        scale = schedule(server.schedule, (server_round - 1) / max(server.rounds, 1))
+        # The update is a pseudo-gradient: what the optimiser descends is its negative.
+        self.optimiser_state, change = self.optimiser.step(self.optimiser_state, -aggregate.vector, scale=scale)
+        facts = {"update-norm": float(aggregate.vector.norm()), "client-update-norm": float(matrix.norm(dim=1).mean())}
+        numbers = {key: float(value) for key, value in aggregate.diagnostics.items() if isinstance(value, (int, float))}
+        return self._vector + change, {**facts, **numbers}
+
+    def configure_evaluate(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Iterable[Message]:
+        """Ask the validation clients, on their frozen episodes; nobody where there are none."""
+        return self._validation().messages(self.directory, arrays, {**config, **self.base_config(server_round)})
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Summarise the validation clients' scores."""
+        self.evaluation, _ = self._validation().summarise(self.directory, replies)
+        if self.evaluation is None:
+            return None
+        return metric_record({"loss": self.evaluation.loss[-1].mean, self.evaluation.score_name: self.evaluation.after.mean})
+
+    def _validation(self) -> Judging:
+        return Judging("validation", self.experiment.evaluation.validation_episodes)
+
+    def summary(self) -> None:
+        """Log the strategy's settings, as Flower's own strategies do."""
+        from logging import INFO
+
+        from flwr.common.logger import log
+
+        server = self.experiment.server
+        log(INFO, "MetaStrategy: %s, %s sampling, %s server optimiser", server.aggregator.name, server.sampling.name, server.optimiser.name)
+
+    def state(self) -> dict[str, Tensor]:
+        """The state to checkpoint beside the model."""
+        return dict(self.optimiser_state)
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from `state()`."""
+        self.optimiser_state = dict(state)
+
+
+def _client_metrics(updates: list[Update]) -> dict[str, float]:
+    keys = sorted({key for update in updates for key in update.metrics})
+    return {
+        key: sum(update.metrics[key] for update in updates if key in update.metrics)
+        / sum(key in update.metrics for update in updates)
+        for key in keys
+    }
+
+
+def vector_hash(vector: Tensor) -> str:
+    """SHA-256 of a model's bytes: equal for bitwise equal models."""
+    return hashlib.sha256(vector.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
