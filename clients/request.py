@@ -37,7 +37,9 @@ def client_id(context: Context) -> int:
     """
     partition = context.node_config.get("partition-id")
     if partition is None:
-        raise ConfigurationError('the node has no partition-id: start it with --node-config "partition-id=0 num-partitions=10"')
+        raise ConfigurationError(
+            'the node has no partition-id: start it with --node-config "partition-id=0 num-partitions=10"'
+        )
     return int(partition)
 
 
@@ -61,6 +63,8 @@ def read_request(message: Message, context: Context) -> Request:
     workload, config = workload_of(message)
     expected = config.get("spec-hash", workload.spec.hash)
     if expected != workload.spec.hash:
-        raise MalformedRecord(f"the server's model has spec {str(expected)[:12]}, this client's {workload.spec.hash[:12]}")
+        raise MalformedRecord(
+            f"the server's model has spec {str(expected)[:12]}, this client's {workload.spec.hash[:12]}"
+        )
     vector = read_vector(only(message.content, "array"), workload.spec.size())
     return Request(client_id(context), workload, vector.to(device_of(workload.experiment)), config)

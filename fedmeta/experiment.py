@@ -23,9 +23,21 @@ OPTIMISERS = Registry(
     "optimisers",
     {
         "sgd": Entry("fedmeta.optimisers:SGD", "gradient descent with momentum"),
-        "adam": Entry("fedmeta.optimisers:Adam", "adaptive moments; FedAdam at the server", "Kingma & Ba 2015; Reddi et al. 2021, algorithm 2"),
-        "yogi": Entry("fedmeta.optimisers:Yogi", "Adam with additive second moments; FedYogi", "Zaheer et al. 2018; Reddi et al. 2021"),
-        "adagrad": Entry("fedmeta.optimisers:Adagrad", "accumulated second moments; FedAdagrad", "Duchi et al. 2011; Reddi et al. 2021"),
+        "adam": Entry(
+            "fedmeta.optimisers:Adam",
+            "adaptive moments; FedAdam at the server",
+            "Kingma & Ba 2015; Reddi et al. 2021, algorithm 2",
+        ),
+        "yogi": Entry(
+            "fedmeta.optimisers:Yogi",
+            "Adam with additive second moments; FedYogi",
+            "Zaheer et al. 2018; Reddi et al. 2021",
+        ),
+        "adagrad": Entry(
+            "fedmeta.optimisers:Adagrad",
+            "accumulated second moments; FedAdagrad",
+            "Duchi et al. 2011; Reddi et al. 2021",
+        ),
     },
 )
 
@@ -69,18 +81,23 @@ class TaskSection(_Section):
     """The episodes that clients train on."""
 
     kind: Literal["episodes", "own"] = Field(
-        "episodes", description="N-way K-shot episodes, or a client's own data split into support and query (classes shared by all)"
+        "episodes",
+        description="N-way K-shot episodes, or a client's own data split into support and query (classes shared by all)",
     )
     ways: int = Field(5, ge=1, description="classes an episode [classes]")
     shots: int = Field(1, ge=1, description="support examples a class [examples]")
     queries: int = Field(5, ge=1, description="query examples a class [examples]")
-    support_fraction: float = Field(0.2, gt=0, lt=1, description="share of a client's data that is support, for kind = own")
+    support_fraction: float = Field(
+        0.2, gt=0, lt=1, description="share of a client's data that is support, for kind = own"
+    )
 
 
 class SharingSection(_Section):
     """Which parameters leave a client."""
 
-    personal: tuple[str, ...] = Field((), description="patterns of parameters that are trained but never leave the client, such as head.*")
+    personal: tuple[str, ...] = Field(
+        (), description="patterns of parameters that are trained but never leave the client, such as head.*"
+    )
     frozen: tuple[str, ...] = Field((), description="patterns of parameters that never move")
 
 
@@ -100,11 +117,15 @@ class ServerSection(_Section):
 
     rounds: int = Field(20, ge=0, description="federated rounds [rounds]")
     sampling: Component = _component("fixed", "which clients train in a round", clients=8)
-    weighting: Literal["uniform", "tasks"] = Field("uniform", description="weight of an update: one, or the tasks it saw")
+    weighting: Literal["uniform", "tasks"] = Field(
+        "uniform", description="weight of an update: one, or the tasks it saw"
+    )
     aggregator: Component = _component("mean", "how updates become one")
     optimiser: Component = _component("sgd", "what the server does with the aggregate; its state lasts", lr=1.0)
     schedule: Schedule = Field("constant", description="of the server's learning rate over the rounds")
-    min_success_fraction: float = Field(0.5, ge=0, le=1, description="below this share of valid replies a round is not aggregated")
+    min_success_fraction: float = Field(
+        0.5, ge=0, le=1, description="below this share of valid replies a round is not aggregated"
+    )
     timeout: float = Field(3600.0, gt=0, description="longest wait for a round's replies [seconds]")
 
 
@@ -118,13 +139,17 @@ class EvaluationSection(_Section):
     ways: int | None = Field(None, ge=1, description="none: as in training [classes]")
     shots: int | None = Field(None, ge=1, description="none: as in training [examples]")
     queries: int | None = Field(None, ge=1, description="none: as in training [examples]")
-    steps: tuple[int, ...] = Field((), description="adaptation steps of the final curve; empty: 0 and the learner's test steps")
+    steps: tuple[int, ...] = Field(
+        (), description="adaptation steps of the final curve; empty: 0 and the learner's test steps"
+    )
     seed: int = Field(0, ge=0, description="of the frozen episodes: apart from the run's seed, so that runs share them")
 
     @model_validator(mode="after")
     def _ascending(self) -> "EvaluationSection":
         if list(self.steps) != sorted(set(self.steps)) or any(step < 0 for step in self.steps):
-            raise ValueError(f"steps = {list(self.steps)} must ascend from 0 or more without repeats, such as [0, 1, 5]")
+            raise ValueError(
+                f"steps = {list(self.steps)} must ascend from 0 or more without repeats, such as [0, 1, 5]"
+            )
         return self
 
 
@@ -143,14 +168,20 @@ class EngineSection(_Section):
 class TrackingSection(_Section):
     """Where metrics go beside the run directory."""
 
-    backends: tuple[Literal["tensorboard", "wandb"], ...] = Field((), description="each needs its extra; W&B works offline")
+    backends: tuple[Literal["tensorboard", "wandb"], ...] = Field(
+        (), description="each needs its extra; W&B works offline"
+    )
     project: str = Field("fedmeta", description="W&B project")
 
 
 class Experiment(_Section):
     """A whole experiment. Every key has a bound and, in brackets, a unit."""
 
-    name: str = Field("experiment", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of the run directory: letters, digits, . _ -")
+    name: str = Field(
+        "experiment",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="of the run directory: letters, digits, . _ -",
+    )
     seed: int = Field(0, ge=0, description="of every reproducible draw; 0 is a seed like any other")
     data: Component = _component("hershey", "the data set")
     partition: Component = _component("alphabet", "how it is divided among clients")
@@ -261,7 +292,9 @@ def parse_override(text: str) -> tuple[str, Any]:
         return key.strip(), value
 
 
-def _with_overrides(raw: Mapping[str, Any], overrides: Mapping[str, Any], registries: Mapping[str, Registry]) -> dict[str, Any]:
+def _with_overrides(
+    raw: Mapping[str, Any], overrides: Mapping[str, Any], registries: Mapping[str, Registry]
+) -> dict[str, Any]:
     merged: dict[str, Any] = json.loads(json.dumps(raw, default=str))
     for place, registry in registries.items():
         new_name = overrides.get(f"{place}.name")
@@ -283,7 +316,10 @@ def _drop_foreign_parameters(merged: dict[str, Any], place: str, name: str, regi
         return
     declared = parameters_of(registry.get(name))
     for key in [key for key in table if key != "name" and key not in declared]:
-        warnings.warn(f"{place}.{key} = {table.pop(key)!r} is dropped: {registry.singular} '{name}' has no such parameter", stacklevel=2)
+        warnings.warn(
+            f"{place}.{key} = {table.pop(key)!r} is dropped: {registry.singular} '{name}' has no such parameter",
+            stacklevel=2,
+        )
 
 
 def _assign(target: dict[str, Any], keys: list[str], value: Any) -> None:

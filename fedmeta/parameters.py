@@ -110,7 +110,9 @@ def check_parameters(cls: type, given: dict[str, Any], where: str) -> dict[str, 
     declared = parameters_of(cls)
     for name in given:
         if name not in declared:
-            raise ConfigurationError(f"{where}.{name} is not a parameter of {cls.__name__}{did_you_mean(name, list(declared))}")
+            raise ConfigurationError(
+                f"{where}.{name} is not a parameter of {cls.__name__}{did_you_mean(name, list(declared))}"
+            )
     values = {}
     for name, declaration in declared.items():
         if name in given:
@@ -125,7 +127,9 @@ def check_parameters(cls: type, given: dict[str, Any], where: str) -> dict[str, 
 def _checked(value: Any, declaration: Parameter, where: str) -> Any:
     matched, result = _match(value, declaration.annotation)
     if not matched:
-        raise ConfigurationError(f"{where} = {value!r} is not {type_name(declaration.annotation)}: {declaration.bounds.doc}")
+        raise ConfigurationError(
+            f"{where} = {value!r} is not {type_name(declaration.annotation)}: {declaration.bounds.doc}"
+        )
     for number in result if isinstance(result, tuple) else (result,):
         if isinstance(number, (int, float)) and not isinstance(number, bool) and not declaration.bounds.admits(number):
             bounds = declaration.bounds.range()
@@ -159,7 +163,9 @@ def _match(value: Any, annotation: Any) -> tuple[bool, Any]:
             return False, None
         return all(matched for matched, _ in matches), tuple(result for _, result in matches)
     if annotation is float:
-        return (isinstance(value, (int, float)) and not isinstance(value, bool)), value if value is None else _float(value)
+        return (isinstance(value, (int, float)) and not isinstance(value, bool)), value if value is None else _float(
+            value
+        )
     if annotation is int:
         return (isinstance(value, int) and not isinstance(value, bool)), value
     if annotation is type(None):

@@ -58,14 +58,18 @@ class ParamSpec:
             for pattern in patterns:
                 matched = fnmatch.filter(names, pattern)
                 if not matched:
-                    raise ConfigurationError(f"model.{role} pattern '{pattern}' matches no parameter of {', '.join(names)}")
+                    raise ConfigurationError(
+                        f"model.{role} pattern '{pattern}' matches no parameter of {', '.join(names)}"
+                    )
                 for name in matched:
                     if chosen.get(name, role) != role:
                         raise ConfigurationError(f"parameter '{name}' cannot be both {chosen[name]} and {role}")
                     chosen[name] = role  # type: ignore[assignment]
         entries = tuple(Entry(name, tuple(value.shape), chosen.get(name, "shared")) for name, value in params.items())
         if all(entry.role != "shared" for entry in entries):
-            raise ConfigurationError("no parameter is shared: nothing could be aggregated. Free some of model.personal or model.frozen")
+            raise ConfigurationError(
+                "no parameter is shared: nothing could be aggregated. Free some of model.personal or model.frozen"
+            )
         return cls(entries)
 
     def select(self, role: Role) -> tuple[Entry, ...]:
@@ -88,7 +92,13 @@ class ParamSpec:
         if not entries:
             return torch.zeros(0)
         leading = params[entries[0].name].dim() - len(entries[0].shape)
-        return torch.cat([params[entry.name].flatten(start_dim=leading) if entry.shape else params[entry.name].unsqueeze(-1) for entry in entries], dim=-1)
+        return torch.cat(
+            [
+                params[entry.name].flatten(start_dim=leading) if entry.shape else params[entry.name].unsqueeze(-1)
+                for entry in entries
+            ],
+            dim=-1,
+        )
 
     def unflatten(self, vector: Tensor, role: Role = "shared") -> Params:
         """The inverse of `flatten`: `[*batch, D]` to views `[*batch, *shape]` by name.
@@ -100,7 +110,10 @@ class ParamSpec:
         if vector.shape[-1] != self.size(role):
             raise ValueError(f"a vector of {vector.shape[-1]} {role} parameters where the model has {self.size(role)}")
         pieces = vector.split([entry.size for entry in entries], dim=-1)
-        return {entry.name: piece.reshape(*vector.shape[:-1], *entry.shape) for entry, piece in zip(entries, pieces, strict=True)}
+        return {
+            entry.name: piece.reshape(*vector.shape[:-1], *entry.shape)
+            for entry, piece in zip(entries, pieces, strict=True)
+        }
 
 
 def trainable_parameters(model: torch.nn.Module) -> Params:

@@ -37,7 +37,9 @@ def main(grid: Grid, context: Context) -> None:
     result = execute(grid, experiment, rundir, [lambda record: log.info("%s", _line(record))])
     log.info("run directory: %s", result.path)
     if result.failed_rounds:
-        raise RuntimeError(f"rounds {list(result.failed_rounds)} were not aggregated: too few valid updates; see {result.path}")
+        raise RuntimeError(
+            f"rounds {list(result.failed_rounds)} were not aggregated: too few valid updates; see {result.path}"
+        )
 
 
 def _place(out: str) -> Path | None:
@@ -48,7 +50,9 @@ def _place(out: str) -> Path | None:
         return None
     path = Path(out)
     if not path.is_absolute():
-        raise ConfigurationError(f"out = '{out}' must be an absolute path: `flwr run` works in the SuperLink's directory")
+        raise ConfigurationError(
+            f"out = '{out}' must be an absolute path: `flwr run` works in the SuperLink's directory"
+        )
     return path
 
 

@@ -80,7 +80,9 @@ def run_experiment(grid: Grid, experiment: Experiment, rundir: RunDir, observers
     """
     started = time.monotonic()
     workload = Workload(experiment)
-    directory, refused = learn_directory(grid, experiment.to_json(), code_hash(), code_path(), experiment.server.timeout)
+    directory, refused = learn_directory(
+        grid, experiment.to_json(), code_hash(), code_path(), experiment.server.timeout
+    )
     for line in group_reasons(refused):
         log.warning("nodes refused: %s", line)
     strategy = MetaStrategy(experiment, workload.spec, directory)

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -17,10 +17,14 @@ app = typer.Typer(
 )
 
 Settings = Annotated[
-    Optional[list[str]],  # noqa: UP007, UP045  (typer reads the annotation)
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the experiment, such as learner.name=maml; repeatable."),
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a key of the experiment, such as learner.name=maml; repeatable."
+    ),
 ]
-ExperimentFile = Annotated[Optional[Path], typer.Argument(help="An experiment file; without one, the defaults.", show_default=False)]  # noqa: UP007, UP045
+ExperimentFile = Annotated[
+    Path | None, typer.Argument(help="An experiment file; without one, the defaults.", show_default=False)
+]
 
 
 @app.command()
@@ -28,11 +32,13 @@ def simulate(
     file: ExperimentFile = None,
     settings: Settings = None,
     engine: Annotated[str, typer.Option(help="ray (client actors) or inline (this process).")] = "ray",
-    out: Annotated[Optional[Path], typer.Option(help="Run directory; by default a fresh one under runs/.")] = None,  # noqa: UP007, UP045
-    resume: Annotated[Optional[Path], typer.Option(help="Continue the run in this directory.")] = None,  # noqa: UP007, UP045
-    cpus_per_client: Annotated[Optional[float], typer.Option(help="CPU share of one client actor.")] = None,  # noqa: UP007, UP045
-    gpus_per_client: Annotated[Optional[float], typer.Option(help="GPU share of one client actor; 0.25 puts four on one.")] = None,  # noqa: UP007, UP045
-    ray_address: Annotated[Optional[str], typer.Option(help="A running Ray cluster, such as 10.0.0.1:6379.")] = None,  # noqa: UP007, UP045
+    out: Annotated[Path | None, typer.Option(help="Run directory; by default a fresh one under runs/.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Continue the run in this directory.")] = None,
+    cpus_per_client: Annotated[float | None, typer.Option(help="CPU share of one client actor.")] = None,
+    gpus_per_client: Annotated[
+        float | None, typer.Option(help="GPU share of one client actor; 0.25 puts four on one.")
+    ] = None,
+    ray_address: Annotated[str | None, typer.Option(help="A running Ray cluster, such as 10.0.0.1:6379.")] = None,
 ) -> None:
     """Simulate federated meta-learning: train, judge on unseen clients, write a run directory with a report."""
     from fedmeta.experiment import parse_override
@@ -47,7 +53,7 @@ def simulate(
 
 @app.command("list")
 def list_registered(
-    kind: Annotated[Optional[str], typer.Argument(help="learners, models, datasets, ...; without one, all kinds.")] = None,  # noqa: UP007, UP045
+    kind: Annotated[str | None, typer.Argument(help="learners, models, datasets, ...; without one, all kinds.")] = None,
 ) -> None:
     """List registered names, one line each, with their source."""
     from simulations.console import print_registries
@@ -74,7 +80,9 @@ def config(
 def export(
     file: ExperimentFile = None,
     settings: Settings = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="A TOML file for `flwr run . --run-config`.")] = Path("run.toml"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="A TOML file for `flwr run . --run-config`.")] = Path(
+        "run.toml"
+    ),
 ) -> None:
     """Write the resolved experiment as a run configuration for `flwr run`."""
     from fedmeta.experiment import parse_override
@@ -84,16 +92,19 @@ def export(
     try:
         output.write_text(f"experiment = '''{experiment.to_json()}'''\n", encoding="utf-8")
     except OSError as error:
-        raise FedmetaError(f"cannot write '{output}': {error.strerror or error}. Choose another file with -o") from error
+        raise FedmetaError(
+            f"cannot write '{output}': {error.strerror or error}. Choose another file with -o"
+        ) from error
     typer.echo(f"wrote {output}; now: flwr run . --run-config {output}")
 
 
 @app.command()
 def report(directory: Annotated[Path, typer.Argument(help="A run directory, finished or not.")]) -> None:
     """Draw the report of a run again."""
-    from fedmeta.workload import Workload
     from server.report import draw_episode, write_report
     from server.rundir import RunDir
+
+    from fedmeta.workload import Workload
 
     rundir = RunDir.open(directory)
     workload = Workload(rundir.experiment)

@@ -8,7 +8,15 @@ from typing import Any
 
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from fedmeta.errors import ConfigurationError, did_you_mean
@@ -104,7 +112,12 @@ def results_table(results: Mapping[str, Any]) -> Table:
     for row in headline(results):
         figures = [row.format(value) for value in (row.estimate.mean, row.estimate.low, row.estimate.high)]
         table.add_row(
-            row.model, row.split, row.label, figures[0], f"{figures[1]} to {figures[2]}", f"{row.estimate.count} {row.estimate.unit}"
+            row.model,
+            row.split,
+            row.label,
+            figures[0],
+            f"{figures[1]} to {figures[2]}",
+            f"{row.estimate.count} {row.estimate.unit}",
         )
     return table
 

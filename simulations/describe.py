@@ -52,7 +52,9 @@ def _component(place: str, component: Component) -> list[str]:
         bounds = parameter.bounds
         facts = [type_name(parameter.annotation), bounds.range()]
         unit = f" [{bounds.unit}]" if bounds.unit else ""
-        lines.append(_line(name, component.parameters.get(name), f"{bounds.doc}{unit} ({', '.join(filter(None, facts))})"))
+        lines.append(
+            _line(name, component.parameters.get(name), f"{bounds.doc}{unit} ({', '.join(filter(None, facts))})")
+        )
     return lines
 
 
@@ -69,5 +71,10 @@ def _toml(value: Any) -> str:
 
 def _field_bounds(field: Any) -> str:
     signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
-    found = [f"{sign} {getattr(item, name):g}" for item in field.metadata for name, sign in signs.items() if getattr(item, name, None) is not None]
+    found = [
+        f"{sign} {getattr(item, name):g}"
+        for item in field.metadata
+        for name, sign in signs.items()
+        if getattr(item, name, None) is not None
+    ]
     return f" ({', '.join(found)})" if found else ""

@@ -10,13 +10,14 @@ from typing import Any, Literal
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
+from server.rundir import RunDir
+
 from fedmeta.errors import ConfigurationError, did_you_mean
 from fedmeta.experiment import Experiment
 from fedmeta.workload import Workload
 from server.configuration import load
 from server.execute import execute
 from server.rounds import Observer, RunResult
-from server.rundir import RunDir
 from simulations.engine.local_grid import LocalGrid
 
 Engine = Literal["ray", "inline"]
@@ -72,11 +73,15 @@ def open_run(
         experiment = load(source, overrides)
         return Opened(experiment, RunDir.create(Path(out) if out is not None else None, experiment))
     if source is not None or out is not None:
-        raise ConfigurationError("a resumed run uses its own experiment and directory: give neither a file nor an output folder")
+        raise ConfigurationError(
+            "a resumed run uses its own experiment and directory: give neither a file nor an output folder"
+        )
     rundir = RunDir.open(Path(resume))
     experiment = load(rundir.experiment, overrides)
     if experiment.hash != rundir.experiment.hash:
-        raise ConfigurationError(f"these settings would change the results of the run in {resume}: start a new run for them")
+        raise ConfigurationError(
+            f"these settings would change the results of the run in {resume}: start a new run for them"
+        )
     return Opened(experiment, rundir)
 
 

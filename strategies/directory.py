@@ -43,7 +43,9 @@ class Directory:
         return {member.node: member.client for member in self.members if member.client in wanted}
 
 
-def learn_directory(grid: Grid, experiment_json: str, code_hash: str, code_path: str, timeout: float) -> tuple[Directory, dict[int, str]]:
+def learn_directory(
+    grid: Grid, experiment_json: str, code_hash: str, code_path: str, timeout: float
+) -> tuple[Directory, dict[int, str]]:
     """Ask every node once who it is.
 
     Args:
@@ -64,7 +66,9 @@ def learn_directory(grid: Grid, experiment_json: str, code_hash: str, code_path:
     messages = [Message(content=content, dst_node_id=node, message_type=QUERY_IDENTITY) for node in nodes]
     members: dict[int, Member] = {}
     refused: dict[int, str] = {}
-    for reply in sorted(grid.send_and_receive(messages, timeout=timeout), key=lambda message: message.metadata.src_node_id):
+    for reply in sorted(
+        grid.send_and_receive(messages, timeout=timeout), key=lambda message: message.metadata.src_node_id
+    ):
         node = reply.metadata.src_node_id
         if reply.has_error():
             refused[node] = (reply.error.reason or f"error code {reply.error.code}").strip()
@@ -79,14 +83,18 @@ def learn_directory(grid: Grid, experiment_json: str, code_hash: str, code_path:
             continue
         _check_count(int(answer["expected-clients"]), len(nodes))
         if answer["unfit"]:
-            raise IdentityError(f"client {answer['client']} ({answer['name']}) cannot serve this experiment: {answer['unfit']}")
+            raise IdentityError(
+                f"client {answer['client']} ({answer['name']}) cannot serve this experiment: {answer['unfit']}"
+            )
         client = int(answer["client"])
         if client in members:
             refused[node] = f"claims client id {client}, which node {members[client].node} already has"
             continue
         members[client] = Member(client, node, str(answer["name"]), str(answer["role"]))
     if not members:
-        raise IdentityError(f"none of {len(nodes)} nodes can take part: {'; '.join(group_reasons(refused)) or 'no answer in time'}")
+        raise IdentityError(
+            f"none of {len(nodes)} nodes can take part: {'; '.join(group_reasons(refused)) or 'no answer in time'}"
+        )
     return Directory(tuple(members[client] for client in sorted(members))), refused
 
 

@@ -37,7 +37,10 @@ class Judging:
         """One message a client; all share one content, so that an engine can broadcast it."""
         config = {**base, "episodes": self.episodes, "steps": list(self.steps), "baseline": self.baseline}
         content = RecordDict({ARRAYS: arrays, CONFIG: config_record(config)})
-        return [Message(content=content, dst_node_id=member.node, message_type=EVALUATE) for member in self.members(directory)]
+        return [
+            Message(content=content, dst_node_id=member.node, message_type=EVALUATE)
+            for member in self.members(directory)
+        ]
 
     def summarise(self, directory: Directory, replies: Iterable[Message]) -> tuple[Evaluation | None, dict[int, str]]:
         """Summarise replies.
@@ -46,7 +49,7 @@ class Judging:
             The evaluation, or None when no client answered; and client id -> reason for those that did not.
         """
         asked = directory.nodes(member.client for member in self.members(directory))
-        failed = {client: "no reply within the time limit" for client in asked.values()}
+        failed = dict.fromkeys(asked.values(), "no reply within the time limit")
         scores: dict[int, ClientScores] = {}
         facts: dict[str, Any] = {}
         for reply in sorted(replies, key=lambda message: asked.get(message.metadata.src_node_id, -1)):

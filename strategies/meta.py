@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from fedmeta.optimisers import schedule
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from fedmeta.experiment import OPTIMISERS, Experiment
-from fedmeta.optimisers import schedule
 from fedmeta.params import ParamSpec
 from fedmeta.seeding import SERVER, numpy_generator
 from fedmeta.statistics import Evaluation
@@ -85,7 +85,9 @@ class MetaStrategy(Strategy):
             "update-form": "delta",
         }
 
-    def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Iterable[Message]:
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
         """Sample clients by the seed and the round, and address one shared content to each."""
         rng = numpy_generator(self.experiment.seed, server_round, SERVER, "sampling")
         population = [member.client for member in self.directory.role("train")]
@@ -95,7 +97,9 @@ class MetaStrategy(Strategy):
         nodes = {client: node for node, client in self.directory.nodes(self._sampled).items()}
         return [Message(content=content, dst_node_id=nodes[client], message_type=TRAIN) for client in self._sampled]
 
-    def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord | None, MetricRecord | None]:
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Aggregate the accepted replies; the model stays as it was where the round gives nothing to aggregate."""
         found = sort_replies(replies, self.directory.nodes(self._sampled), self.spec.size(), self.spec.hash)
         event = self._why_not(found)
@@ -147,7 +151,9 @@ class MetaStrategy(Strategy):
         numbers = {key: float(value) for key, value in aggregate.diagnostics.items() if isinstance(value, (int, float))}
         return self._vector + change, {**facts, **numbers}
 
-    def configure_evaluate(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Iterable[Message]:
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
         """Ask the validation clients, on their frozen episodes; nobody where there are none."""
         return self._validation().messages(self.directory, arrays, {**config, **self.base_config(server_round)})
 
@@ -156,7 +162,9 @@ class MetaStrategy(Strategy):
         self.evaluation, _ = self._validation().summarise(self.directory, replies)
         if self.evaluation is None:
             return None
-        return metric_record({"loss": self.evaluation.loss[-1].mean, self.evaluation.score_name: self.evaluation.after.mean})
+        return metric_record(
+            {"loss": self.evaluation.loss[-1].mean, self.evaluation.score_name: self.evaluation.after.mean}
+        )
 
     def _validation(self) -> Judging:
         return Judging("validation", self.experiment.evaluation.validation_episodes)
@@ -168,7 +176,13 @@ class MetaStrategy(Strategy):
         from flwr.common.logger import log
 
         server = self.experiment.server
-        log(INFO, "MetaStrategy: %s, %s sampling, %s server optimiser", server.aggregator.name, server.sampling.name, server.optimiser.name)
+        log(
+            INFO,
+            "MetaStrategy: %s, %s sampling, %s server optimiser",
+            server.aggregator.name,
+            server.sampling.name,
+            server.optimiser.name,
+        )
 
     def state(self) -> dict[str, Tensor]:
         """The state to checkpoint beside the model."""

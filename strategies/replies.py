@@ -72,7 +72,9 @@ def _read_update(client: int, reply: Message, size: int, spec_hash: str) -> Upda
     config = only(reply.content, "config")
     if config.get("spec-hash") != spec_hash:
         raise MalformedRecord(f"made for a model of spec {str(config.get('spec-hash'))[:12]}, not {spec_hash[:12]}")
-    metrics = {key: float(value) for key, value in only(reply.content, "metric").items() if isinstance(value, (int, float))}
+    metrics = {
+        key: float(value) for key, value in only(reply.content, "metric").items() if isinstance(value, (int, float))
+    }
     tasks = metrics.pop(WEIGHT, math.nan)
     if not (math.isfinite(tasks) and tasks >= 0):
         raise MalformedRecord(f"{WEIGHT} = {tasks} is not a count of tasks")
