@@ -17,29 +17,8 @@ from fedmeta.data import DATASETS, PARTITIONS
 from fedmeta.errors import ConfigurationError, did_you_mean
 from fedmeta.learners import LEARNERS
 from fedmeta.models import MODELS
-from fedmeta.registry import Entry, Registry
-
-OPTIMISERS = Registry(
-    "optimisers",
-    {
-        "sgd": Entry("fedmeta.optimisers:SGD", "gradient descent with momentum"),
-        "adam": Entry(
-            "fedmeta.optimisers:Adam",
-            "adaptive moments; FedAdam at the server",
-            "Kingma & Ba 2015; Reddi et al. 2021, algorithm 2",
-        ),
-        "yogi": Entry(
-            "fedmeta.optimisers:Yogi",
-            "Adam with additive second moments; FedYogi",
-            "Zaheer et al. 2018; Reddi et al. 2021",
-        ),
-        "adagrad": Entry(
-            "fedmeta.optimisers:Adagrad",
-            "accumulated second moments; FedAdagrad",
-            "Duchi et al. 2011; Reddi et al. 2021",
-        ),
-    },
-)
+from fedmeta.optimisers import OPTIMISERS
+from fedmeta.registry import Registry
 
 LIBRARY_COMPONENTS: dict[str, Registry] = {
     "data": DATASETS,
@@ -82,7 +61,7 @@ class TaskSection(_Section):
 
     kind: Literal["episodes", "own"] = Field(
         "episodes",
-        description="N-way K-shot episodes, or a client's own data split into support and query (classes shared by all)",
+        description="N-way K-shot episodes, or a client's own data split into support and query (shared classes)",
     )
     ways: int = Field(5, ge=1, description="classes an episode [classes]")
     shots: int = Field(1, ge=1, description="support examples a class [examples]")
@@ -357,5 +336,5 @@ def _check_together(experiment: Experiment) -> None:
     if head == "ways" and ways is not None and ways != experiment.task.ways:
         raise ConfigurationError(
             f"evaluation.ways = {ways} but task.ways = {experiment.task.ways}: the head of learner "
-            f"'{experiment.learner.name}' has a fixed number of outputs. Make them equal, or use a learner without a head"
+            f"'{experiment.learner.name}' has a fixed number of outputs. Make them equal, or use another learner"
         )

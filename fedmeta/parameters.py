@@ -133,9 +133,7 @@ def _checked(value: Any, declaration: Parameter, where: str) -> Any:
     for number in result if isinstance(result, tuple) else (result,):
         if isinstance(number, (int, float)) and not isinstance(number, bool) and not declaration.bounds.admits(number):
             bounds = declaration.bounds.range()
-            raise ConfigurationError(
-                f"{where} = {value!r} must be {'finite' if not bounds else bounds}: {declaration.bounds.doc}"
-            )
+            raise ConfigurationError(f"{where} = {value!r} must be {bounds or 'finite'}: {declaration.bounds.doc}")
     return result
 
 

@@ -82,12 +82,12 @@ class ParamSpec:
 
     @property
     def hash(self) -> str:
-        """SHA-256 over names, shapes and roles, in hexadecimal: equal on both sides or the vector means something else."""
+        """SHA-256 over names, shapes and roles, in hexadecimal; both sides must have the same."""
         described = [[entry.name, list(entry.shape), entry.role] for entry in self.entries]
         return hashlib.sha256(json.dumps(described).encode()).hexdigest()
 
     def flatten(self, params: Mapping[str, Tensor], role: Role = "shared") -> Tensor:
-        """Concatenate the entries of one role: tensors `[*batch, *shape]` to `[*batch, D]` with the same leading axes."""
+        """Concatenate the entries of one role: tensors `[*batch, *shape]` to `[*batch, D]`."""
         entries = self.select(role)
         if not entries:
             return torch.zeros(0)
@@ -125,7 +125,7 @@ def trainable_parameters(model: torch.nn.Module) -> Params:
     buffers = [name for name, _ in model.named_buffers()]
     if buffers:
         raise ConfigurationError(
-            f"the model keeps buffers ({', '.join(buffers[:3])}): they are not trained and would be aggregated wrongly. "
+            f"the model keeps buffers ({', '.join(buffers[:3])}): they are not trained and have no place in an update. "
             "Use track_running_stats=False or group normalisation"
         )
     return {name: value.detach() for name, value in model.named_parameters()}

@@ -1,7 +1,8 @@
 """Registries: names that a configuration may use, each pointing at the class that implements it.
 
-An entry holds `"module:Class"` as text, so that listing names loads no torch. A package outside this repository adds its
-own by an entry point of the group `fedmeta.<kind>` (for example `fedmeta.learners`), whose name is the entry's name.
+An entry holds `"module:Class"` as text, so that listing names loads no torch. A package outside this repository
+adds its own by an entry point of the group `fedmeta.<kind>` (for example `fedmeta.learners`), whose name is the
+entry's name.
 """
 
 import importlib
@@ -75,7 +76,9 @@ class Registry:
         try:
             return getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError) as error:
-            raise ConfigurationError(f"{self.singular} '{name}' cannot be loaded from {entry.target}: {error}") from error
+            raise ConfigurationError(
+                f"{self.singular} '{name}' cannot be loaded from {entry.target}: {error}"
+            ) from error
 
     @property
     def singular(self) -> str:

@@ -75,8 +75,8 @@ def _in_words(opened: Any) -> str:
     experiment = opened.experiment
     task = experiment.task
     return (
-        f"{experiment.learner.name} with {experiment.model.name} on {experiment.data.name}, {task.ways}-way {task.shots}-shot, "
-        f"{experiment.server.rounds} rounds, into {opened.rundir.path}"
+        f"{experiment.learner.name} with {experiment.model.name} on {experiment.data.name}, "
+        f"{task.ways}-way {task.shots}-shot, {experiment.server.rounds} rounds, into {opened.rundir.path}"
     )
 
 
@@ -125,9 +125,9 @@ def results_table(results: Mapping[str, Any]) -> Table:
 def registries() -> dict[str, Registry]:
     """Every registry by its kind."""
     from fedmeta.data import DATASETS, PARTITIONS
-    from fedmeta.experiment import OPTIMISERS
     from fedmeta.learners import LEARNERS
     from fedmeta.models import MODELS
+    from fedmeta.optimisers import OPTIMISERS
     from strategies import AGGREGATORS, SAMPLERS
 
     known = (LEARNERS, MODELS, DATASETS, PARTITIONS, OPTIMISERS, AGGREGATORS, SAMPLERS)

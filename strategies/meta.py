@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from fedmeta.optimisers import schedule
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from fedmeta.experiment import OPTIMISERS, Experiment
+from fedmeta.optimisers import schedule
 from fedmeta.params import ParamSpec
 from fedmeta.seeding import SERVER, numpy_generator
 from fedmeta.statistics import Evaluation

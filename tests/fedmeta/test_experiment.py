@@ -1,0 +1,94 @@
+"""The experiment schema: one place that refuses what cannot work, in words a user can act on."""
+
+import subprocess
+import sys
+
+import pytest
+
+from fedmeta.errors import ConfigurationError
+from fedmeta.experiment import Experiment, load_experiment, parse_experiment, parse_override
+from server.configuration import load
+
+
+def test_importing_the_schema_loads_nothing_heavy() -> None:
+    code = "import fedmeta.experiment, simulations.command, sys; print(sorted({'torch', 'ray', 'flwr'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        ({"rnds": 3}, ["unknown key 'rnds'"]),
+        ({"server": {"ronds": 3}}, ["server.ronds", "did you mean 'rounds'"]),
+        ({"server": {"rounds": "many"}}, ["server.rounds", "many"]),
+        ({"server": {"rounds": -1}}, ["server.rounds", "-1", "greater than or equal to 0"]),
+        ({"learner": {"name": "mamll"}}, ["unknown learner 'mamll'", "did you mean 'maml'"]),
+        ({"learner": {"name": "maml", "inner_lrr": 1.0}}, ["learner.inner_lrr", "did you mean 'inner_lr'"]),
+        ({"learner": {"name": "maml", "inner_lr": -0.1}}, ["learner.inner_lr", "-0.1", ">"]),
+        ({"learner": {"name": "maml", "inner_lr": "fast"}}, ["learner.inner_lr", "'fast'", "a number"]),
+        ({"client": {"optimiser": {"name": "adamm"}}}, ["unknown optimiser", "did you mean 'adam'"]),
+        ({"server": {"aggregator": {"name": "meen"}}}, ["unknown aggregator", "did you mean 'mean'"]),
+        ({"server": {"sampling": {"name": "poisson", "rate": 0}}}, ["server.sampling.rate", "> 0"]),
+        ({"model": {"name": "conv4", "ways": 5}}, ["model.ways", "remove it"]),
+        ({"evaluation": {"steps": [5, 1]}}, ["evaluation.steps", "ascend"]),
+        ({"learner": {"name": "maml"}, "evaluation": {"ways": 7}}, ["evaluation.ways = 7", "task.ways = 5"]),
+        ({"seed": True}, ["seed"]),
+        ({"name": "../up"}, ["name"]),
+    ],
+)
+def test_faults_are_named_with_key_value_and_remedy(raw: dict, words: list[str]) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(raw)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_defaults_resolve_and_survive_json() -> None:
+    experiment = load({})
+    assert experiment.learner.parameters, "components carry their parameters' defaults"
+    assert Experiment.model_validate_json(experiment.to_json()) == experiment
+    assert load(experiment) == experiment
+
+
+def test_zero_is_a_value() -> None:
+    assert load({}, {"seed": 0}).seed == 0
+    assert load({}, {"server.rounds": 0}).server.rounds == 0
+    assert load({"server": {"optimiser": {"name": "sgd", "momentum": 0.0}}}).server.optimiser.parameters["momentum"] == 0.0
+    assert load({"learner": {"name": "maml", "test_steps": 0}}).learner.parameters["test_steps"] == 0
+
+
+def test_hash_covers_results_and_nothing_else() -> None:
+    base = load({})
+    assert base.hash == load({}, {"engine.actors": 2, "name": "other", "tracking.project": "x"}).hash
+    for key, value in {"seed": 1, "task.ways": 7, "learner.name": "maml", "server.optimiser.lr": 0.5}.items():
+        assert load({}, {key: value}).hash != base.hash, key
+
+
+def test_another_component_drops_the_parameters_it_does_not_have() -> None:
+    raw = {"learner": {"name": "maml", "inner_lr": 0.4, "inner_steps": 3}}
+    with pytest.warns(UserWarning, match="inner_lr"):
+        experiment = load(raw, {"learner.name": "protonet"})
+    assert "inner_lr" not in experiment.learner.parameters
+    kept = load(raw, {"learner.name": "fomaml"})
+    assert kept.learner.parameters["inner_steps"] == 3
+
+
+def test_files(tmp_path) -> None:
+    with pytest.raises(ConfigurationError, match="nowhere.toml"):
+        load_experiment(tmp_path / "nowhere.toml")
+    (tmp_path / "bad.toml").write_text("seed = = 1")
+    with pytest.raises(ConfigurationError, match=r"bad\.toml.*TOML"):
+        load_experiment(tmp_path / "bad.toml")
+    (tmp_path / "good.toml").write_text("seed = 3\n[server]\nrounds = 2\n")
+    experiment = load_experiment(tmp_path / "good.toml", {"server.rounds": 4})
+    assert (experiment.seed, experiment.server.rounds) == (3, 4)
+
+
+def test_overrides_are_read_as_toml_or_text() -> None:
+    assert parse_override("data.path=/a/b") == ("data.path", "/a/b")
+    assert parse_override("engine.actors=none") == ("engine.actors", None)
+    with pytest.raises(ConfigurationError, match="KEY=VALUE"):
+        parse_override("seed")
+    with pytest.raises(ConfigurationError, match="'seed' is a value"):
+        parse_experiment({"seed": 1}, {"seed.deeper": 2})

@@ -1,0 +1,44 @@
+"""Intervals against scipy, and what counts as independent."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from fedmeta.statistics import ClientScores, Evaluation, estimate, summarise
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=50))
+def test_interval_is_students(values: list[float]) -> None:
+    found = estimate(values, "episodes")
+    sem = stats.sem(values)
+    expected = stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=sem) if sem > 0 else (np.mean(values),) * 2
+    assert (found.low, found.high) == pytest.approx(expected, abs=1e-12)
+
+
+def test_one_value_gives_no_interval_and_none_is_refused() -> None:
+    assert estimate([0.3], "clients").low == 0.3
+    with pytest.raises(ValueError, match="no values"):
+        estimate([], "clients")
+
+
+def test_clients_are_the_units_where_there_are_several() -> None:
+    scores = {
+        7: ClientScores(loss=[[1.0, 3.0], [0.0, 0.0]], score=[[0.2, 0.2], [0.4, 0.6]]),
+        2: ClientScores(loss=[[2.0], [0.0]], score=[[0.0], [1.0]]),
+    }
+    found = summarise("test", "accuracy", (0, 5), scores, {"ways": 5})
+    assert found.after.mean == pytest.approx(0.75) and found.after.unit == "clients" and found.after.count == 2
+    assert found.loss[0].mean == pytest.approx(2.0)
+    assert found.clients == {"2": 1.0, "7": 0.5}
+    assert found.quantiles["0"] == 0.5 and found.quantiles["1"] == 1.0
+    assert found.baseline is None
+    assert Evaluation.from_json(found.to_json()) == found
+
+
+def test_one_client_is_judged_over_its_episodes() -> None:
+    scores = {3: ClientScores(loss=[[1.0, 0.0]], score=[[0.5, 0.7]], baseline=[0.1, 0.3])}
+    found = summarise("pooled", "accuracy", (1,), scores, {})
+    assert found.after.unit == "episodes" and found.after.count == 2
+    assert found.baseline is not None and found.baseline.mean == pytest.approx(0.2)
