@@ -4,8 +4,10 @@ from flwr.app import Context, Message, RecordDict
 
 from clients.request import client_id, workload_of
 from fedmeta.code_hash import code_hash, code_path
-from fedmeta.errors import ConfigurationError
+from fedmeta.errors import ConfigurationError, DataError
+from fedmeta.seeding import numpy_generator
 from fedmeta.wire import CONFIG, config_record
+from fedmeta.workload import Workload
 
 
 def answer(message: Message, context: Context) -> Message:
@@ -26,7 +28,19 @@ def answer(message: Message, context: Context) -> Message:
         "name": clients[client].name if known else "none",
         "role": clients[client].role if known else "none",
         "expected-clients": len(clients),
+        "unfit": unfit(workload, client) if known else "",
         "code-hash": code_hash(),
         "code-path": code_path(),
     }
     return Message(RecordDict({CONFIG: config_record(facts)}), reply_to=message)
+
+
+def unfit(workload: Workload, client: int) -> str:
+    """Why this client's data cannot give the tasks that the experiment asks of it; empty where they can."""
+    role = workload.federation.clients[client].role
+    shape = workload.training_shape if role == "train" else workload.evaluation_shape
+    try:
+        workload.federation.source(client).sample(shape, numpy_generator(0, 0, client, "fitness"))
+    except DataError as error:
+        return str(error)
+    return ""

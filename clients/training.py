@@ -1,1 +1,107 @@
 """Local meta-training of a cohort: from train messages to updates."""
+
+from collections.abc import Sequence
+
+import torch
+from flwr.app import Context, Message, RecordDict
+from torch import Tensor
+
+from clients.failures import error_reply
+from clients.personal import keep_personal, personal_vector
+from clients.request import Request, read_request
+from fedmeta.optimisers import OPTIMISERS, schedule
+from fedmeta.seeding import numpy_generator
+from fedmeta.tasks import Episode
+from fedmeta.training import CohortResult, LocalPlan, train_cohort
+from fedmeta.wire import ARRAYS, CONFIG, METRICS, WEIGHT, MalformedRecord, config_record, metric_record, vector_record
+from fedmeta.workload import Workload
+
+
+def train(messages: list[Message], contexts: list[Context]) -> list[Message]:
+    """Train the clients of one round together; what one of them raises becomes its own reply.
+
+    Messages of one round share experiment and model; where they do not, each group of equals is its own cohort.
+    """
+    replies: dict[int, Message] = {}
+    groups: dict[tuple[int, int, str], list[int]] = {}
+    requests: dict[int, Request] = {}
+    for index, (message, context) in enumerate(zip(messages, contexts, strict=True)):
+        try:
+            request = requests[index] = read_request(message, context)
+            form = _update_form(request)
+        except Exception as error:
+            replies[index] = error_reply(message, error)
+            continue
+        key = (id(request.workload), int(request.config.get("round", 0)), form)
+        groups.setdefault(key, []).append(index)
+    for members in groups.values():
+        result = _train_group([requests[i] for i in members], [contexts[i] for i in members])
+        for row, index in enumerate(members):
+            replies[index] = _reply(messages[index], contexts[index], requests[index], result, row)
+    return [replies[index] for index in range(len(messages))]
+
+
+def _update_form(request: Request) -> str:
+    """`delta` when asked for it; a strategy that does not ask is Flower's own, which takes replies as the new model."""
+    form = str(request.config.get("update-form", "model"))
+    if form not in ("delta", "model"):
+        raise MalformedRecord(f"update-form = '{form}' is neither 'delta' nor 'model'")
+    return form
+
+
+def _train_group(requests: Sequence[Request], contexts: Sequence[Context]) -> CohortResult:
+    workload = requests[0].workload
+    personal = torch.stack([personal_vector(workload, context) for context in contexts])
+    frozen = {entry.name: workload.initial[entry.name] for entry in workload.spec.select("frozen")}
+    device = requests[0].vector.device
+    return train_cohort(
+        workload.learner,
+        workload.spec,
+        torch.stack([request.vector for request in requests]),
+        len(requests),
+        lambda client, step, count: draw_tasks(requests[client], step, count),
+        local_plan(workload, int(requests[0].config.get("round", 1))),
+        personal=personal.to(device),
+        frozen={name: value.to(device) for name, value in frozen.items()},
+    )
+
+
+def local_plan(workload: Workload, round: int) -> LocalPlan:
+    """The client's part of an experiment in a given round, counted from 1."""
+    client, server = workload.experiment.client, workload.experiment.server
+    return LocalPlan(
+        steps=client.steps,
+        tasks_per_step=client.tasks_per_step,
+        optimiser=OPTIMISERS.make(client.optimiser.name, where="client.optimiser", **client.optimiser.parameters),
+        scale=schedule(client.schedule, min(1.0, max(0, round - 1) / max(1, server.rounds))),
+        execution=client.execution,
+        chunk_size=client.chunk_size,
+    )
+
+
+def draw_tasks(request: Request, step: int, count: int) -> list[Episode]:
+    """The client's tasks of one local step, from the seed, the round, the client and the step alone."""
+    workload = request.workload
+    source = workload.federation.source(request.client)
+    round = int(request.config.get("round", 0))
+    rng = numpy_generator(workload.experiment.seed, round, request.client, f"episodes/{step}")
+    return [source.sample(workload.training_shape, rng) for _ in range(count)]
+
+
+def _reply(message: Message, context: Context, request: Request, result: CohortResult, row: int) -> Message:
+    if row in result.failures:
+        return error_reply(message, result.failures[row])
+    vector: Tensor = result.updates[row]
+    if _update_form(request) == "model":
+        vector = request.vector + vector
+    keep_personal(result.personal[row], context)
+    client = request.workload.experiment.client
+    metrics = {name: float(values[row]) for name, values in result.metrics.items()}
+    content = RecordDict(
+        {
+            ARRAYS: vector_record(vector),
+            METRICS: metric_record({**metrics, WEIGHT: client.steps * client.tasks_per_step}),
+            CONFIG: config_record({"spec-hash": request.workload.spec.hash}),
+        }
+    )
+    return Message(content, reply_to=message)
