@@ -37,7 +37,10 @@ class Episode(NamedTuple):
 class Task(Protocol):
     """How outputs are judged. Plain functions of tensors, so that they run under `vmap`."""
 
-    kind: Literal["classification", "regression"]
+    @property
+    def kind(self) -> Literal["classification", "regression"]:
+        """What is learnt; learners name the kinds they serve."""
+        ...
 
     def loss(self, output: Tensor, y: Tensor) -> Tensor:
         """Mean loss over the batch, a scalar."""

@@ -14,13 +14,37 @@ __all__ = ["LEARNERS", "make_learner"]
 LEARNERS = Registry(
     "learners",
     {
-        "maml": Entry("fedmeta.learners.maml:MAML", "second-order gradient through the inner loop", "Finn et al. 2017, algorithm 1"),
-        "fomaml": Entry("fedmeta.learners.maml:FOMAML", "query gradient taken at the adapted parameters", "Finn et al. 2017, section 5.2"),
+        "maml": Entry(
+            "fedmeta.learners.maml:MAML",
+            "second-order gradient through the inner loop",
+            "Finn et al. 2017, algorithm 1",
+        ),
+        "fomaml": Entry(
+            "fedmeta.learners.maml:FOMAML",
+            "query gradient taken at the adapted parameters",
+            "Finn et al. 2017, section 5.2",
+        ),
         "anil": Entry("fedmeta.learners.maml:ANIL", "MAML whose inner loop adapts the head only", "Raghu et al. 2020"),
-        "metasgd": Entry("fedmeta.learners.metasgd:MetaSGD", "MAML with a learned step size per parameter", "Li et al. 2017, algorithm 1"),
-        "reptile": Entry("fedmeta.learners.reptile:Reptile", "move towards the parameters after k inner steps", "Nichol et al. 2018, algorithm 1"),
-        "protonet": Entry("fedmeta.learners.protonet:ProtoNet", "nearest class mean in a learned embedding", "Snell et al. 2017, algorithm 1"),
-        "fedavg": Entry("fedmeta.learners.fedavg:FedAvg", "joint training, fine-tuned at test: the baseline", "McMahan et al. 2017; Chen et al. 2018, FedAvg(Meta)"),
+        "metasgd": Entry(
+            "fedmeta.learners.metasgd:MetaSGD",
+            "MAML with a learned step size per parameter",
+            "Li et al. 2017, algorithm 1",
+        ),
+        "reptile": Entry(
+            "fedmeta.learners.reptile:Reptile",
+            "move towards the parameters after k inner steps",
+            "Nichol et al. 2018, algorithm 1",
+        ),
+        "protonet": Entry(
+            "fedmeta.learners.protonet:ProtoNet",
+            "nearest class mean in a learned embedding",
+            "Snell et al. 2017, algorithm 1",
+        ),
+        "fedavg": Entry(
+            "fedmeta.learners.fedavg:FedAvg",
+            "joint training, fine-tuned at test: the baseline",
+            "McMahan et al. 2017; Chen et al. 2018, FedAvg(Meta)",
+        ),
     },
 )
 
@@ -44,5 +68,7 @@ def make_learner(name: str, model: "nn.Module", task: str = "classification", **
         raise ConfigurationError(f"unknown task '{task}': use classification or regression")
     learner = LEARNERS.make(name, model, TASKS[task], **parameters)
     if task not in learner.serves:
-        raise ConfigurationError(f"learner '{name}' serves {', '.join(learner.serves)}, not {task}. Choose another learner or data set")
+        raise ConfigurationError(
+            f"learner '{name}' serves {', '.join(learner.serves)}, not {task}. Choose another learner or data set"
+        )
     return learner

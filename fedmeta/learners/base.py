@@ -55,5 +55,5 @@ class MetaLearner(Protocol):
         ...
 
     def meta_gradient(self, params: Params, episode: Episode) -> tuple[Params, Metrics]:
-        """The direction of one task that an outer optimiser descends, shaped as `params`; zero where nothing depends."""
+        """The direction of one task that an outer optimiser descends, shaped as `params`; zero where unused."""
         ...

@@ -12,8 +12,16 @@ __all__ = ["MODELS", "make_model"]
 MODELS = Registry(
     "models",
     {
-        "conv4": Entry("fedmeta.models.conv4:Conv4", "four 3x3 convolutions of stride 2, no pooling", "Finn et al. 2017, section 5.2"),
-        "mlp": Entry("fedmeta.models.mlp:MLP", "fully connected, ReLU; 256-128-64-64 in the paper", "Finn et al. 2017, section 5.2"),
+        "conv4": Entry(
+            "fedmeta.models.conv4:Conv4",
+            "four 3x3 convolutions of stride 2, no pooling",
+            "Finn et al. 2017, section 5.2",
+        ),
+        "mlp": Entry(
+            "fedmeta.models.mlp:MLP",
+            "fully connected, ReLU; 256-128-64-64 in the paper",
+            "Finn et al. 2017, section 5.2",
+        ),
         "sinusoid": Entry("fedmeta.models.mlp:SinusoidNet", "two hidden layers of 40", "Finn et al. 2017, section 5.1"),
     },
 )

@@ -1,0 +1,84 @@
+"""Judging meta-parameters: adapt to episodes that were never trained on, and score their queries."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fedmeta.execution import Execution, over_tasks, resolve, stackable
+from fedmeta.learners.base import MetaLearner
+from fedmeta.learners.functional import ways_of
+from fedmeta.params import Params
+from fedmeta.tasks import Episode
+
+
+class EpisodeScores(NamedTuple):
+    """Every episode by itself, so that intervals can be taken over episodes, clients or both.
+
+    Attributes:
+        steps: adaptation steps, ascending.
+        loss: `[len(steps), episodes]`, mean loss over an episode's queries.
+        score: `[len(steps), episodes]`, the task's score: accuracy in [0, 1], or mean squared error.
+    """
+
+    steps: tuple[int, ...]
+    loss: Tensor
+    score: Tensor
+
+
+def evaluate(
+    learner: MetaLearner,
+    params: Params,
+    episodes: Sequence[Episode],
+    steps: Sequence[int],
+    execution: Execution = "auto",
+    chunk_size: int | None = None,
+) -> EpisodeScores:
+    """Adapt to each episode's support, and judge its query after each number of steps; no outer graph is built.
+
+    With a network of batch statistics (`model.transductive`) all queries of an episode are seen together.
+
+    Args:
+        learner: whose `trajectory` and `predict` are used.
+        params: meta-parameters, the learner's own beside the network's.
+        episodes: at least one.
+        steps: ascending numbers of adaptation steps; 0 is before adaptation.
+        execution: `auto` loops over episodes of unequal shapes.
+        chunk_size: episodes batched at once under vmap; None for all.
+
+    Raises:
+        ValueError: no episodes, or steps that do not ascend from 0 or more.
+    """
+    if not episodes:
+        raise ValueError("there is no episode to evaluate on")
+    if not steps or steps[0] < 0 or list(steps) != sorted(set(steps)):
+        raise ValueError(f"steps {list(steps)} must ascend from 0 or more without repeats")
+
+    def judge(params: Params, episode: Episode) -> tuple[Tensor, Tensor]:
+        losses, scores = [], []
+        for adapted in learner.trajectory(params, episode.support, ways_of(episode), steps):
+            output = learner.predict(adapted, episode.query.x)
+            losses.append(learner.task.loss(output, episode.query.y))
+            scores.append(learner.task.score(output, episode.query.y))
+        return torch.stack(losses), torch.stack(scores)
+
+    device = next(iter(params.values())).device
+    way = resolve(execution, learner.model, device)
+    if execution == "auto" and not stackable(episodes):
+        way = "loop"
+    with torch.no_grad():
+        loss, score = over_tasks(judge, params, episodes, way, chunk_size)
+    return EpisodeScores(tuple(steps), loss.T, score.T)
+
+
+def nearest_neighbour(episode: Episode) -> float:
+    """The baseline that learns nothing: each query takes the label of its nearest support example by raw pixels.
+
+    Euclidean distance; ties go to the first support example.
+
+    Returns:
+        Accuracy in [0, 1].
+    """
+    distances = torch.cdist(episode.query.x.flatten(1), episode.support.x.flatten(1))
+    return (episode.support.y[distances.argmin(dim=1)] == episode.query.y).double().mean().item()

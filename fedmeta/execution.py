@@ -1,0 +1,142 @@
+"""How a function of one task is applied to many: in a loop, or batched by `vmap` over tasks and clients.
+
+The two give the same numbers to rounding (float64: 2e-15 relative). `loop` needs the memory of one task, runs any model
+(recurrent ones too), and is bitwise the same whichever other tasks and clients are present. `vmap` is what a GPU
+needs, and pays on a CPU for nets so narrow that Python costs more than arithmetic.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from fedmeta.errors import ConfigurationError
+from fedmeta.gradients import vectorised
+from fedmeta.params import Params
+from fedmeta.tasks import Batch, Episode
+
+Execution = Literal["auto", "loop", "vmap"]
+
+TaskFunction = Callable[[Params, Episode], Any]
+"""A function of parameters and one episode that returns a nest of tensors (tuples, dicts)."""
+
+NARROW = 20_000
+"""Parameters up to which `auto` batches a fully connected net on a CPU."""
+
+
+def resolve(execution: Execution, model: nn.Module, device: torch.device) -> Literal["loop", "vmap"]:
+    """What `auto` means: a rule of model and device alone, so that every worker of a run decides alike.
+
+    vmap on a GPU, except for recurrent nets, which it cannot batch. On a CPU vmap for nets of at most `NARROW`
+    parameters without convolutions, else loop. Measured on one CPU thread: vmap is
+    2 to 20 times faster for 1,800 parameters and 8 to 128 clients, equal for an MLP of 240,000, and 0.4 to 0.9 times as
+    fast, with 10 to 24 times the memory, for conv4.
+    """
+    if execution != "auto":
+        return execution
+    layers = list(model.modules())
+    if any(isinstance(layer, nn.RNNBase) for layer in layers):
+        return "loop"
+    if device.type != "cpu":
+        return "vmap"
+    convolutional = any(isinstance(layer, nn.modules.conv._ConvNd) for layer in layers)
+    size = sum(value.numel() for value in model.parameters())
+    return "vmap" if not convolutional and size <= NARROW else "loop"
+
+
+def stackable(episodes: Sequence[Episode]) -> bool:
+    """Whether all episodes have equal shapes, as vmap needs."""
+    return len({tuple(tuple(tensor.shape) for tensor in _leaves(episode)) for episode in episodes}) == 1
+
+
+def over_tasks(
+    function: TaskFunction,
+    params: Params,
+    episodes: Sequence[Episode],
+    execution: Literal["loop", "vmap"],
+    chunk_size: int | None = None,
+) -> Any:
+    """Apply `function(params, episode)` to T episodes; results are stacked to `[T, ...]`.
+
+    Args:
+        function: of one task; must be pure.
+        params: the same for all tasks.
+        episodes: at least one; moved to the device of `params`.
+        execution: `loop` or `vmap`.
+        chunk_size: tasks batched at once under vmap, which bounds memory; None for all.
+
+    Raises:
+        ConfigurationError: vmap over episodes of unequal shapes.
+    """
+    device = next(iter(params.values())).device
+    if execution == "loop":
+        return stack([function(params, _to(episode, device)) for episode in episodes])
+    batch = _to(_stack_episodes(episodes), device)
+    with vectorised():
+        return torch.vmap(function, in_dims=(None, 0), chunk_size=chunk_size)(params, batch)
+
+
+def over_clients(
+    function: TaskFunction,
+    params: Params,
+    episodes: Sequence[Sequence[Episode]],
+    chunk_size: int | None = None,
+) -> Any:
+    """As `over_tasks` by vmap, for C clients with parameters `[C, ...]` of their own and T tasks each: `[C, T, ...]`.
+
+    `chunk_size` bounds the tasks of one client at a time; the caller bounds the clients.
+
+    Raises:
+        ConfigurationError: episodes of unequal shapes, or clients with unequal numbers of tasks.
+    """
+    device = next(iter(params.values())).device
+    if len({len(own) for own in episodes}) != 1:
+        raise ConfigurationError(
+            "execution = 'vmap' needs the same number of tasks from every client. Use loop or auto"
+        )
+    flat = _stack_episodes([episode for own in episodes for episode in own])
+    batch = _map(lambda tensor: tensor.unflatten(0, (len(episodes), len(episodes[0]))).to(device), flat)
+    with vectorised():
+        return torch.vmap(torch.vmap(function, in_dims=(None, 0), chunk_size=chunk_size))(params, batch)
+
+
+def stack(results: Sequence[Any]) -> Any:
+    """Nests of equal structure to one nest of stacked tensors.
+
+    >>> stack([(torch.tensor(1), {"a": torch.tensor(2)}), (torch.tensor(3), {"a": torch.tensor(4)})])
+    (tensor([1, 3]), {'a': tensor([2, 4])})
+    """
+    first = results[0]
+    if isinstance(first, Tensor):
+        return torch.stack(list(results))
+    if isinstance(first, Mapping):
+        return {name: stack([result[name] for result in results]) for name in first}
+    return tuple(stack(column) for column in zip(*results, strict=True))
+
+
+def _map(function: Callable[[Tensor], Tensor], episode: Episode) -> Episode:
+    def batch(part: Batch) -> Batch:
+        return Batch(function(part.x), function(part.y))
+
+    return Episode(batch(episode.support), batch(episode.query), function(episode.classes))
+
+
+def _to(episode: Episode, device: torch.device) -> Episode:
+    return episode if episode.support.x.device == device else _map(lambda tensor: tensor.to(device), episode)
+
+
+def _leaves(episode: Episode) -> tuple[Tensor, ...]:
+    return (*episode.support, *episode.query, episode.classes)
+
+
+def _stack_episodes(episodes: Sequence[Episode]) -> Episode:
+    if not stackable(episodes):
+        raise ConfigurationError(
+            "execution = 'vmap' needs episodes of equal shapes, and these differ in ways, shots or queries. "
+            "Use loop or auto"
+        )
+    support_x, support_y, query_x, query_y, classes = (
+        torch.stack(column) for column in zip(*map(_leaves, episodes), strict=True)
+    )
+    return Episode(Batch(support_x, support_y), Batch(query_x, query_y), classes)
