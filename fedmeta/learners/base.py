@@ -34,6 +34,11 @@ class MetaLearner(Protocol):
     model: nn.Module
     task: Task
 
+    @property
+    def default_steps(self) -> int:
+        """Inner steps that `adapt` takes when not told."""
+        ...
+
     def init(self, generator: torch.Generator) -> Params:
         """Fresh meta-parameters: the model's own initialisation and, for some, more (Meta-SGD's alpha)."""
         ...

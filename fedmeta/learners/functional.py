@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from fedmeta.errors import ConfigurationError
 from fedmeta.learners.base import Metrics
 from fedmeta.params import Params
-from fedmeta.tasks import Episode, Task
+from fedmeta.tasks import Batch, Episode, Task
 
 
 def forward(model: nn.Module, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
@@ -46,6 +47,12 @@ def require_head(model: nn.Module, learner: str) -> None:
             "a submodule `body`. Give the model `ways`, or wrap it: "
             "fedmeta.models.network.Network(body, nn.Linear(features, ways))"
         )
+
+
+def joined(episode: Episode) -> Batch:
+    """Support and query as one batch, the support first."""
+    support, query = episode.support, episode.query
+    return Batch(torch.cat([support.x, query.x]), torch.cat([support.y, query.y]))
 
 
 def ways_of(episode: Episode) -> int:
