@@ -32,7 +32,9 @@ class Workload:
             outputs = max(dataset.classes, 1)
         else:
             outputs = {"ways": experiment.task.ways, "classes": dataset.classes, "embedding": None}[head]
-        model = make_model(experiment.model.name, input_shape=dataset.input_shape, ways=outputs, **experiment.model.parameters)
+        model = make_model(
+            experiment.model.name, input_shape=dataset.input_shape, ways=outputs, **experiment.model.parameters
+        )
         return make_learner(experiment.learner.name, model, task=dataset.task.kind, **experiment.learner.parameters)
 
     @cached_property
@@ -93,6 +95,8 @@ def device_of(experiment: Experiment) -> torch.device:
         if engine.device == "cuda":
             from fedmeta.errors import ConfigurationError
 
-            raise ConfigurationError("engine.device = 'cuda' but torch sees no GPU here: use cpu, or install torch with CUDA")
+            raise ConfigurationError(
+                "engine.device = 'cuda' but torch sees no GPU here: use cpu, or install torch with CUDA"
+            )
         wanted = "cpu"
     return torch.device(wanted)

@@ -12,9 +12,19 @@ __all__ = ["DATASETS", "PARTITIONS", "load_dataset"]
 DATASETS = Registry(
     "datasets",
     {
-        "hershey": Entry("fedmeta.data.hershey:Hershey", "stroke glyphs of 19 alphabets, drawn by simulated writers; embedded", "Hershey 1967; PyPI Hershey-Fonts"),
-        "omniglot": Entry("fedmeta.data.omniglot:Omniglot", "1,623 characters of 50 alphabets by 20 drawers", "Lake et al. 2015"),
-        "sinusoid": Entry("fedmeta.data.sinusoid:Sinusoid", "regression of sine waves of random amplitude and phase", "Finn et al. 2017, section 5.1"),
+        "hershey": Entry(
+            "fedmeta.data.hershey:Hershey",
+            "stroke glyphs of 19 alphabets, drawn by simulated writers; embedded",
+            "Hershey 1967; PyPI Hershey-Fonts",
+        ),
+        "omniglot": Entry(
+            "fedmeta.data.omniglot:Omniglot", "1,623 characters of 50 alphabets by 20 drawers", "Lake et al. 2015"
+        ),
+        "sinusoid": Entry(
+            "fedmeta.data.sinusoid:Sinusoid",
+            "regression of sine waves of random amplitude and phase",
+            "Finn et al. 2017, section 5.1",
+        ),
     },
 )
 
@@ -24,9 +34,15 @@ PARTITIONS = Registry(
         "alphabet": Entry("fedmeta.data.partitions:ByAlphabet", "one client an alphabet"),
         "writer": Entry("fedmeta.data.partitions:ByWriter", "one client a writer, or a few writers"),
         "alphabet_writer": Entry("fedmeta.data.partitions:ByAlphabetWriter", "one client an (alphabet, writer) pair"),
-        "dirichlet": Entry("fedmeta.data.partitions:Dirichlet", "each class split by Dirichlet proportions", "Hsu et al. 2019"),
+        "column": Entry("fedmeta.data.partitions:ByColumn", "one client a value of a column of your own data"),
+        "dirichlet": Entry(
+            "fedmeta.data.partitions:Dirichlet", "each class split by Dirichlet proportions", "Hsu et al. 2019"
+        ),
         "iid": Entry("fedmeta.data.partitions:IID", "examples dealt evenly at random"),
-        "centralised": Entry("fedmeta.data.partitions:Centralised", "one training client with everything: the baseline without federation"),
+        "centralised": Entry(
+            "fedmeta.data.partitions:Centralised",
+            "one training client with everything: the baseline without federation",
+        ),
     },
 )
 

@@ -1,0 +1,194 @@
+"""A data set of labelled examples with group columns, and its division among clients."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from fedmeta.data.base import ClientInfo, ClientRole
+from fedmeta.data.episodes import ClassSource
+from fedmeta.errors import ConfigurationError, DataError
+from fedmeta.tasks import TASKS, Task
+
+if TYPE_CHECKING:
+    from fedmeta.data.partitions import Partition
+
+Split = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a partition gives one client.
+
+    Attributes:
+        name: readable.
+        role: what the client serves for.
+        rows: of the data set, in any order.
+    """
+
+    name: str
+    role: ClientRole
+    rows: np.ndarray
+
+
+@dataclass(frozen=True)
+class ClassDataset:
+    """Labelled examples.
+
+    Attributes:
+        examples: uint8 images `[n, height, width]` or `[n, channels, height, width]`, or floats `[n, ...]`; perhaps a
+            read-only memory map that all processes share.
+        labels: `[n]` int64 class ids, 0 <= id < classes.
+        splits: the split of every class, by class id.
+        columns: name -> `[n]` int64 codes of a grouping, such as `alphabet` or `writer`.
+        names: column -> readable name of each code; codes stand for themselves where a column has none.
+    """
+
+    examples: np.ndarray
+    labels: np.ndarray
+    splits: Sequence[Split]
+    columns: Mapping[str, np.ndarray]
+    names: Mapping[str, Sequence[str]]
+
+    @property
+    def task(self) -> Task:
+        """Classification."""
+        return TASKS["classification"]
+
+    @property
+    def classes(self) -> int:
+        """Number of classes over all splits."""
+        return len(self.splits)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one input: images get a channel axis."""
+        shape = self.examples.shape[1:]
+        return (1, *shape) if self.examples.dtype == np.uint8 and len(shape) == 2 else tuple(shape)
+
+    def split_rows(self, split: Split) -> np.ndarray:
+        """Rows of the classes of a split, ascending."""
+        chosen = np.array([name == split for name in self.splits])
+        return np.flatnonzero(chosen[self.labels])
+
+    def column(self, name: str) -> np.ndarray:
+        """A grouping.
+
+        Raises:
+            ConfigurationError: the data set has no such column.
+        """
+        if name not in self.columns:
+            raise ConfigurationError(
+                f"this data set has no '{name}' of each example, only {', '.join(self.columns) or 'classes'}: "
+                "choose another partition"
+            )
+        return self.columns[name]
+
+    def name(self, column: str, code: int) -> str:
+        """The readable name of a code of a column."""
+        return self.names[column][code] if column in self.names else f"{column} {code}"
+
+    def federate(self, partition: "Partition", seed: int) -> "ClassFederation":
+        """Divide among clients, train first, then validation, test, and the pooled one.
+
+        Raises:
+            ConfigurationError: a partition that this data set cannot have.
+            DataError: no client is left to train.
+        """
+        shares = partition.shares(self, np.random.default_rng(seed))
+        shares = [share for share in shares if self._by_class(share.rows, partition.min_examples)]
+        order: tuple[ClientRole, ...] = ("train", "validation", "test")
+        by_role = {role: [share for share in shares if share.role == role] for role in order}
+        # A slice up to None is the whole list.
+        by_role["validation"] = by_role["validation"][: partition.validation_clients]
+        shares = [share for role in order for share in by_role[role]]
+        if not any(share.role == "train" for share in shares):
+            raise DataError(
+                f"no training client has a class with partition.min_examples = {partition.min_examples} examples: "
+                "lower it, or use a coarser partition"
+            )
+        test_rows = [share.rows for share in shares if share.role == "test"]
+        if partition.pooled and test_rows:
+            shares.append(Share("all test clients", "pooled", np.concatenate(test_rows)))
+        return ClassFederation(self, tuple(shares), partition.min_examples)
+
+    def _by_class(self, rows: np.ndarray, min_examples: int) -> dict[int, np.ndarray]:
+        """Rows by class, without classes of fewer than `min_examples`."""
+        rows = np.sort(rows)
+        labels = self.labels[rows]
+        order = np.argsort(labels, kind="stable")
+        found, starts = np.unique(labels[order], return_index=True)
+        pieces = np.split(rows[order], starts[1:])
+        return {int(c): piece for c, piece in zip(found, pieces, strict=True) if len(piece) >= min_examples}
+
+
+@dataclass(frozen=True)
+class ClassFederation:
+    """A class data set divided among clients."""
+
+    dataset: ClassDataset
+    shares: tuple[Share, ...]
+    min_examples: int
+
+    @cached_property
+    def clients(self) -> Sequence[ClientInfo]:
+        """The clients by id."""
+        return tuple(ClientInfo(i, share.name, share.role) for i, share in enumerate(self.shares))
+
+    @cached_property
+    def _sources(self) -> dict[int, ClassSource]:
+        return {}
+
+    def source(self, client: int) -> ClassSource:
+        """The examples of one client."""
+        if client not in self._sources:
+            share = self.shares[client]
+            rows = self.dataset._by_class(share.rows, self.min_examples)
+            self._sources[client] = ClassSource(share.name, self.dataset.examples, rows)
+        return self._sources[client]
+
+
+def dataset_from_arrays(
+    examples: np.ndarray,
+    labels: Sequence[int] | np.ndarray,
+    clients: Sequence[int] | np.ndarray | None = None,
+    *,
+    test_share: float = 0.2,
+    validation_share: float = 0.0,
+    seed: int = 0,
+) -> ClassDataset:
+    """A data set from arrays with a class column and, where there is one, a client column.
+
+    Args:
+        examples: `[n, ...]`, see `ClassDataset`.
+        labels: `[n]` class of each example: any integers.
+        clients: `[n]` owner of each example: any integers; the partition `column` with `column = "client"` uses it.
+        test_share, validation_share: shares of the *classes* that are held out, drawn by `seed`.
+        seed: of that draw.
+
+    Raises:
+        DataError: lengths that differ, no examples, or shares that leave no training class.
+    """
+    if len(examples) == 0 or len(examples) != len(labels) or (clients is not None and len(clients) != len(examples)):
+        raise DataError(
+            f"{len(examples)} examples, {len(labels)} labels and {'no' if clients is None else len(clients)} clients: "
+            "give one label, and one client or none at all, for every example"
+        )
+    found, codes = np.unique(np.asarray(labels), return_inverse=True)
+    held = [round(share * len(found)) for share in (test_share, validation_share)]
+    if sum(held) >= len(found):
+        raise DataError(f"test_share and validation_share leave none of {len(found)} classes for training: lower them")
+    order = np.random.default_rng(seed).permutation(len(found))
+    splits: list[Split] = ["train"] * len(found)
+    for i in order[: held[0]]:
+        splits[i] = "test"
+    for i in order[held[0] : sum(held)]:
+        splits[i] = "validation"
+    columns = {}
+    if clients is not None:
+        columns["client"] = np.unique(np.asarray(clients), return_inverse=True)[1].astype(np.int64)
+    names = {"class": [str(label) for label in found]}
+    return ClassDataset(np.asarray(examples), codes.astype(np.int64), splits, columns, names)
+

@@ -1,0 +1,155 @@
+"""Drawing episodes from a client's share of a class data set."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from fedmeta.data.base import EpisodeShape, TaskSource
+from fedmeta.errors import DataError
+from fedmeta.seeding import numpy_generator
+from fedmeta.tasks import Batch, Episode
+
+
+@dataclass(frozen=True)
+class ClassSource:
+    """One client's examples by class: N-way K-shot episodes.
+
+    Attributes:
+        name: of the client, for errors.
+        examples: of the whole data set, shared by all clients and never written; see `examples_to_inputs`.
+        rows: class id -> rows of `examples` that are this client's, in ascending order of class.
+    """
+
+    name: str
+    examples: np.ndarray
+    rows: Mapping[int, np.ndarray]
+
+    @cached_property
+    def classes(self) -> np.ndarray:
+        """The client's class ids, ascending."""
+        return np.array(sorted(self.rows), dtype=np.int64)
+
+    @cached_property
+    def _table(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rows by class, padded to the longest, and how many of each are real."""
+        counts = np.array([len(self.rows[int(c)]) for c in self.classes])
+        table = np.zeros((len(counts), counts.max(initial=0)), dtype=np.int64)
+        for index, c in enumerate(self.classes):
+            table[index, : counts[index]] = self.rows[int(c)]
+        return table, counts
+
+    def check(self, shape: EpisodeShape) -> None:
+        """Refuse episodes that this client's data cannot give.
+
+        Raises:
+            DataError: fewer classes than ways, or a class with fewer examples than shots + queries.
+        """
+        _, counts = self._table
+        if len(counts) < shape.ways:
+            raise DataError(
+                f"client {self.name} has {len(counts)} classes, and an episode needs {shape.ways}: "
+                f"lower ways to {len(counts)}, or give clients more classes by another partition"
+            )
+        needed = shape.shots + shape.queries
+        if counts.min() < needed:
+            worst = int(counts.argmin())
+            raise DataError(
+                f"client {self.name} has {counts[worst]} examples of class {self.classes[worst]}, and an episode needs "
+                f"{shape.shots} shots + {shape.queries} queries = {needed}: lower them, or raise partition.min_examples"
+            )
+
+    def sample(self, shape: EpisodeShape, rng: np.random.Generator) -> Episode:
+        """Draw classes without replacement, and each class's examples independently of the others'.
+
+        Returns:
+            An episode with float32 inputs, support and query shot by shot.
+
+        Raises:
+            DataError: the client cannot give such an episode.
+        """
+        self.check(shape)
+        table, counts = self._table
+        chosen = rng.choice(len(counts), shape.ways, replace=False)
+        # A random order of each class's own examples: padded places sort behind the real ones.
+        keys = rng.random((shape.ways, table.shape[1]))
+        keys[np.arange(table.shape[1]) >= counts[chosen, None]] = 2.0
+        order = np.argsort(keys, axis=1)
+        rows = np.take_along_axis(table[chosen], order[:, : shape.shots + shape.queries], axis=1).T
+        slots = torch.arange(shape.ways)
+        return Episode(
+            Batch(self.inputs(rows[: shape.shots]), slots.repeat(shape.shots)),
+            Batch(self.inputs(rows[shape.shots :]), slots.repeat(shape.queries)),
+            torch.from_numpy(self.classes[chosen]),
+        )
+
+    def inputs(self, rows: np.ndarray) -> torch.Tensor:
+        """Float32 inputs of the given rows, in their order."""
+        return examples_to_inputs(self.examples[rows.reshape(-1)])
+
+
+def examples_to_inputs(examples: np.ndarray) -> torch.Tensor:
+    """Stored examples as float32 inputs.
+
+    Args:
+        examples: uint8 `[n, height, width]` or `[n, channels, height, width]`, which become `[n, channels, height,
+            width]` in [0, 1]; or floats `[n, ...]`, which stay as they are.
+    """
+    tensor = torch.from_numpy(np.ascontiguousarray(examples))
+    if examples.dtype != np.uint8:
+        return tensor.to(torch.float32)
+    return (tensor.unsqueeze(1) if examples.ndim == 3 else tensor).to(torch.float32).div_(255.0)
+
+
+@dataclass(frozen=True)
+class OwnDataSource:
+    """One client's examples as a single task: its own data split into support and query (Chen et al. 2018).
+
+    Labels are the data set's class ids, so that all clients share one head; ways, shots and queries do not apply.
+
+    Attributes:
+        source: the client's examples.
+        support_fraction: share of the examples that is support, in (0, 1).
+        num_classes: of the data set: the outputs of the head.
+    """
+
+    source: ClassSource
+    support_fraction: float
+    num_classes: int
+
+    def sample(self, shape: EpisodeShape, rng: np.random.Generator) -> Episode:
+        """Draw a fresh split.
+
+        Raises:
+            DataError: the client has fewer than two examples.
+        """
+        rows = np.concatenate([self.source.rows[int(c)] for c in self.source.classes] or [np.zeros(0, dtype=np.int64)])
+        labels = np.repeat(self.source.classes, [len(self.source.rows[int(c)]) for c in self.source.classes])
+        support, query = split_support_query(len(rows), self.support_fraction, rng, self.source.name)
+        halves = [
+            Batch(self.source.inputs(rows[part]), torch.from_numpy(labels[part])) for part in (support, query)
+        ]
+        return Episode(halves[0], halves[1], torch.arange(self.num_classes))
+
+
+def split_support_query(
+    count: int, support_fraction: float, rng: np.random.Generator, client: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split `count` examples at random into disjoint support and query positions, neither of them empty.
+
+    Raises:
+        DataError: fewer than two examples.
+    """
+    if count < 2:
+        raise DataError(f"client {client} has {count} examples: support and query need one each. Use a coarser partition")
+    order = rng.permutation(count)
+    cut = min(count - 1, max(1, round(count * support_fraction)))
+    return order[:cut], order[cut:]
+
+
+def frozen_episodes(source: TaskSource, shape: EpisodeShape, count: int, seed: int, client: int) -> list[Episode]:
+    """A client's test episodes: the same for every call, and the i-th the same whatever the count."""
+    rng = numpy_generator(seed, 0, client, "evaluation")
+    return [source.sample(shape, rng) for _ in range(count)]

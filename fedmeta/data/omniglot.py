@@ -1,0 +1,102 @@
+"""Omniglot (Lake, Salakhutdinov & Tenenbaum 2015): 1,623 characters of 50 alphabets, each by 20 drawers."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fedmeta.data.cache import cached_array
+from fedmeta.data.class_dataset import ClassDataset, Split
+from fedmeta.data.omniglot_files import FORMAT, Characters, find, fingerprint, read
+from fedmeta.errors import ConfigurationError
+from fedmeta.parameters import parameter
+from fedmeta.tasks import TASKS, Task
+
+CHARACTERS = 1623
+ROTATIONS = 4
+VINYALS_SIZES = (1028, 172, 423)
+
+
+@dataclass(frozen=True)
+class Omniglot:
+    """28x28 glyphs, ink 1 on 0; rotations by quarter turns are classes of their own where asked for."""
+
+    path: str | None = parameter(
+        None,
+        doc="the packed file, the torchvision folder, or the folder of the official zips; none: $FEDMETA_OMNIGLOT, else download",
+    )
+    split: str = parameter(
+        "original", doc="original (964/659 by alphabet), random:SEED (1100/100/423), or vinyals (1028/172/423)"
+    )
+    rotations: bool = parameter(False, doc="also the three quarter turns of every character, as classes of their own")
+
+    def __post_init__(self) -> None:
+        kind, _, seed = self.split.partition(":")
+        if self.split != "original" and not (kind == "random" and seed.isdigit()):
+            raise ConfigurationError(
+                f"data.split = '{self.split}' is not known: use original, or random:SEED such as random:0"
+            )
+
+    @property
+    def task(self) -> Task:
+        """Classification."""
+        return TASKS["classification"]
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """One channel of 28x28."""
+        return (1, 28, 28)
+
+    @property
+    def classes(self) -> int:
+        """1,623, or four times as many with rotations."""
+        return CHARACTERS * (ROTATIONS if self.rotations else 1)
+
+    def load(self) -> ClassDataset:
+        """Read the images, or the prepared copy of them.
+
+        Raises:
+            DataError: missing or damaged files, or no network for the download.
+        """
+        place = find(Path(self.path) if self.path is not None else _from_environment())
+        specification = {"data": "omniglot", "format": FORMAT, "source": fingerprint(place), "rotations": self.rotations}
+        characters = read(place)
+        images = cached_array("omniglot", specification, lambda: _turned(characters.images(), self.rotations))
+        return _dataset(images, characters, self._splits(characters), self.rotations)
+
+    def _splits(self, characters: Characters) -> list[Split]:
+        if self.split == "original":
+            return ["train" if background else "test" for background in characters.background]
+        order = np.random.default_rng(int(self.split.partition(":")[2])).permutation(CHARACTERS)
+        splits: list[Split] = ["test"] * CHARACTERS
+        for i in order[:1100]:
+            splits[i] = "train"
+        for i in order[1100:1200]:
+            splits[i] = "validation"
+        return splits
+
+
+def _from_environment() -> Path | None:
+    chosen = os.environ.get("FEDMETA_OMNIGLOT")
+    return Path(chosen) if chosen else None
+
+
+def _turned(images: np.ndarray, rotations: bool) -> np.ndarray:
+    """`[characters, drawers, 28, 28]` to `[turns * characters * drawers, 28, 28]`, the unturned first."""
+    turns = [np.rot90(images, turn, axes=(2, 3)) for turn in range(ROTATIONS if rotations else 1)]
+    return np.concatenate(turns).reshape(-1, 28, 28)
+
+
+def _dataset(images: np.ndarray, characters: Characters, splits: list[Split], rotations: bool) -> ClassDataset:
+    turns, drawers = (ROTATIONS if rotations else 1), len(images) // CHARACTERS // (ROTATIONS if rotations else 1)
+    classes = CHARACTERS * turns
+    labels = np.repeat(np.arange(classes), drawers)
+    alphabet_of = np.tile(np.asarray(characters.alphabet_of), turns)
+    return ClassDataset(
+        examples=images,
+        labels=labels,
+        splits=splits * turns,
+        columns={"alphabet": alphabet_of[labels], "writer": np.tile(np.arange(drawers), classes)},
+        names={"alphabet": characters.alphabets, "writer": [f"drawer {i + 1}" for i in range(drawers)]},
+    )
