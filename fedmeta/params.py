@@ -111,7 +111,7 @@ class ParamSpec:
             raise ValueError(f"a vector of {vector.shape[-1]} {role} parameters where the model has {self.size(role)}")
         pieces = vector.split([entry.size for entry in entries], dim=-1)
         return {
-            entry.name: piece.reshape(*vector.shape[:-1], *entry.shape)
+            entry.name: piece.reshape((*vector.shape[:-1], *entry.shape))
             for entry, piece in zip(entries, pieces, strict=True)
         }
 

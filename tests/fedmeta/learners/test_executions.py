@@ -34,9 +34,7 @@ def build(name, net, **settings):
     model, shape = NETS[net]
     network = make_model(model, input_shape=(1, 12, 12), ways=outputs, **shape).double()
     learner = make_learner(name, network, **{**SETTINGS.get(name, {}), **settings})
-    return learner, {
-        key: value.double() for key, value in learner.init(torch.Generator().manual_seed(0)).items()
-    }
+    return learner, {key: value.double() for key, value in learner.init(torch.Generator().manual_seed(0)).items()}
 
 
 def assert_close(a, b, tolerance=1e-14):
@@ -82,7 +80,9 @@ def test_evaluation(name, net):
 @pytest.mark.parametrize("name", ["maml", "fomaml", "anil", "metasgd", "reptile", "fedavg"])
 def test_regression(make_case, name):
     case = make_case(name, "regression")
-    loop, vmap = (over_tasks(case.learner.meta_gradient, case.params, case.episodes, way)[0] for way in ("loop", "vmap"))
+    loop, vmap = (
+        over_tasks(case.learner.meta_gradient, case.params, case.episodes, way)[0] for way in ("loop", "vmap")
+    )
     assert_close(loop, vmap)
 
 

@@ -1,0 +1,69 @@
+"""The choice of execution, and the mapping of functions over tasks and clients."""
+
+import pytest
+import torch
+from torch import nn
+
+from fedmeta.errors import ConfigurationError
+from fedmeta.execution import over_clients, over_tasks, resolve, stack, stackable
+from fedmeta.models import make_model
+from fedmeta.tasks import Batch, Episode
+
+torch.set_num_threads(1)
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+
+def episode(value, shots=1):
+    x = torch.full((2 * shots, 3), float(value))
+    return Episode(Batch(x, torch.arange(2).repeat(shots)), Batch(x, torch.arange(2).repeat(shots)), torch.arange(2))
+
+
+def scaled(params, task):
+    return params["w"] * task.support.x.sum(), {"ways": task.classes.sum()}
+
+
+PARAMS = {"w": torch.tensor([1.0, 10.0])}
+
+
+@pytest.mark.parametrize(
+    ("model", "device", "expected"),
+    [
+        (make_model("sinusoid"), CPU, "vmap"),
+        (make_model("mlp", ways=5), CPU, "loop"),
+        (make_model("conv4", filters=4, ways=5), CPU, "loop"),
+        (make_model("conv4", filters=4, ways=5), GPU, "vmap"),
+        (nn.LSTM(2, 2), GPU, "loop"),
+    ],
+)
+def test_auto(model, device, expected):
+    assert resolve("auto", model, device) == expected
+    assert resolve("loop", model, device) == "loop" and resolve("vmap", model, device) == "vmap"
+
+
+@pytest.mark.parametrize(("execution", "chunk"), [("loop", None), ("vmap", None), ("vmap", 2), ("vmap", 10)])
+def test_over_tasks(execution, chunk):
+    rows, extra = over_tasks(scaled, PARAMS, [episode(value) for value in (1, 2, 3)], execution, chunk)
+    assert rows.tolist() == [[6, 60], [12, 120], [18, 180]]
+    assert extra["ways"].tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 5])
+def test_over_clients(chunk):
+    params = {"w": torch.tensor([[1.0], [10.0]])}
+    rows, _ = over_clients(scaled, params, [[episode(1), episode(2)], [episode(3), episode(4)]], chunk)
+    assert rows.tolist() == [[[6], [12]], [[180], [240]]]
+
+
+def test_unequal_episodes():
+    tasks = [episode(1), episode(1, shots=2)]
+    assert not stackable(tasks) and stackable(tasks[:1] * 2)
+    assert over_tasks(scaled, PARAMS, tasks, "loop")[0].shape == (2, 2)
+    with pytest.raises(ConfigurationError, match="equal shapes"):
+        over_tasks(scaled, PARAMS, tasks, "vmap")
+    with pytest.raises(ConfigurationError, match="same number of tasks"):
+        over_clients(scaled, {"w": torch.ones(2, 1)}, [[episode(1)], [episode(1)] * 2])
+
+
+def test_stack_refuses_unequal_structures():
+    with pytest.raises((ValueError, KeyError)):
+        stack([(torch.ones(1),), (torch.ones(1), torch.ones(1))])
