@@ -1,0 +1,98 @@
+"""Hershey: stroke glyphs of 19 alphabets, drawn by simulated writers; the embedded default data set.
+
+Like Omniglot it has few examples of many classes, with writers and alphabets as natural divisions; unlike it, every
+writer draws a glyph several times. No download: the strokes are those of the PyPI package `Hershey-Fonts` (the Hershey
+fonts of 1967 are in the public domain).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedmeta.data.cache import cached_array
+from fedmeta.data.class_dataset import ClassDataset, Split
+from fedmeta.data.hershey_glyphs import ALPHABETS, glyphs, splits_of_alphabets
+from fedmeta.data.hershey_writers import SIDE, draw, writers_styles
+from fedmeta.errors import ConfigurationError
+from fedmeta.parameters import parameter
+from fedmeta.seeding import numpy_generator
+from fedmeta.tasks import TASKS, Task
+
+FORMAT = 1
+"""Changes whenever the pictures would: part of the cache key."""
+
+
+@dataclass(frozen=True)
+class Hershey:
+    """Anti-aliased 28x28 glyphs, ink 1 on 0. Test alphabets are Japanese, music and symbols, unless drawn by a seed."""
+
+    writers: int = parameter(10, ge=1, doc="simulated writers, each with a style", unit="writers")
+    examples_per_writer: int = parameter(8, ge=1, doc="times that a writer draws each glyph", unit="examples")
+    drawing_seed: int = parameter(0, ge=0, doc="of styles and strokes")
+    split: str = parameter("fixed", doc="fixed, or random:SEED, which draws 3 test and 2 validation alphabets")
+
+    def __post_init__(self) -> None:
+        kind, _, seed = self.split.partition(":")
+        if self.split != "fixed" and not (kind == "random" and seed.isdigit()):
+            raise ConfigurationError(f"data.split = '{self.split}' is not known: use fixed, or random:SEED such as random:0")
+
+    @property
+    def task(self) -> Task:
+        """Classification."""
+        return TASKS["classification"]
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """One channel of 28x28."""
+        return (1, SIDE, SIDE)
+
+    @property
+    def classes(self) -> int:
+        """Distinct glyphs over all alphabets."""
+        return len(glyphs())
+
+    def load(self) -> ClassDataset:
+        """Draw all pictures, or map the ones drawn before."""
+        specification = {
+            "data": "hershey",
+            "format": FORMAT,
+            "glyphs": len(glyphs()),
+            "writers": self.writers,
+            "examples_per_writer": self.examples_per_writer,
+            "drawing_seed": self.drawing_seed,
+        }
+        each = self.writers * self.examples_per_writer
+        images = cached_array("hershey", specification, self._draw_all)
+        labels = np.repeat(np.arange(len(glyphs())), each)
+        alphabet_of = np.array([glyph.alphabet for glyph in glyphs()])
+        splits = self._splits()
+        return ClassDataset(
+            examples=images,
+            labels=labels,
+            splits=[splits[code] for code in alphabet_of],
+            columns={
+                "alphabet": alphabet_of[labels],
+                "writer": np.tile(np.repeat(np.arange(self.writers), self.examples_per_writer), len(glyphs())),
+            },
+            names={"alphabet": list(ALPHABETS), "writer": [f"writer {i + 1}" for i in range(self.writers)]},
+        )
+
+    def _draw_all(self) -> np.ndarray:
+        styles = writers_styles(self.writers, self.drawing_seed)
+        pictures = [
+            draw(glyph, styles, self.examples_per_writer, numpy_generator(self.drawing_seed, 0, i, "hershey glyph"))
+            for i, glyph in enumerate(glyphs())
+        ]
+        return np.concatenate(pictures)
+
+    def _splits(self) -> tuple[Split, ...]:
+        fixed = splits_of_alphabets()
+        if self.split == "fixed":
+            return fixed
+        order = np.random.default_rng(int(self.split.partition(":")[2])).permutation(len(fixed))
+        drawn: list[Split] = ["train"] * len(fixed)
+        for i in order[:3]:
+            drawn[i] = "test"
+        for i in order[3:5]:
+            drawn[i] = "validation"
+        return tuple(drawn)
