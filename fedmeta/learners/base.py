@@ -31,8 +31,16 @@ class MetaLearner(Protocol):
 
     serves: ClassVar[tuple[str, ...]]
     head: ClassVar[Literal["ways", "embedding", "classes"]]
-    model: nn.Module
-    task: Task
+
+    @property
+    def model(self) -> nn.Module:
+        """The network."""
+        ...
+
+    @property
+    def task(self) -> Task:
+        """How outputs are judged."""
+        ...
 
     @property
     def default_steps(self) -> int:
