@@ -1,0 +1,52 @@
+"""What a run was run with: versions, machine, code."""
+
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from fedmeta.code_hash import code_hash, code_path
+from fedmeta.experiment import Experiment
+
+PACKAGES = ("fedmeta", "flwr", "torch", "ray", "opacus", "numpy", "pydantic", "safetensors")
+
+
+def describe_environment(experiment: Experiment) -> dict[str, Any]:
+    """Versions, platform, cores, seed, command line, and the commit of the code where it is a git checkout."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "seed": experiment.seed,
+        "experiment_hash": experiment.hash,
+        "code_hash": code_hash(),
+        "git": _git(Path(code_path())),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "packages": {name: _version(name) for name in PACKAGES},
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _git(root: Path) -> dict[str, Any] | None:
+    """The commit and whether files differ from it; None outside a checkout or without git."""
+
+    def ask(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        return {"commit": ask("rev-parse", "HEAD"), "changed": bool(ask("status", "--porcelain", "-uno"))}
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,69 @@
+"""The figures that stand first: a baseline, before and after adaptation, on clients never seen in training."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fedmeta.statistics import Estimate, Evaluation
+
+SPLITS = {"test": "each client's own tasks", "pooled": "tasks across all test clients"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure.
+
+    Attributes:
+        model: which model was judged, such as `last (round 40)`.
+        split: on what, in words.
+        label: `pixel nearest neighbour`, `before adaptation` or `after adaptation (5 steps)`.
+        score_name: `accuracy` or `mse`.
+        estimate: the figure.
+    """
+
+    model: str
+    split: str
+    label: str
+    score_name: str
+    estimate: Estimate
+
+    def format(self, value: float) -> str:
+        """A value as one prints it: accuracy in per cent, an error as a number."""
+        return format_score(self.score_name, value)
+
+
+def format_score(score_name: str, value: float) -> str:
+    """Accuracy in per cent, an error with four digits.
+
+    >>> format_score("accuracy", 0.9312), format_score("mse", 0.123456)
+    ('93.1 %', '0.1235')
+    """
+    return f"{100 * value:.1f} %" if score_name == "accuracy" else f"{value:.4g}"
+
+
+def headline(results: Mapping[str, Any]) -> list[Row]:
+    """The rows of a finished run's table; the best model's only where it is another than the last."""
+    rows: list[Row] = []
+    for which in ("last", "best"):
+        judged = results.get(which)
+        if not judged or (which == "best" and judged["round"] == results["last"]["round"]):
+            continue
+        same = which == "last" and results.get("best") and results["best"]["round"] == judged["round"]
+        model = f"{'last and best' if same else which} (round {judged['round']})"
+        for split, words in SPLITS.items():
+            if judged.get(split):
+                rows += _rows(model, words, Evaluation.from_json(judged[split]))
+    return rows
+
+
+def _rows(model: str, split: str, evaluation: Evaluation) -> list[Row]:
+    rows = []
+    if evaluation.baseline is not None:
+        rows.append(Row("none", split, "pixel nearest neighbour", evaluation.score_name, evaluation.baseline))
+    last = evaluation.steps[-1]
+    if evaluation.steps[0] == 0:
+        rows.append(Row(model, split, "before adaptation", evaluation.score_name, evaluation.before))
+    if last > 0:
+        words = f"after adaptation ({last} step{'s' if last > 1 else ''})"
+        rows.append(Row(model, split, words, evaluation.score_name, evaluation.after))
+    return rows

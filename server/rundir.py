@@ -1,0 +1,290 @@
+"""A run directory: configuration, environment, metrics, checkpoints and results, written so that a crash loses nothing."""
+
+import fcntl
+import json
+import logging
+import math
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from fedmeta.errors import CheckpointError, FedmetaError
+from fedmeta.experiment import Experiment
+from fedmeta.params import Params
+from server.environment import describe_environment
+
+log = logging.getLogger("fedmeta.server")
+
+CONFIG, METRICS, RESULTS, ENVIRONMENT, REPORT = (
+    "config.json",
+    "metrics.jsonl",
+    "results.json",
+    "environment.json",
+    "report.html",
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything that a run needs to go on, and the model for anybody else.
+
+    Attributes:
+        round: finished rounds.
+        experiment_hash: of the experiment it belongs to.
+        spec_hash: of the model's `ParamSpec`.
+        params: the shared entries by name, in the order of the spec.
+        optimiser: the server optimiser's state.
+        facts: JSON values, such as the best validation so far.
+    """
+
+    round: int
+    experiment_hash: str
+    spec_hash: str
+    params: Params
+    optimiser: dict[str, Tensor]
+    facts: dict[str, Any]
+
+    def check(self, experiment_hash: str, spec_hash: str) -> None:
+        """Refuse a checkpoint of another experiment or model.
+
+        Raises:
+            CheckpointError: a hash differs.
+        """
+        if (self.experiment_hash, self.spec_hash) != (experiment_hash, spec_hash):
+            raise CheckpointError(
+                f"the checkpoint of round {self.round} belongs to another experiment or model "
+                f"({self.experiment_hash[:12]}, {self.spec_hash[:12]}) than this one ({experiment_hash[:12]}, "
+                f"{spec_hash[:12]}): resume its own run directory, or start a new run"
+            )
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """A run directory, held by this process alone until it ends or closes it.
+
+    Attributes:
+        path: the directory.
+        experiment: as resolved when the run began.
+    """
+
+    path: Path
+    experiment: Experiment
+    _lock: IO[str] = field(repr=False)
+
+    @classmethod
+    def create(cls, path: Path | None, experiment: Experiment) -> "RunDir":
+        """Make a new run directory; None makes `runs/<name>-<time>`.
+
+        Raises:
+            FedmetaError: the directory holds something already, or cannot be written.
+        """
+        place = path if path is not None else _fresh(experiment.name)
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            if any(place.iterdir()):
+                raise FedmetaError(f"'{place}' is not empty: resume the run in it with --resume, or choose another folder")
+            lock = _locked(place)
+            (place / "checkpoints").mkdir()
+            _write_atomically(place / CONFIG, json.dumps(experiment.model_dump(mode="json"), indent=2).encode())
+        except OSError as error:
+            raise FedmetaError(
+                f"cannot write the run directory '{place}': {error.strerror or error}. Choose another with --out"
+            ) from error
+        return cls(place, experiment, lock)
+
+    @classmethod
+    def open(cls, path: Path | str) -> "RunDir":
+        """Open the directory of an earlier run.
+
+        Raises:
+            CheckpointError: there is no run, or its configuration is damaged.
+        """
+        place = Path(path)
+        try:
+            text = (place / CONFIG).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise CheckpointError(f"'{place}' is not a run directory: it has no readable {CONFIG}") from error
+        try:
+            experiment = Experiment.model_validate_json(text)
+        except ValidationError as error:
+            raise CheckpointError(
+                f"'{place / CONFIG}' is damaged or of another version ({error.error_count()} faults): "
+                "start a new run from the experiment file"
+            ) from error
+        return cls(place, experiment, _locked(place))
+
+    @property
+    def report(self) -> Path:
+        """The report page."""
+        return self.path / REPORT
+
+    @property
+    def plots(self) -> Path:
+        """The folder of pictures."""
+        return self.path / "plots"
+
+    def close(self) -> None:
+        """Let another process write here."""
+        self._lock.close()
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Add one record to the metrics; NaN and infinity become null, since JSON has neither."""
+        line = json.dumps(_finite(dict(record)), allow_nan=False)
+        with (self.path / METRICS).open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All records; a last line that a crash cut short is left out."""
+        path = self.path / METRICS
+        if not path.exists():
+            return []
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        records = []
+        for number, line in enumerate(lines, 1):
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                if number < len(lines):
+                    raise CheckpointError(f"line {number} of '{path}' is damaged: {error}") from error
+                log.warning("the last line of %s was cut short by a crash and is left out", path)
+        return records
+
+    def truncate(self, after_round: int) -> None:
+        """Drop the records of rounds after `after_round`, which the checkpoint does not hold."""
+        kept = [record for record in self.metrics() if record["round"] <= after_round]
+        text = "".join(json.dumps(record) + "\n" for record in kept)
+        _write_atomically(self.path / METRICS, text.encode())
+
+    def has(self, name: str) -> bool:
+        """Whether there is a checkpoint `last` or `best`."""
+        return self._checkpoint_path(name).exists()
+
+    def save(self, name: str, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint as one safetensors file, atomically.
+
+        Raises:
+            FedmetaError: the disk is full or the directory is gone.
+        """
+        from safetensors.torch import save
+
+        header = {
+            "round": checkpoint.round,
+            "experiment_hash": checkpoint.experiment_hash,
+            "spec_hash": checkpoint.spec_hash,
+            "order": list(checkpoint.params),
+            "facts": checkpoint.facts,
+        }
+        tensors = {
+            **{f"model/{key}": value.detach().cpu().contiguous() for key, value in checkpoint.params.items()},
+            **{f"optimiser/{key}": value.detach().cpu().contiguous() for key, value in checkpoint.optimiser.items()},
+        }
+        # Views of one flat vector share storage, which the format refuses.
+        content = save({key: value.clone() for key, value in tensors.items()}, {"fedmeta": json.dumps(header)})
+        try:
+            _write_atomically(self._checkpoint_path(name), content)
+        except OSError as error:
+            raise FedmetaError(
+                f"cannot write a checkpoint in '{self.path}': {error.strerror or error}. The run can be resumed from the "
+                "last one when there is space"
+            ) from error
+
+    def load(self, name: str) -> Checkpoint:
+        """Read a checkpoint.
+
+        Raises:
+            CheckpointError: missing or damaged.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        path = self._checkpoint_path(name)
+        try:
+            with safe_open(path, framework="pt") as file:
+                header = json.loads(file.metadata()["fedmeta"])
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
+            params = {key: tensors[f"model/{key}"] for key in header["order"]}
+            optimiser = {
+                key.removeprefix("optimiser/"): value for key, value in tensors.items() if key.startswith("optimiser/")
+            }
+            return Checkpoint(
+                header["round"], header["experiment_hash"], header["spec_hash"], params, optimiser, header["facts"]
+            )
+        except FileNotFoundError as error:
+            raise CheckpointError(f"there is no checkpoint '{path}': the run had not finished a round") from error
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"the checkpoint '{path}' is damaged ({error}): start a new run") from error
+
+    def write_results(self, results: Mapping[str, Any]) -> None:
+        """Write the final evaluations."""
+        _write_atomically(self.path / RESULTS, json.dumps(_finite(dict(results)), indent=2).encode())
+
+    def results(self) -> dict[str, Any] | None:
+        """The final evaluations; None for a run that is not finished."""
+        path = self.path / RESULTS
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+    def write_environment(self) -> None:
+        """Write what the run was run with."""
+        described = describe_environment(self.experiment)
+        _write_atomically(self.path / ENVIRONMENT, json.dumps(described, indent=2).encode())
+
+    def environment(self) -> dict[str, Any]:
+        """What the run was run with; empty where it is not known."""
+        path = self.path / ENVIRONMENT
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+    def _checkpoint_path(self, name: str) -> Path:
+        return self.path / "checkpoints" / f"{name}.safetensors"
+
+
+def _fresh(name: str) -> Path:
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    place, number = Path("runs") / f"{name}-{stamp}", 1
+    while place.exists():
+        number += 1
+        place = Path("runs") / f"{name}-{stamp}-{number}"
+    return place
+
+
+def _locked(place: Path) -> IO[str]:
+    """Hold the directory; the operating system lets go when this process ends, however it ends."""
+    file = (place / ".lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise FedmetaError(f"another process is writing the run in '{place}': wait for it, or end it") from error
+    return file
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    """Readers see the old file or the new one, never a part; also after a power cut."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, torch.Tensor):
+        return _finite(value.tolist())
+    return value

@@ -1,0 +1,1 @@
+"""The engines: Flower grids that run ClientApps in this process or on Ray actors."""

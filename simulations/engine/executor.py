@@ -1,0 +1,148 @@
+"""Running a ClientApp in this process: whole cohorts where the app takes them, else one message after the other."""
+
+import copy
+import importlib
+import random
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from clients.cohort import CohortApp, CohortHandler
+from clients.failures import CLIENT_APP_RAISED_EXCEPTION, describe
+from fedmeta.errors import ConfigurationError, did_you_mean
+from simulations.engine.flower_internals import error_reply, is_plain
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One client's turn: what it was sent, and who it is."""
+
+    message: Message
+    context: Context
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a turn: the reply, and the client's state after it."""
+
+    reply: Message
+    state: RecordDict
+
+
+def load_app(reference: str | ClientApp) -> ClientApp:
+    """The app behind `"package.module:attribute"`, or the app itself.
+
+    Raises:
+        ConfigurationError: no such module or attribute, or something that is no ClientApp.
+    """
+    if isinstance(reference, ClientApp):
+        return reference
+    module_name, colon, attribute = reference.partition(":")
+    if not colon:
+        raise ConfigurationError(f"app = '{reference}' must be 'package.module:attribute', such as 'clients.app:app'")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ConfigurationError(f"app = '{reference}': cannot import {module_name}: {error}") from error
+    if not hasattr(module, attribute):
+        raise ConfigurationError(f"app = '{reference}': no such attribute{did_you_mean(attribute, dir(module))}")
+    app = getattr(module, attribute)
+    if not isinstance(app, ClientApp):
+        raise ConfigurationError(f"app = '{reference}' is a {type(app).__name__}, not a flwr.clientapp.ClientApp")
+    return app
+
+
+def run_turns(app: ClientApp, turns: Sequence[Turn]) -> list[Outcome]:
+    """Run clients' turns, each to one outcome in the same order; an exception costs the client that raised it.
+
+    A cohort handler gets all turns of its message type at once, and shares what they share: it must not write to what
+    it received. Any other app is called once a message through Flower's own path, with content of its own to write to.
+    """
+    outcomes: dict[int, Outcome] = {}
+    by_type: dict[str, list[int]] = {}
+    for index, turn in enumerate(turns):
+        by_type.setdefault(turn.message.metadata.message_type, []).append(index)
+    for message_type, members in by_type.items():
+        handler = _cohort_handler(app, message_type)
+        chosen = [turns[i] for i in members]
+        found = [_alone(app, turn) for turn in chosen] if handler is None else _together(handler, chosen)
+        outcomes.update(zip(members, found, strict=True))
+    return [outcomes[index] for index in range(len(turns))]
+
+
+def _cohort_handler(app: ClientApp, message_type: str) -> CohortHandler | None:
+    if not isinstance(app, CohortApp) or not is_plain(app):
+        return None
+    return app.cohort_handlers.get(message_type)
+
+
+def _together(handler: CohortHandler, turns: Sequence[Turn]) -> list[Outcome]:
+    contexts = [_own_context(turn.context) for turn in turns]
+    try:
+        replies = handler([turn.message for turn in turns], contexts)
+        if len(replies) != len(turns):
+            raise RuntimeError(f"the cohort handler gave {len(replies)} replies to {len(turns)} messages")
+    except Exception as error:
+        if len(turns) == 1:
+            return [Outcome(_failed(turns[0].message, error), turns[0].context.state)]
+        # One client's fault must not cost the others: each goes alone, from its committed state.
+        return [outcome for turn in turns for outcome in _together(handler, [turn])]
+    return [
+        Outcome(_checked(reply, turn.message), context.state)
+        for reply, turn, context in zip(replies, turns, contexts, strict=True)
+    ]
+
+
+def _alone(app: ClientApp, turn: Turn) -> Outcome:
+    message = copy.copy(turn.message)
+    message.__dict__["_content"] = copy.deepcopy(turn.message.content)
+    context = _own_context(turn.context)
+    with _global_generators_restored():
+        try:
+            return Outcome(_checked(app(message, context), turn.message), context.state)
+        except Exception as error:
+            return Outcome(_failed(turn.message, error), turn.context.state)
+
+
+def _own_context(context: Context) -> Context:
+    """A context that may be written to: what it holds counts only when the reply does."""
+    return Context(
+        run_id=context.run_id,
+        node_id=context.node_id,
+        node_config=dict(context.node_config),
+        state=copy.deepcopy(context.state),
+        run_config=dict(context.run_config),
+    )
+
+
+@contextmanager
+def _global_generators_restored() -> Iterator[None]:
+    """A client that seeds global generators must not decide what the next one on this worker draws."""
+    python, numbers = random.getstate(), np.random.get_state()
+    torch = sys.modules.get("torch")
+    tensors = torch.random.get_rng_state() if torch is not None else None
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numbers)
+        if torch is not None and tensors is not None:
+            torch.random.set_rng_state(tensors)
+
+
+def _checked(reply: object, message: Message) -> Message:
+    if isinstance(reply, Message):
+        return reply
+    return error_reply(
+        message, CLIENT_APP_RAISED_EXCEPTION, f"TypeError: the handler returned {type(reply).__name__}, not a Message"
+    )
+
+
+def _failed(message: Message, error: Exception) -> Message:
+    return error_reply(message, CLIENT_APP_RAISED_EXCEPTION, describe(error))
+

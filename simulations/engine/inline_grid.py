@@ -1,0 +1,23 @@
+"""InlineGrid: clients in this process, one after the other; for debugging and tests."""
+
+from collections.abc import Sequence
+from functools import cached_property
+
+from flwr.clientapp import ClientApp
+
+from simulations.engine.executor import Outcome, Turn, load_app, run_turns
+from simulations.engine.local_grid import LocalGrid
+
+
+class InlineGrid(LocalGrid):
+    """A grid that runs clients in the calling process: breakpoints work, and results are those of any other engine.
+
+    A time limit cannot interrupt a client here: it is not kept.
+    """
+
+    @cached_property
+    def _loaded(self) -> ClientApp:
+        return load_app(self._app)
+
+    def _execute(self, turns: Sequence[Turn], timeout: float | None) -> list[Outcome]:
+        return run_turns(self._loaded, turns)

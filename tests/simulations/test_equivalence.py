@@ -1,0 +1,88 @@
+"""The same seed gives bitwise the same model, whatever the engine, the actors, or an interruption."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from server.rundir import RunDir
+from simulations import simulate
+
+SMALL = {
+    "name": "small",
+    "data": {"name": "sinusoid"},
+    "partition": {"name": "iid", "clients": 6, "validation_clients": 1, "test_clients": 2},
+    "task": {"ways": 1, "shots": 5, "queries": 5},
+    "model": {"name": "sinusoid"},
+    "learner": {"name": "maml", "inner_lr": 0.01},
+    "client": {"steps": 2, "tasks_per_step": 2, "execution": "loop"},
+    "server": {"rounds": 4, "sampling": {"name": "fixed", "clients": 3}, "optimiser": {"name": "adam", "lr": 1e-3}},
+    "evaluation": {"every": 2, "episodes": 3, "validation_episodes": 3, "pooled_episodes": 3},
+}
+
+
+def run(tmp_path: Path, name: str, **options):
+    return simulate(SMALL, out=tmp_path / name, **options)
+
+
+def test_inline_and_ray_agree_bit_for_bit(tmp_path: Path, ray_session) -> None:
+    inline = run(tmp_path, "inline", engine="inline")
+    one = run(tmp_path, "one", engine="ray", overrides={"engine.actors": 1})
+    two = run(tmp_path, "two", engine="ray", overrides={"engine.actors": 2})
+    assert inline.model_hash == one.model_hash == two.model_hash
+    strip = [{key: value for key, value in record.items() if key != "seconds"} for record in inline.history]
+    for other in (one, two):
+        assert strip == [{key: value for key, value in record.items() if key != "seconds"} for record in other.history]
+    assert inline.results["last"] == two.results["last"]
+
+
+def test_seeds_differ_and_zero_is_one_of_them(tmp_path: Path) -> None:
+    zero = run(tmp_path, "zero", engine="inline", overrides={"seed": 0})
+    again = run(tmp_path, "again", engine="inline", overrides={"seed": 0})
+    one = run(tmp_path, "one", engine="inline", overrides={"seed": 1})
+    assert zero.model_hash == again.model_hash != one.model_hash
+
+
+def test_vmap_agrees_to_rounding(tmp_path: Path) -> None:
+    loop = run(tmp_path, "loop", engine="inline")
+    vmap = run(tmp_path, "vmap", engine="inline", overrides={"client.execution": "vmap"})
+    assert torch.allclose(loop.vector, vmap.vector, atol=1e-5)
+
+
+def test_resumed_after_an_exception_equals_uninterrupted(tmp_path: Path) -> None:
+    whole = run(tmp_path, "whole", engine="inline")
+
+    def stop_after_two(record) -> None:
+        if record["round"] == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, "cut", engine="inline", observers=[stop_after_two])
+    resumed = simulate(resume=tmp_path / "cut", engine="inline")
+    assert resumed.model_hash == whole.model_hash
+    assert [record["round"] for record in resumed.history] == [1, 2, 3, 4]
+    assert resumed.results["last"] == whole.results["last"]
+    assert resumed.results["best"] == whole.results["best"]
+
+
+def test_resumed_after_kill_equals_uninterrupted(tmp_path: Path) -> None:
+    long = json.dumps({**SMALL, "server": {**SMALL["server"], "rounds": 300}})
+    whole = simulate(json.loads(long), out=tmp_path / "whole", engine="inline")
+    code = f"from simulations import simulate; import json; simulate(json.loads({long!r}), out={str(tmp_path / 'cut')!r}, engine='inline')"
+    process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": os.getcwd()})
+    checkpoint = tmp_path / "cut" / "checkpoints" / "last.safetensors"
+    deadline = time.monotonic() + 60
+    while not checkpoint.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert 0 < RunDir.open(tmp_path / "cut").load("last").round < 300, "killed in the middle"
+    resumed = simulate(resume=tmp_path / "cut", engine="inline")
+    assert resumed.model_hash == whole.model_hash
+    assert [record["round"] for record in resumed.history] == list(range(1, 301))
