@@ -198,7 +198,8 @@ def _checkpoint(strategy: MetaStrategy, standing: _Standing) -> Checkpoint:
 
 def _judge_finally(grid: Grid, strategy: MetaStrategy, standing: _Standing, rundir: RunDir) -> dict[str, Any]:
     """Judge the last model, and the best where it is another, on clients that never trained."""
-    last = {"round": standing.round, **_judge(grid, strategy, standing.round, standing.vector)}
+    names = {str(member.client): member.name for member in strategy.directory.role("test", "pooled")}
+    last = {"round": standing.round, "names": names, **_judge(grid, strategy, standing.round, standing.vector)}
     best = None
     if standing.best is not None:
         if standing.best["round"] == standing.round:

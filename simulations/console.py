@@ -65,10 +65,9 @@ def _log_to(console: Console) -> None:
         logging.getLogger(name).handlers = [handler]
     logging.getLogger("fedmeta").setLevel(logging.INFO)
     logging.captureWarnings(True)
-    warnings.simplefilter("default")
-    # Deprecations are for developers; a user's run is not the place.
-    warnings.simplefilter("ignore", DeprecationWarning)
-    warnings.simplefilter("ignore", FutureWarning)
+    # What is said to users is a UserWarning; deprecations and unclosed files are for developers.
+    warnings.simplefilter("ignore")
+    warnings.simplefilter("default", UserWarning)
 
 
 def _in_words(opened: Any) -> str:

@@ -1,0 +1,24 @@
+"""Shared by all tests: quiet Flower and Ray, one torch thread, and one Ray for the whole session."""
+
+import os
+
+os.environ.update(FLWR_TELEMETRY_ENABLED="0", FLWR_DISABLE_UPDATE_CHECK="1", RAY_USAGE_STATS_ENABLED="0")
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """Ray with two CPUs; starting it takes seconds, so once."""
+    import simulations.engine.ray_grid  # noqa: F401  (sets what Ray reads when it is imported)
+
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
