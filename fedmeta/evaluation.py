@@ -63,8 +63,7 @@ def evaluate(
             scores.append(learner.task.score(output, episode.query.y))
         return torch.stack(losses), torch.stack(scores)
 
-    device = next(iter(params.values())).device
-    way = resolve(execution, learner.model, device)
+    way = resolve(execution, learner.model, next(iter(params.values())).device)
     if execution == "auto" and not stackable(episodes):
         way = "loop"
     with torch.no_grad():

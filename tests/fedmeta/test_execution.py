@@ -1,5 +1,8 @@
 """The choice of execution, and the mapping of functions over tasks and clients."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -67,3 +70,21 @@ def test_unequal_episodes():
 def test_stack_refuses_unequal_structures():
     with pytest.raises((ValueError, KeyError)):
         stack([(torch.ones(1),), (torch.ones(1), torch.ones(1))])
+
+
+def test_a_loop_never_imports_the_compiler():
+    code = (
+        "import sys, torch\n"
+        "from fedmeta.learners import make_learner; from fedmeta.models import make_model\n"
+        "from fedmeta.optimisers import Adam; from fedmeta.params import ParamSpec\n"
+        "from fedmeta.tasks import Batch, Episode; from fedmeta.training import LocalPlan, train_cohort\n"
+        "learner = make_learner('maml', make_model('conv4', input_shape=(1, 8, 8), filters=4, ways=2, groups=2))\n"
+        "params = learner.init(torch.Generator().manual_seed(0)); spec = ParamSpec.of(params)\n"
+        "batch = Batch(torch.randn(4, 1, 8, 8), torch.arange(2).repeat(2))\n"
+        "task = Episode(batch, batch, torch.arange(2))\n"
+        "result = train_cohort(learner, spec, spec.flatten(params), 1, lambda *_: [task], LocalPlan(1, 1, Adam()))\n"
+        "assert not result.failures, result.failures\n"
+        "print('torch._dynamo' in sys.modules, 'pydantic' in sys.modules, 'scipy' in sys.modules)"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.split() == ["False", "False", "False"]
