@@ -170,7 +170,8 @@ def _one_by_one(cohort: _Cohort, start: Tensor) -> _Progress:
     progress = _Progress(start.clone(), {}, {})
     for client, theta in enumerate(start):
         try:
-            progress.theta[client] = _train_one(cohort, client, theta, progress)
+            # A copy, since a BLAS may round differently where a row starts at another alignment in memory.
+            progress.theta[client] = _train_one(cohort, client, theta.clone(), progress)
         except Exception as error:
             progress.failures[client] = error
     return progress
