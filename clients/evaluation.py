@@ -1,10 +1,10 @@
 """Judging a model on this client's frozen episodes."""
 
-from fedmeta.data.episodes import frozen_episodes
 from flwr.app import Context, Message, RecordDict
 
 from clients.personal import complete_params
 from clients.request import read_request
+from fedmeta.data.episodes import frozen_episodes
 from fedmeta.evaluation import evaluate as judge
 from fedmeta.evaluation import nearest_neighbour
 from fedmeta.wire import CONFIG, METRICS, config_record, metric_record

@@ -164,15 +164,15 @@ class Experiment(_Section):
     seed: int = Field(0, ge=0, description="of every reproducible draw; 0 is a seed like any other")
     data: Component = _component("hershey", "the data set")
     partition: Component = _component("alphabet", "how it is divided among clients")
-    task: TaskSection = Field(default_factory=TaskSection, description=TaskSection.__doc__)
+    task: TaskSection = Field(TaskSection(), description=TaskSection.__doc__)
     model: Component = _component("conv4", "the network")
     learner: Component = _component("protonet", "the meta-learner")
-    sharing: SharingSection = Field(default_factory=SharingSection, description=SharingSection.__doc__)
-    client: ClientSection = Field(default_factory=ClientSection, description=ClientSection.__doc__)
-    server: ServerSection = Field(default_factory=ServerSection, description=ServerSection.__doc__)
-    evaluation: EvaluationSection = Field(default_factory=EvaluationSection, description=EvaluationSection.__doc__)
-    engine: EngineSection = Field(default_factory=EngineSection, description=EngineSection.__doc__)
-    tracking: TrackingSection = Field(default_factory=TrackingSection, description=TrackingSection.__doc__)
+    sharing: SharingSection = Field(SharingSection(), description=SharingSection.__doc__)
+    client: ClientSection = Field(ClientSection(), description=ClientSection.__doc__)
+    server: ServerSection = Field(ServerSection(), description=ServerSection.__doc__)
+    evaluation: EvaluationSection = Field(EvaluationSection(), description=EvaluationSection.__doc__)
+    engine: EngineSection = Field(EngineSection(), description=EngineSection.__doc__)
+    tracking: TrackingSection = Field(TrackingSection(), description=TrackingSection.__doc__)
 
     def component(self, place: str) -> Component:
         """The component at a dotted place, such as `client.optimiser`."""

@@ -51,7 +51,12 @@ def only(content: RecordDict, kind: str) -> Any:
     Raises:
         MalformedRecord: none, or more than one.
     """
-    records = {"array": content.array_records, "metric": content.metric_records, "config": content.config_records}[kind]
+    kinds: dict[str, Mapping[str, Any]] = {
+        "array": content.array_records,
+        "metric": content.metric_records,
+        "config": content.config_records,
+    }
+    records = kinds[kind]
     if len(records) != 1:
         raise MalformedRecord(f"{len(records)} {kind} records where one was expected")
     return next(iter(records.values()))

@@ -3,6 +3,7 @@
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
@@ -62,7 +63,7 @@ def _fresh(name: str, run_id: int) -> Path:
     return root / f"{name}-{run_id}"
 
 
-def _line(record: dict) -> str:  # type: ignore[type-arg]
+def _line(record: dict[str, Any]) -> str:
     figures = ", ".join(f"{key} {value:.4g}" for key, value in record["train"].items())
     validation = record["validation"]
     judged = f"; validation {validation['score_name']} {validation['score'][-1]['mean']:.4g}" if validation else ""

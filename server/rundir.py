@@ -1,4 +1,4 @@
-"""A run directory: configuration, environment, metrics, checkpoints and results, written so that a crash loses nothing."""
+"""A run directory: configuration, environment, metrics, checkpoints, results; written so that a crash loses nothing."""
 
 import fcntl
 import json
@@ -90,7 +90,9 @@ class RunDir:
         try:
             place.mkdir(parents=True, exist_ok=True)
             if any(place.iterdir()):
-                raise FedmetaError(f"'{place}' is not empty: resume the run in it with --resume, or choose another folder")
+                raise FedmetaError(
+                    f"'{place}' is not empty: resume the run in it with --resume, or choose another folder"
+                )
             lock = _locked(place)
             (place / "checkpoints").mkdir()
             _write_atomically(place / CONFIG, json.dumps(experiment.model_dump(mode="json"), indent=2).encode())
@@ -192,8 +194,8 @@ class RunDir:
             _write_atomically(self._checkpoint_path(name), content)
         except OSError as error:
             raise FedmetaError(
-                f"cannot write a checkpoint in '{self.path}': {error.strerror or error}. The run can be resumed from the "
-                "last one when there is space"
+                f"cannot write a checkpoint in '{self.path}': {error.strerror or error}. The run can be resumed "
+                "from the last one when there is space"
             ) from error
 
     def load(self, name: str) -> Checkpoint:

@@ -1,7 +1,7 @@
 """Metrics sent elsewhere beside the run directory: TensorBoard and Weights & Biases, both optional."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from fedmeta.errors import ConfigurationError
@@ -27,7 +27,7 @@ def make_trackers(experiment: Experiment, rundir: RunDir) -> list[Tracker]:
     Raises:
         ConfigurationError: a package is missing; names the extra to install.
     """
-    kinds = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases}
+    kinds: dict[str, Callable[[Experiment, RunDir], Tracker]] = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases}
     return [kinds[name](experiment, rundir) for name in experiment.tracking.backends]
 
 
@@ -39,7 +39,7 @@ class TensorBoard:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise _missing("tensorboard") from error
-        self._writer: Any = SummaryWriter(str(rundir.path / "tensorboard"))  # type: ignore[no-untyped-call]
+        self._writer: Any = SummaryWriter(str(rundir.path / "tensorboard"))
 
     def log(self, round: int, scalars: Mapping[str, float]) -> None:
         """Send the scalars of one round."""
@@ -64,7 +64,7 @@ class WeightsAndBiases:
             name=rundir.path.name,
             dir=str(rundir.path),
             config=experiment.model_dump(mode="json"),
-            mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]
+            mode=os.environ.get("WANDB_MODE", "offline"),
         )
 
     def log(self, round: int, scalars: Mapping[str, float]) -> None:
@@ -77,4 +77,6 @@ class WeightsAndBiases:
 
 
 def _missing(extra: str) -> ConfigurationError:
-    return ConfigurationError(f"tracking.backends has '{extra}', which is not installed: pip install 'fedmeta[{extra}]'")
+    return ConfigurationError(
+        f"tracking.backends has '{extra}', which is not installed: pip install 'fedmeta[{extra}]'"
+    )

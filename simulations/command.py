@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -47,7 +47,7 @@ def simulate(
     overrides = dict(parse_override(text) for text in settings or [])
     flags = {"cpus_per_client": cpus_per_client, "gpus_per_client": gpus_per_client, "ray_address": ray_address}
     overrides |= {f"engine.{key}": value for key, value in flags.items() if value is not None}
-    source = None if resume is not None and file is None else (file if file is not None else {})
+    source: Path | dict[str, Any] | None = file if file is not None or resume is not None else {}
     raise typer.Exit(run_with_progress(source, engine=engine, overrides=overrides, out=out, resume=resume))
 
 
@@ -101,10 +101,9 @@ def export(
 @app.command()
 def report(directory: Annotated[Path, typer.Argument(help="A run directory, finished or not.")]) -> None:
     """Draw the report of a run again."""
+    from fedmeta.workload import Workload
     from server.report import draw_episode, write_report
     from server.rundir import RunDir
-
-    from fedmeta.workload import Workload
 
     rundir = RunDir.open(directory)
     workload = Workload(rundir.experiment)

@@ -10,14 +10,13 @@ from typing import Any, Literal
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
-from server.rundir import RunDir
-
 from fedmeta.errors import ConfigurationError, did_you_mean
 from fedmeta.experiment import Experiment
 from fedmeta.workload import Workload
 from server.configuration import load
 from server.execute import execute
 from server.rounds import Observer, RunResult
+from server.rundir import RunDir
 from simulations.engine.local_grid import LocalGrid
 
 Engine = Literal["ray", "inline"]

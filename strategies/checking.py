@@ -1,4 +1,4 @@
-"""Replies that would poison or end a strategy become errors: Flower's FedAvg averages NaN and broadcasts wrong shapes."""
+"""Replies that would poison or end a strategy become errors: Flower's FedAvg averages NaN, for one."""
 
 import math
 from collections import Counter
@@ -62,7 +62,7 @@ def _array_fault(sent: RecordDict, got: RecordDict) -> str | None:
 def _one_array_fault(key: str, array: Array, expected: Array | None) -> str | None:
     if expected is not None and (tuple(array.shape), array.dtype) != (tuple(expected.shape), expected.dtype):
         return (
-            f"array '{key}' is {array.dtype} {tuple(array.shape)} where {expected.dtype} {tuple(expected.shape)} was sent"
+            f"array '{key}' is {array.dtype} {tuple(array.shape)}, not {expected.dtype} {tuple(expected.shape)} as sent"
         )
     values = array.numpy()
     if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():

@@ -109,6 +109,6 @@ def _check_count(expected: int, nodes: int) -> None:
     # A client with data of its own belongs to no division, so it expects no number.
     if expected not in (0, nodes):
         raise IdentityError(
-            f"the experiment divides its data among {expected} clients but {nodes} nodes are connected. With `flwr run` "
-            f'pass --federation-config "num-supernodes={expected} client-resources-num-cpus=1", or change the partition'
+            f"the experiment divides its data among {expected} clients but {nodes} nodes are there. With `flwr run` "
+            f"pass --federation-config 'num-supernodes={expected} client-resources-num-cpus=1'; or change the partition"
         )

@@ -15,9 +15,9 @@ torch.set_num_threads(1)
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """Ray with two CPUs; starting it takes seconds, so once."""
-    import simulations.engine.ray_grid  # noqa: F401  (sets what Ray reads when it is imported)
-
     import ray
+
+    import simulations.engine.ray_grid  # noqa: F401  (sets what Ray reads when it is imported)
 
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield

@@ -56,7 +56,7 @@ def cached_array(name: str, specification: Mapping[str, Any], make: Callable[[],
         _write(path, array)
     except OSError as error:
         raise DataError(
-            f"cannot write the data cache '{folder}': {error.strerror or error}. Set FEDMETA_CACHE to a folder with space"
+            f"cannot write the data cache '{folder}': {error.strerror or error}. Set FEDMETA_CACHE to another folder"
         ) from error
     return _mapped(path)
 

@@ -191,4 +191,3 @@ def dataset_from_arrays(
         columns["client"] = np.unique(np.asarray(clients), return_inverse=True)[1].astype(np.int64)
     names = {"class": [str(label) for label in found]}
     return ClassDataset(np.asarray(examples), codes.astype(np.int64), splits, columns, names)
-

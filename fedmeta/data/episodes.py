@@ -128,9 +128,7 @@ class OwnDataSource:
         rows = np.concatenate([self.source.rows[int(c)] for c in self.source.classes] or [np.zeros(0, dtype=np.int64)])
         labels = np.repeat(self.source.classes, [len(self.source.rows[int(c)]) for c in self.source.classes])
         support, query = split_support_query(len(rows), self.support_fraction, rng, self.source.name)
-        halves = [
-            Batch(self.source.inputs(rows[part]), torch.from_numpy(labels[part])) for part in (support, query)
-        ]
+        halves = [Batch(self.source.inputs(rows[part]), torch.from_numpy(labels[part])) for part in (support, query)]
         return Episode(halves[0], halves[1], torch.arange(self.num_classes))
 
 
@@ -143,7 +141,9 @@ def split_support_query(
         DataError: fewer than two examples.
     """
     if count < 2:
-        raise DataError(f"client {client} has {count} examples: support and query need one each. Use a coarser partition")
+        raise DataError(
+            f"client {client} has {count} examples: support and query need one each. Use a coarser partition"
+        )
     order = rng.permutation(count)
     cut = min(count - 1, max(1, round(count * support_fraction)))
     return order[:cut], order[cut:]

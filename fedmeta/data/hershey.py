@@ -34,7 +34,9 @@ class Hershey:
     def __post_init__(self) -> None:
         kind, _, seed = self.split.partition(":")
         if self.split != "fixed" and not (kind == "random" and seed.isdigit()):
-            raise ConfigurationError(f"data.split = '{self.split}' is not known: use fixed, or random:SEED such as random:0")
+            raise ConfigurationError(
+                f"data.split = '{self.split}' is not known: use fixed, or random:SEED such as random:0"
+            )
 
     @property
     def task(self) -> Task:

@@ -24,7 +24,7 @@ class Omniglot:
 
     path: str | None = parameter(
         None,
-        doc="the packed file, the torchvision folder, or the folder of the official zips; none: $FEDMETA_OMNIGLOT, else download",
+        doc="packed file, torchvision folder, or folder of the official zips; none: $FEDMETA_OMNIGLOT, else download",
     )
     split: str = parameter(
         "original", doc="original (964/659 by alphabet), random:SEED (1100/100/423), or vinyals (1028/172/423)"
@@ -60,7 +60,12 @@ class Omniglot:
             DataError: missing or damaged files, or no network for the download.
         """
         place = find(Path(self.path) if self.path is not None else _from_environment())
-        specification = {"data": "omniglot", "format": FORMAT, "source": fingerprint(place), "rotations": self.rotations}
+        specification = {
+            "data": "omniglot",
+            "format": FORMAT,
+            "source": fingerprint(place),
+            "rotations": self.rotations,
+        }
         characters = read(place)
         images = cached_array("omniglot", specification, lambda: _turned(characters.images(), self.rotations))
         return _dataset(images, characters, self._splits(characters), self.rotations)

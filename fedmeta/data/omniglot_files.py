@@ -161,6 +161,8 @@ def _download() -> Path:
             with urllib.request.urlopen(f"{OFFICIAL}/{name}.zip", timeout=30) as response:
                 temporary.write_bytes(response.read())
         except (urllib.error.URLError, OSError) as error:
-            raise DataError(f"Omniglot cannot be downloaded from {OFFICIAL} ({error}). Without a network, {REMEDY}") from error
+            raise DataError(
+                f"Omniglot cannot be downloaded from {OFFICIAL} ({error}). Without a network, {REMEDY}"
+            ) from error
         temporary.replace(target)
     return folder

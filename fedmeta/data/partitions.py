@@ -40,9 +40,14 @@ class Partition(Protocol):
 @dataclass(frozen=True)
 class _Common:
     validation_clients: int | None = parameter(
-        None, ge=0, doc="validation clients; none: as many as the data set's own validation classes make", unit="clients"
+        None,
+        ge=0,
+        doc="validation clients; none: as many as the data set's own validation classes make",
+        unit="clients",
     )
-    pooled: bool = parameter(True, doc="one more client that holds the data of all test clients, to be judged across them")
+    pooled: bool = parameter(
+        True, doc="one more client that holds the data of all test clients, to be judged across them"
+    )
     min_examples: int = parameter(2, ge=1, doc="a client drops a class of which it has fewer", unit="examples")
 
 
@@ -152,7 +157,7 @@ class IID(_Common):
 
 @dataclass(frozen=True)
 class Dirichlet(IID):
-    """Each class split among clients by proportions from Dirichlet(alpha) (Hsu et al. 2019): small alpha, few owners."""
+    """Each class split by proportions from Dirichlet(alpha) (Hsu et al. 2019): the smaller alpha, the fewer owners."""
 
     alpha: float = parameter(0.5, gt=0, doc="concentration: 0.1 is very uneven, 100 nearly even")
 
@@ -188,8 +193,8 @@ def owners_by_role(
     validation = (test if wanted is None or isinstance(partition, ByAlphabetWriter) else wanted) if validating else 0
     if len(groups) - test - validation < 1:
         raise ConfigurationError(
-            f"{len(groups)} groups of {partition.per_client} {partition.column}s give no training client beside {test} test "
-            f"and {validation} validation ones: lower partition.per_client or partition.test_fraction"
+            f"{len(groups)} groups of {partition.per_client} {partition.column}s give no training client beside {test} "
+            f"test and {validation} validation ones: lower partition.per_client or partition.test_fraction"
         )
     return {
         "test": groups[:test],
@@ -199,7 +204,7 @@ def owners_by_role(
 
 
 def hold_out_alphabets(dataset: ClassDataset, wanted: int | None, rng: np.random.Generator) -> ClassDataset:
-    """The data set as it is where it has validation classes or none are wanted, else with some training alphabets moved.
+    """With some training alphabets moved to validation, where it has no validation classes and some are wanted.
 
     Raises:
         ConfigurationError: no alphabet would be left to train on.

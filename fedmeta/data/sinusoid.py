@@ -61,7 +61,9 @@ class Sinusoid:
             raise ConfigurationError(
                 f"data 'sinusoid' has no classes for partition '{type(partition).__name__}': set partition.name to iid"
             )
-        roles = ["train"] * train + ["validation"] * (partition.validation_clients or 0) + ["test"] * partition.test_clients
+        roles = (
+            ["train"] * train + ["validation"] * (partition.validation_clients or 0) + ["test"] * partition.test_clients
+        )
         roles += ["pooled"] if partition.pooled else []
         clients = tuple(ClientInfo(i, f"waves {i}", role) for i, role in enumerate(roles))  # type: ignore[arg-type]
         return SinusoidFederation(self, clients)

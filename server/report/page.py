@@ -52,7 +52,9 @@ def write_report(rundir: RunDir, picture: EpisodePicture | None) -> Path:
         groups=_groups(results or {}),
         best=_best(results or {}),
         sections=_sections(rundir, metrics, results or {}, picture),
-        no_episode="" if picture is not None else "The data of the test clients were not at hand when this page was drawn.",
+        no_episode=""
+        if picture is not None
+        else "The data of the test clients were not at hand when this page was drawn.",
         troubles=troubles[:SHOWN_TROUBLES],
         more_troubles=max(0, len(troubles) - SHOWN_TROUBLES),
         configuration=json.dumps(experiment.model_dump(mode="json"), indent=2),
@@ -67,8 +69,8 @@ def _subtitle(rundir: RunDir) -> str:
     task, server = experiment.task, experiment.server
     return (
         f"{experiment.learner.name} with {experiment.model.name} on {experiment.data.name}, divided by "
-        f"{experiment.partition.name}; {task.ways}-way {task.shots}-shot; {server.rounds} rounds, {server.sampling.name} "
-        f"sampling, {server.aggregator.name} aggregation; seed {experiment.seed}."
+        f"{experiment.partition.name}; {task.ways}-way {task.shots}-shot; {server.rounds} rounds, "
+        f"{server.sampling.name} sampling, {server.aggregator.name} aggregation; seed {experiment.seed}."
     )
 
 
@@ -130,12 +132,16 @@ def _sections(
         ),
     ]
     if picture is not None:
-        words = f"The first frozen episode of test client {picture.client.name}, after {picture.steps} adaptation steps."
+        words = (
+            f"The first frozen episode of test client {picture.client.name}, after {picture.steps} adaptation steps."
+        )
         figures.append(("episode", "An episode", plots.episode_figure(picture), words, True))
     own = [evaluation for evaluation in judged if evaluation.split == "test"]
     if own:
         names = last.get("names", {})
-        figures.append(("clients", "Clients", plots.clients_chart(own[0], names), "Mean over a client's episodes.", True))
+        figures.append(
+            ("clients", "Clients", plots.clients_chart(own[0], names), "Mean over a client's episodes.", True)
+        )
     sections = []
     for name, title, figure, caption, narrow in figures:
         if figure is not None:

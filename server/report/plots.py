@@ -18,7 +18,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, MUTED, ACCENT, SECOND, WRONG = "#1a1d21", "#8a9099", "#2563eb", "#d97706", "#dc2626"
-THEMED = {INK: "var(--ink)", MUTED: "var(--muted)", ACCENT: "var(--accent)", SECOND: "var(--second)", WRONG: "var(--wrong)"}
+THEMED = {
+    INK: "var(--ink)",
+    MUTED: "var(--muted)",
+    ACCENT: "var(--accent)",
+    SECOND: "var(--second)",
+    WRONG: "var(--wrong)",
+}
 
 
 def themed_svg(figure: Figure) -> str:
@@ -55,12 +61,19 @@ def learning_curves(metrics: Sequence[Mapping[str, Any]], score_name: str) -> Fi
     if score_name in trained[0]["train"]:
         values = [record["train"].get(score_name) for record in trained]
         right.plot(rounds, values, color=ACCENT, alpha=0.7, label="training clients")
-    judged = [(record["round"], Evaluation.from_json(record["validation"])) for record in metrics if record["validation"]]
+    judged = [
+        (record["round"], Evaluation.from_json(record["validation"])) for record in metrics if record["validation"]
+    ]
     if judged:
         at = [round for round, _ in judged]
         right.plot(at, [found.after.mean for _, found in judged], color=SECOND, marker="o", label="validation clients")
         right.fill_between(
-            at, [found.after.low for _, found in judged], [found.after.high for _, found in judged], color=SECOND, alpha=0.15, lw=0
+            at,
+            [found.after.low for _, found in judged],
+            [found.after.high for _, found in judged],
+            color=SECOND,
+            alpha=0.15,
+            lw=0,
         )
     _label(right, "round", score_name, f"{score_name.capitalize()} after adaptation")
     _percent(right, score_name)
@@ -95,7 +108,12 @@ def clients_chart(evaluation: Evaluation, names: Mapping[str, str]) -> Figure | 
         return None
     items = sorted(evaluation.clients.items(), key=lambda item: item[1])
     figure, (axes,) = _panels(1, height=0.9 + 0.22 * len(items))
-    axes.barh([names.get(client, f"client {client}") for client, _ in items], [score for _, score in items], color=ACCENT, height=0.62)
+    axes.barh(
+        [names.get(client, f"client {client}") for client, _ in items],
+        [score for _, score in items],
+        color=ACCENT,
+        height=0.62,
+    )
     axes.axvline(evaluation.after.mean, color=SECOND, lw=1.2)
     axes.tick_params(axis="y", labelsize=8)
     _label(axes, evaluation.score_name, "", "Each test client after adaptation (line: mean)")

@@ -145,4 +145,3 @@ def _checked(reply: object, message: Message) -> Message:
 
 def _failed(message: Message, error: Exception) -> Message:
     return error_reply(message, CLIENT_APP_RAISED_EXCEPTION, describe(error))
-

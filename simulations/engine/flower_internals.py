@@ -45,7 +45,7 @@ def give_id(message: Message) -> str:
 
 def message_from(metadata: Metadata, content: RecordDict) -> Message:
     """A message from its two halves, as it arrives at a client."""
-    return Message(content=content, metadata=metadata)
+    return Message(content=content, metadata=metadata)  # type: ignore[call-overload]
 
 
 def error_reply(message: Message, code: int, reason: str) -> Message:

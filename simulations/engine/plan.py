@@ -39,7 +39,12 @@ class Plan:
 
 
 def make_plan(
-    machines: Sequence[Machine], *, cpus_per_client: float, gpus_per_client: float, clients: int, actors: int | None = None
+    machines: Sequence[Machine],
+    *,
+    cpus_per_client: float,
+    gpus_per_client: float,
+    clients: int,
+    actors: int | None = None,
 ) -> Plan:
     """Size the pool by what each machine, and each single GPU, can really hold.
 

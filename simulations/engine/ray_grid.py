@@ -109,7 +109,9 @@ class RayGrid(LocalGrid):
 
     def _new_actor(self) -> Any:
         ray.cloudpickle.register_pickle_by_value(bootstrap)
-        remote = ray.remote(bootstrap.Bootstrap).options(num_cpus=self.plan.cpus, num_gpus=self.plan.gpus, max_restarts=0)
+        remote = ray.remote(bootstrap.Bootstrap).options(
+            num_cpus=self.plan.cpus, num_gpus=self.plan.gpus, max_restarts=0
+        )
         return remote.remote(list(sys.path), PACKAGES, self._settings)
 
     def _confirm(self) -> None:
@@ -125,13 +127,15 @@ class RayGrid(LocalGrid):
         except GetTimeoutError as error:
             free = ray.available_resources()
             raise ConfigurationError(
-                f"{self.plan.describe()} did not start within engine.start_timeout = {self._start_timeout:g} s; free now: "
-                f"{free.get('CPU', 0):g} CPUs, {free.get('GPU', 0):g} GPUs. Another job may hold the rest: lower "
-                "engine.actors, or raise the limit"
+                f"{self.plan.describe()} did not start in engine.start_timeout = {self._start_timeout:g} s; "
+                f"free now: {free.get('CPU', 0):g} CPUs, {free.get('GPU', 0):g} GPUs. Another job may hold the rest: "
+                "lower engine.actors, or raise the limit"
             ) from error
         except RayTaskError as error:
             cause = error.cause
-            raise cause if isinstance(cause, FedmetaError) else FedmetaError(f"a client actor cannot start: {error}") from None
+            raise (
+                cause if isinstance(cause, FedmetaError) else FedmetaError(f"a client actor cannot start: {error}")
+            ) from None
         except RayError as error:
             raise FedmetaError(f"a client actor died while starting: {error}") from error
         self._confirmed = True
@@ -185,7 +189,9 @@ class _Round:
             self._feed(actor)
         while self.running:
             left = self.deadline - time.monotonic()
-            done, _ = ray.wait(list(self.running), num_returns=1, timeout=None if left == float("inf") else max(0.0, left))
+            done, _ = ray.wait(
+                list(self.running), num_returns=1, timeout=None if left == float("inf") else max(0.0, left)
+            )
             if not done:
                 self._give_up()
                 break
@@ -222,7 +228,7 @@ class _Round:
                 self.own[actor].append([index])
 
     def _give_up(self) -> None:
-        """Time is over: what is not done becomes an error, and late actors are ended, so that nothing waits for them."""
+        """What is not done by now becomes an error, and late actors are ended, so that nothing waits for them."""
         reason = f"no reply within the time limit of {self.timeout:g} s"
         for actor, members in self.running.values():
             self.grid.replace(actor)
@@ -275,8 +281,8 @@ def _connect(address: str | None) -> bool:
         ray.init(address=address, **options)
     except (ConnectionError, ValueError, RuntimeError, RayError) as error:
         raise ConfigurationError(
-            f"no Ray cluster answers at engine.ray_address = '{address}' ({error}): start one with `ray start --head`, or "
-            "leave the address away"
+            f"no Ray cluster answers at engine.ray_address = '{address}' ({error}): start one with `ray start --head`, "
+            "or leave the address away"
         ) from error
     return True
 

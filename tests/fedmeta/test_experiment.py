@@ -11,9 +11,9 @@ from server.configuration import load
 
 
 def test_importing_the_schema_loads_nothing_heavy() -> None:
-    code = "import fedmeta.experiment, simulations.command, sys; print(sorted({'torch', 'ray', 'flwr'} & set(sys.modules)))"
+    code = "import fedmeta.experiment, simulations.command, sys; print({'torch', 'ray', 'flwr'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.strip() == "set()"
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,9 @@ def test_defaults_resolve_and_survive_json() -> None:
 def test_zero_is_a_value() -> None:
     assert load({}, {"seed": 0}).seed == 0
     assert load({}, {"server.rounds": 0}).server.rounds == 0
-    assert load({"server": {"optimiser": {"name": "sgd", "momentum": 0.0}}}).server.optimiser.parameters["momentum"] == 0.0
+    assert (
+        load({"server": {"optimiser": {"name": "sgd", "momentum": 0.0}}}).server.optimiser.parameters["momentum"] == 0.0
+    )
     assert load({"learner": {"name": "maml", "test_steps": 0}}).learner.parameters["test_steps"] == 0
 
 
@@ -75,7 +77,7 @@ def test_another_component_drops_the_parameters_it_does_not_have() -> None:
 
 
 def test_files(tmp_path) -> None:
-    with pytest.raises(ConfigurationError, match="nowhere.toml"):
+    with pytest.raises(ConfigurationError, match=r"nowhere\.toml"):
         load_experiment(tmp_path / "nowhere.toml")
     (tmp_path / "bad.toml").write_text("seed = = 1")
     with pytest.raises(ConfigurationError, match=r"bad\.toml.*TOML"):

@@ -13,7 +13,9 @@ from fedmeta.statistics import ClientScores, Evaluation, estimate, summarise
 def test_interval_is_students(values: list[float]) -> None:
     found = estimate(values, "episodes")
     sem = stats.sem(values)
-    expected = stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=sem) if sem > 0 else (np.mean(values),) * 2
+    expected = (
+        stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=sem) if sem > 0 else (np.mean(values),) * 2
+    )
     assert (found.low, found.high) == pytest.approx(expected, abs=1e-12)
 
 

@@ -74,7 +74,8 @@ def test_resumed_after_an_exception_equals_uninterrupted(tmp_path: Path) -> None
 def test_resumed_after_kill_equals_uninterrupted(tmp_path: Path) -> None:
     long = json.dumps({**SMALL, "server": {**SMALL["server"], "rounds": 300}})
     whole = simulate(json.loads(long), out=tmp_path / "whole", engine="inline")
-    code = f"from simulations import simulate; import json; simulate(json.loads({long!r}), out={str(tmp_path / 'cut')!r}, engine='inline')"
+    call = f"simulate(json.loads({long!r}), out={str(tmp_path / 'cut')!r}, engine='inline')"
+    code = f"from simulations import simulate; import json; {call}"
     process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": os.getcwd()})
     checkpoint = tmp_path / "cut" / "checkpoints" / "last.safetensors"
     deadline = time.monotonic() + 60

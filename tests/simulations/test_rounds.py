@@ -31,7 +31,9 @@ def test_the_last_round_is_judged_and_best_is_chosen_on_validation(tmp_path: Pat
     assert judged == [3, 6, 7]
     best, last = result.results["best"], result.results["last"]
     assert last["round"] == 7 and best["round"] in judged and best["split"] == "validation"
-    scores = {record["round"]: record["validation"]["score"][-1]["mean"] for record in result.history if record["validation"]}
+    scores = {
+        record["round"]: record["validation"]["score"][-1]["mean"] for record in result.history if record["validation"]
+    }
     assert best["score"] == min(scores.values()) == scores[best["round"]], "mean squared error: lower is better"
     if best["round"] == 7:
         assert best["test"] == last["test"]

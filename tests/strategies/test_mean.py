@@ -11,7 +11,9 @@ from fedmeta.errors import ConfigurationError
 from strategies import make_aggregator
 from strategies.aggregation import RoundContext
 
-matrices = hnp.arrays(np.float32, st.tuples(st.integers(1, 6), st.integers(1, 5)), elements=st.floats(-1e3, 1e3, width=32))
+matrices = hnp.arrays(
+    np.float32, st.tuples(st.integers(1, 6), st.integers(1, 5)), elements=st.floats(-1e3, 1e3, width=32)
+)
 
 
 @given(matrices, st.data())
