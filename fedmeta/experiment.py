@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from fedmeta.data import DATASETS, PARTITIONS
 from fedmeta.errors import ConfigurationError, did_you_mean
@@ -37,7 +37,7 @@ Schedule = Literal["constant", "linear", "cosine"]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, strict=True)
 
 
 class Component(BaseModel):
@@ -75,9 +75,11 @@ class SharingSection(_Section):
     """Which parameters leave a client."""
 
     personal: tuple[str, ...] = Field(
-        (), description="patterns of parameters that are trained but never leave the client, such as head.*"
+        (),
+        strict=False,
+        description="patterns of parameters that are trained but never leave the client, such as head.*",
     )
-    frozen: tuple[str, ...] = Field((), description="patterns of parameters that never move")
+    frozen: tuple[str, ...] = Field((), strict=False, description="patterns of parameters that never move")
 
 
 class ClientSection(_Section):
@@ -119,17 +121,16 @@ class EvaluationSection(_Section):
     shots: int | None = Field(None, ge=1, description="none: as in training [examples]")
     queries: int | None = Field(None, ge=1, description="none: as in training [examples]")
     steps: tuple[int, ...] = Field(
-        (), description="adaptation steps of the final curve; empty: 0 and the learner's test steps"
+        (), strict=False, description="adaptation steps of the final curve; empty: 0 and the learner's test steps"
     )
     seed: int = Field(0, ge=0, description="of the frozen episodes: apart from the run's seed, so that runs share them")
 
-    @model_validator(mode="after")
-    def _ascending(self) -> "EvaluationSection":
-        if list(self.steps) != sorted(set(self.steps)) or any(step < 0 for step in self.steps):
-            raise ValueError(
-                f"steps = {list(self.steps)} must ascend from 0 or more without repeats, such as [0, 1, 5]"
-            )
-        return self
+    @field_validator("steps")
+    @classmethod
+    def _ascending(cls, steps: tuple[int, ...]) -> tuple[int, ...]:
+        if list(steps) != sorted(set(steps)) or any(step < 0 for step in steps):
+            raise ValueError("must ascend from 0 or more without repeats, such as [0, 1, 5]")
+        return steps
 
 
 class EngineSection(_Section):
@@ -148,7 +149,7 @@ class TrackingSection(_Section):
     """Where metrics go beside the run directory."""
 
     backends: tuple[Literal["tensorboard", "wandb"], ...] = Field(
-        (), description="each needs its extra; W&B works offline"
+        (), strict=False, description="each needs its extra; W&B works offline"
     )
     project: str = Field("fedmeta", description="W&B project")
 
@@ -281,7 +282,19 @@ def _with_overrides(
             _drop_foreign_parameters(merged, place, str(new_name), registry)
     for key, value in overrides.items():
         _assign(merged, key.split("."), value)
+    for place in registries:
+        _name_by_default(merged, place)
     return merged
+
+
+def _name_by_default(merged: dict[str, Any], place: str) -> None:
+    """Parameters that are given without a name belong to the component that stands there by default."""
+    *above, last = place.split(".")
+    table: Any = merged
+    for key in above:
+        table = table.get(key) if isinstance(table, dict) else None
+    if isinstance(table, dict) and isinstance(table.get(last), dict) and "name" not in table[last]:
+        table[last]["name"] = Experiment().component(place).name
 
 
 def _drop_foreign_parameters(merged: dict[str, Any], place: str, name: str, registry: Registry) -> None:

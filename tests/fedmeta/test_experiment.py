@@ -34,6 +34,7 @@ def test_importing_the_schema_loads_nothing_heavy() -> None:
         ({"evaluation": {"steps": [5, 1]}}, ["evaluation.steps", "ascend"]),
         ({"learner": {"name": "maml"}, "evaluation": {"ways": 7}}, ["evaluation.ways = 7", "task.ways = 5"]),
         ({"seed": True}, ["seed"]),
+        ({"server": {"rounds": "4"}}, ["server.rounds", "'4'"]),
         ({"name": "../up"}, ["name"]),
     ],
 )
@@ -46,7 +47,7 @@ def test_faults_are_named_with_key_value_and_remedy(raw: dict, words: list[str])
 
 def test_defaults_resolve_and_survive_json() -> None:
     experiment = load({})
-    assert experiment.learner.parameters, "components carry their parameters' defaults"
+    assert experiment.model.parameters["filters"] == 64, "components carry their parameters' defaults"
     assert Experiment.model_validate_json(experiment.to_json()) == experiment
     assert load(experiment) == experiment
 
