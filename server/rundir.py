@@ -77,7 +77,7 @@ class RunDir:
 
     path: Path
     experiment: Experiment
-    _lock: IO[str] = field(repr=False)
+    _lock: IO[str] | None = field(default=None, repr=False)
 
     @classmethod
     def create(cls, path: Path | None, experiment: Experiment) -> "RunDir":
@@ -103,11 +103,16 @@ class RunDir:
         return cls(place, experiment, lock)
 
     @classmethod
-    def open(cls, path: Path | str) -> "RunDir":
+    def open(cls, path: Path | str, *, exclusive: bool = True) -> "RunDir":
         """Open the directory of an earlier run.
+
+        Args:
+            path: the directory.
+            exclusive: hold it against other processes; not needed to look at a run that is under way.
 
         Raises:
             CheckpointError: there is no run, or its configuration is damaged.
+            FedmetaError: another process holds it.
         """
         place = Path(path)
         try:
@@ -121,7 +126,7 @@ class RunDir:
                 f"'{place / CONFIG}' is damaged or of another version ({error.error_count()} faults): "
                 "start a new run from the experiment file"
             ) from error
-        return cls(place, experiment, _locked(place))
+        return cls(place, experiment, _locked(place) if exclusive else None)
 
     @property
     def report(self) -> Path:
@@ -135,7 +140,8 @@ class RunDir:
 
     def close(self) -> None:
         """Let another process write here."""
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Add one record to the metrics; NaN and infinity become null, since JSON has neither."""
@@ -271,6 +277,7 @@ def _write_atomically(path: Path, content: bytes) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
+            os.fchmod(handle, 0o644)  # temporary files are private; a run directory is for the team
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -105,7 +105,7 @@ def report(directory: Annotated[Path, typer.Argument(help="A run directory, fini
     from server.report import draw_episode, write_report
     from server.rundir import RunDir
 
-    rundir = RunDir.open(directory)
+    rundir = RunDir.open(directory, exclusive=False)
     workload = Workload(rundir.experiment)
     picture = None
     if rundir.has("last"):

@@ -86,8 +86,11 @@ def open_run(
 
 def play(opened: Opened, engine: str, observers: Sequence[Observer] = ()) -> RunResult:
     """Play an opened run to its end on an engine, `ray` or `inline`."""
-    with _make_grid(opened.experiment, engine) as grid:
-        return execute(grid, opened.experiment, opened.rundir, observers)
+    try:
+        with _make_grid(opened.experiment, engine) as grid:
+            return execute(grid, opened.experiment, opened.rundir, observers)
+    finally:
+        opened.rundir.close()
 
 
 def _make_grid(experiment: Experiment, engine: str) -> LocalGrid:

@@ -132,9 +132,7 @@ def _sections(
         ),
     ]
     if picture is not None:
-        words = (
-            f"The first frozen episode of test client {picture.client.name}, after {picture.steps} adaptation steps."
-        )
+        words = f"The first frozen episode of test client {picture.client.name}, adapted in {picture.steps} step{'s' if picture.steps != 1 else ''}."
         figures.append(("episode", "An episode", plots.episode_figure(picture), words, True))
     own = [evaluation for evaluation in judged if evaluation.split == "test"]
     if own:
