@@ -17,7 +17,7 @@ def evaluate(message: Message, context: Context) -> Message:
     workload, config = request.workload, request.config
     settings = workload.experiment.evaluation
     episodes = frozen_episodes(
-        workload.federation.source(request.client),
+        workload.source(request.client),
         workload.evaluation_shape,
         count=int(config["episodes"]),
         seed=settings.seed,

@@ -40,7 +40,7 @@ def unfit(workload: Workload, client: int) -> str:
     role = workload.federation.clients[client].role
     shape = workload.training_shape if role == "train" else workload.evaluation_shape
     try:
-        workload.federation.source(client).sample(shape, numpy_generator(0, 0, client, "fitness"))
+        workload.source(client).sample(shape, numpy_generator(0, 0, client, "fitness"))
     except DataError as error:
         return str(error)
     return ""

@@ -82,7 +82,7 @@ def local_plan(workload: Workload, round: int) -> LocalPlan:
 def draw_tasks(request: Request, step: int, count: int) -> list[Episode]:
     """The client's tasks of one local step, from the seed, the round, the client and the step alone."""
     workload = request.workload
-    source = workload.federation.source(request.client)
+    source = workload.source(request.client)
     round = int(request.config.get("round", 0))
     rng = numpy_generator(workload.experiment.seed, round, request.client, f"episodes/{step}")
     return [source.sample(workload.training_shape, rng) for _ in range(count)]

@@ -59,7 +59,7 @@ class ParamSpec:
                 matched = fnmatch.filter(names, pattern)
                 if not matched:
                     raise ConfigurationError(
-                        f"model.{role} pattern '{pattern}' matches no parameter of {', '.join(names)}"
+                        f"sharing.{role} pattern '{pattern}' matches no parameter of {', '.join(names)}"
                     )
                 for name in matched:
                     if chosen.get(name, role) != role:
@@ -68,7 +68,7 @@ class ParamSpec:
         entries = tuple(Entry(name, tuple(value.shape), chosen.get(name, "shared")) for name, value in params.items())
         if all(entry.role != "shared" for entry in entries):
             raise ConfigurationError(
-                "no parameter is shared: nothing could be aggregated. Free some of model.personal or model.frozen"
+                "no parameter is shared: nothing could be aggregated. Free some of sharing.personal or sharing.frozen"
             )
         return cls(entries)
 

@@ -1,13 +1,16 @@
 """From an experiment to the objects it names: data, learner and parameter specification, built once a process."""
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 
 from fedmeta.data import DATASETS, PARTITIONS
-from fedmeta.data.base import EpisodeShape, Federation
+from fedmeta.data.base import EpisodeShape, Federation, TaskSource
+from fedmeta.data.class_dataset import ClassDataset
+from fedmeta.data.episodes import ClassSource, OwnDataSource
 from fedmeta.experiment import Experiment
 from fedmeta.learners import LEARNERS, make_learner
 from fedmeta.learners.base import MetaLearner
@@ -23,10 +26,15 @@ class Workload:
     experiment: Experiment
 
     @cached_property
+    def spec_of_data(self) -> Any:
+        """The data set's declaration: `task`, `input_shape` and `classes`, without its files."""
+        return DATASETS.make(self.experiment.data.name, **self.experiment.data.parameters)
+
+    @cached_property
     def learner(self) -> MetaLearner:
         """The learner around a model whose input and output sizes follow from data and task."""
         experiment = self.experiment
-        dataset = DATASETS.make(experiment.data.name, **experiment.data.parameters)
+        dataset = self.spec_of_data
         head = LEARNERS.get(experiment.learner.name).head  # type: ignore[attr-defined]
         if dataset.task.kind == "regression" or experiment.task.kind == "own":
             outputs = max(dataset.classes, 1)
@@ -61,8 +69,18 @@ class Workload:
         """
         experiment = self.experiment
         dataset = DATASETS.make(experiment.data.name, **experiment.data.parameters).load()
+        if experiment.task.kind == "own" and isinstance(dataset, ClassDataset):
+            dataset = replace(dataset, shared_classes=True)
         partition = PARTITIONS.make(experiment.partition.name, **experiment.partition.parameters)
         return dataset.federate(partition, experiment.seed)
+
+    def source(self, client: int) -> TaskSource:
+        """The tasks of one client: episodes, or its own data as one task."""
+        found = self.federation.source(client)
+        task = self.experiment.task
+        if task.kind == "own" and isinstance(found, ClassSource):
+            return OwnDataSource(found, task.support_fraction, self.spec_of_data.classes)
+        return found
 
     @property
     def training_shape(self) -> EpisodeShape:

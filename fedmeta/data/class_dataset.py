@@ -44,6 +44,8 @@ class ClassDataset:
         splits: the split of every class, by class id.
         columns: name -> `[n]` int64 codes of a grouping, such as `alphabet` or `writer`.
         names: column -> readable name of each code; codes stand for themselves where a column has none.
+        shared_classes: every client may hold every class, as a model with one head for all needs: splits do not apply,
+            and only partitions by owners or by chance divide the data.
     """
 
     examples: np.ndarray
@@ -51,6 +53,7 @@ class ClassDataset:
     splits: Sequence[Split]
     columns: Mapping[str, np.ndarray]
     names: Mapping[str, Sequence[str]]
+    shared_classes: bool = False
 
     @property
     def task(self) -> Task:
@@ -69,7 +72,9 @@ class ClassDataset:
         return (1, *shape) if self.examples.dtype == np.uint8 and len(shape) == 2 else tuple(shape)
 
     def split_rows(self, split: Split) -> np.ndarray:
-        """Rows of the classes of a split, ascending."""
+        """Rows of the classes of a split, ascending; all rows where classes are shared."""
+        if self.shared_classes:
+            return np.arange(len(self.labels))
         chosen = np.array([name == split for name in self.splits])
         return np.flatnonzero(chosen[self.labels])
 
@@ -98,7 +103,11 @@ class ClassDataset:
             DataError: no client is left to train.
         """
         shares = partition.shares(self, np.random.default_rng(seed))
-        shares = [share for share in shares if self._by_class(share.rows, partition.min_examples)]
+        shares = [
+            share
+            for share in shares
+            if len(self._by_class(share.rows, partition.min_examples)) >= partition.min_classes
+        ]
         order: tuple[ClientRole, ...] = ("train", "validation", "test")
         by_role = {role: [share for share in shares if share.role == role] for role in order}
         # A slice up to None is the whole list.
@@ -106,8 +115,8 @@ class ClassDataset:
         shares = [share for role in order for share in by_role[role]]
         if not any(share.role == "train" for share in shares):
             raise DataError(
-                f"no training client has a class with partition.min_examples = {partition.min_examples} examples: "
-                "lower it, or use a coarser partition"
+                f"no training client has partition.min_classes = {partition.min_classes} classes of "
+                f"partition.min_examples = {partition.min_examples} examples: lower them, or use a coarser partition"
             )
         test_rows = [share.rows for share in shares if share.role == "test"]
         if partition.pooled and test_rows:
@@ -116,6 +125,8 @@ class ClassDataset:
 
     def _by_class(self, rows: np.ndarray, min_examples: int) -> dict[int, np.ndarray]:
         """Rows by class, without classes of fewer than `min_examples`."""
+        if not len(rows):
+            return {}
         rows = np.sort(rows)
         labels = self.labels[rows]
         order = np.argsort(labels, kind="stable")

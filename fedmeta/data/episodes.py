@@ -51,7 +51,8 @@ class ClassSource:
         if len(counts) < shape.ways:
             raise DataError(
                 f"client {self.name} has {len(counts)} classes, and an episode needs {shape.ways}: "
-                f"lower ways to {len(counts)}, or give clients more classes by another partition"
+                f"lower ways to {len(counts)}, raise partition.min_classes to leave such clients out, "
+                "or use a coarser partition"
             )
         needed = shape.shots + shape.queries
         if counts.min() < needed:

@@ -15,7 +15,14 @@ from fedmeta.tasks import TASKS, Task
 
 CHARACTERS = 1623
 ROTATIONS = 4
-VINYALS_SIZES = (1028, 172, 423)
+VINYALS_VALIDATION = ("Armenian", "Bengali", "Early_Aramaic", "Hebrew", "Mkhedruli_(Georgian)")
+VINYALS_TEST = (
+    "Kannada", "Keble", "Malayalam", "Manipuri", "Mongolian", "Old_Church_Slavonic_(Cyrillic)", "Oriya",
+    "Sylheti", "Syriac_(Serto)", "Tengwar", "Tibetan", "ULOG",
+)  # fmt: skip
+VINYALS_CUT = ("Gurmukhi", 41)
+"""The split of Vinyals et al. 2016 as published with Snell et al. 2017: whole alphabets, but for one whose characters
+from the 42nd on are test characters."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +40,9 @@ class Omniglot:
 
     def __post_init__(self) -> None:
         kind, _, seed = self.split.partition(":")
-        if self.split != "original" and not (kind == "random" and seed.isdigit()):
+        if self.split not in ("original", "vinyals") and not (kind == "random" and seed.isdigit()):
             raise ConfigurationError(
-                f"data.split = '{self.split}' is not known: use original, or random:SEED such as random:0"
+                f"data.split = '{self.split}' is not known: use original, vinyals, or random:SEED such as random:0"
             )
 
     @property
@@ -73,6 +80,8 @@ class Omniglot:
     def _splits(self, characters: Characters) -> list[Split]:
         if self.split == "original":
             return ["train" if background else "test" for background in characters.background]
+        if self.split == "vinyals":
+            return _vinyals(characters)
         order = np.random.default_rng(int(self.split.partition(":")[2])).permutation(CHARACTERS)
         splits: list[Split] = ["test"] * CHARACTERS
         for i in order[:1100]:
@@ -80,6 +89,22 @@ class Omniglot:
         for i in order[1100:1200]:
             splits[i] = "validation"
         return splits
+
+
+def _vinyals(characters: Characters) -> list[Split]:
+    """1,028 training, 172 validation and 423 test characters."""
+    splits: list[Split] = []
+    for code, name in enumerate(characters.alphabets):
+        count = characters.alphabet_of.count(code)
+        if name in VINYALS_VALIDATION:
+            splits += ["validation"] * count
+        elif name in VINYALS_TEST:
+            splits += ["test"] * count
+        elif name == VINYALS_CUT[0]:
+            splits += ["train"] * VINYALS_CUT[1] + ["test"] * (count - VINYALS_CUT[1])
+        else:
+            splits += ["train"] * count
+    return splits
 
 
 def _from_environment() -> Path | None:

@@ -26,11 +26,13 @@ class Partition(Protocol):
         validation_clients: at most so many; None for as many as there are.
         pooled: whether one more client holds everything that the test clients hold.
         min_examples: a client drops a class of which it has fewer examples.
+        min_classes: a client with fewer classes is left out.
     """
 
     validation_clients: int | None
     pooled: bool
     min_examples: int
+    min_classes: int
 
     def shares(self, dataset: ClassDataset, rng: np.random.Generator) -> list[Share]:
         """The clients' shares, in any order; one without examples is left out by the caller."""
@@ -49,6 +51,7 @@ class _Common:
         True, doc="one more client that holds the data of all test clients, to be judged across them"
     )
     min_examples: int = parameter(2, ge=1, doc="a client drops a class of which it has fewer", unit="examples")
+    min_classes: int = parameter(1, ge=1, doc="a client that has fewer is left out", unit="classes")
 
 
 @dataclass(frozen=True)
@@ -139,20 +142,28 @@ class IID(_Common):
         has_validation = len(dataset.split_rows("validation")) > 0
         validation = self.validation_clients if self.validation_clients is not None else int(has_validation)
         counts = {"train": self.clients, "validation": validation, "test": self.test_clients}
-        found: list[Share] = []
-        for role in ROLES:
-            rows = dataset.split_rows(role)
-            if not counts[role] or not len(rows):
-                continue
-            dealt: list[list[np.ndarray]] = [[] for _ in range(counts[role])]
-            for c in np.unique(dataset.labels[rows]):
-                own = rng.permutation(rows[dataset.labels[rows] == c])
-                shift = rng.permutation(counts[role])  # so that remainders do not always go to the same clients
-                cuts = np.round(np.cumsum(self.proportions(counts[role], rng))[:-1] * len(own)).astype(int)
-                for owner, piece in zip(shift, np.split(own, cuts), strict=True):
-                    dealt[owner].append(piece)
-            found += [Share(f"{role} {i}", role, np.concatenate(pieces)) for i, pieces in enumerate(dealt)]
-        return found
+        if dataset.shared_classes:
+            dealt = self._dealt(dataset, dataset.split_rows("train"), sum(counts.values()), rng)
+            roles: list[Split] = [role for role in ROLES for _ in range(counts[role])]
+            return [Share(f"client {i}", role, rows) for i, (role, rows) in enumerate(zip(roles, dealt, strict=True))]
+        return [
+            Share(f"{role} {i}", role, rows)
+            for role in ROLES
+            for i, rows in enumerate(self._dealt(dataset, dataset.split_rows(role), counts[role], rng))
+        ]
+
+    def _dealt(
+        self, dataset: ClassDataset, rows: np.ndarray, clients: int, rng: np.random.Generator
+    ) -> list[np.ndarray]:
+        """Rows of each of so many clients."""
+        pieces: list[list[np.ndarray]] = [[] for _ in range(clients if len(rows) else 0)]
+        for c in np.unique(dataset.labels[rows]) if pieces else ():
+            own = rng.permutation(rows[dataset.labels[rows] == c])
+            owners = rng.permutation(clients)  # so that remainders do not always go to the same clients
+            cuts = np.round(np.cumsum(self.proportions(clients, rng))[:-1] * len(own)).astype(int)
+            for owner, piece in zip(owners, np.split(own, cuts), strict=True):
+                pieces[owner].append(piece)
+        return [np.concatenate(found) for found in pieces]
 
 
 @dataclass(frozen=True)
@@ -168,6 +179,11 @@ class Dirichlet(IID):
 
 def alphabets_by_role(dataset: ClassDataset) -> list[tuple[Split, str, np.ndarray]]:
     """(role, alphabet, rows) in the order of roles, then of alphabets."""
+    if dataset.shared_classes:
+        raise ConfigurationError(
+            "task.kind = 'own' gives all clients the same classes, and alphabets divide them: "
+            "set partition.name to writer, column, iid or dirichlet"
+        )
     codes = dataset.column("alphabet")
     found: list[tuple[Split, str, np.ndarray]] = []
     for role in ROLES:
@@ -224,7 +240,7 @@ def hold_out_alphabets(dataset: ClassDataset, wanted: int | None, rng: np.random
 
 def hold_out_classes(dataset: ClassDataset, wanted: int | None, rng: np.random.Generator) -> ClassDataset:
     """As `hold_out_alphabets`, with a tenth of the training classes whatever their alphabet."""
-    if not wanted or len(dataset.split_rows("validation")):
+    if not wanted or dataset.shared_classes or len(dataset.split_rows("validation")):
         return dataset
     train = np.array([i for i, split in enumerate(dataset.splits) if split == "train"])
     chosen = rng.permutation(train)[: max(1, round(HELD_OUT * len(train)))]

@@ -49,7 +49,7 @@ def draw_episode(workload: Workload, vector: Tensor) -> EpisodePicture | None:
         if client is None:
             return None
         seed = workload.experiment.evaluation.seed
-        episode = frozen_episodes(federation.source(client.id), workload.evaluation_shape, 1, seed, client.id)[0]
+        episode = frozen_episodes(workload.source(client.id), workload.evaluation_shape, 1, seed, client.id)[0]
     except DataError as error:
         log.info("the report shows no episode, since the data are not here: %s", error)
         return None

@@ -132,7 +132,8 @@ def _sections(
         ),
     ]
     if picture is not None:
-        words = f"The first frozen episode of test client {picture.client.name}, adapted in {picture.steps} step{'s' if picture.steps != 1 else ''}."
+        count = f"{picture.steps} step{'s' if picture.steps != 1 else ''}"
+        words = f"The first frozen episode of test client {picture.client.name}, adapted in {count}."
         figures.append(("episode", "An episode", plots.episode_figure(picture), words, True))
     own = [evaluation for evaluation in judged if evaluation.split == "test"]
     if own:

@@ -21,6 +21,8 @@ def test_omniglot_sizes(omniglot_path: str) -> None:
     original = load_dataset("omniglot", path=omniglot_path)
     assert original.examples.shape == (32460, 28, 28) and set(np.unique(original.examples[:50])) == {0, 255}
     assert Counter(original.splits) == {"train": 964, "test": 659}
+    vinyals = load_dataset("omniglot", path=omniglot_path, split="vinyals")
+    assert Counter(vinyals.splits) == {"train": 1028, "validation": 172, "test": 423}
     drawn = load_dataset("omniglot", path=omniglot_path, split="random:0")
     assert Counter(drawn.splits) == {"train": 1100, "validation": 100, "test": 423}
     assert drawn.splits != load_dataset("omniglot", path=omniglot_path, split="random:1").splits

@@ -1,6 +1,7 @@
 """Partitions: clients, classes and writers of the roles never overlap."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -81,6 +82,24 @@ def test_cells_below_min_examples_are_dropped(toy: ClassDataset) -> None:
     assert all(len(rows) >= 2 for rows in federation.source(0).rows.values())
     with pytest.raises(DataError, match=r"min_examples = 3"):
         divide(toy, "writer", min_examples=3)
+
+
+@pytest.mark.parametrize(("name", "own"), [("writer", {}), ("iid", {"clients": 6}), ("dirichlet", {"clients": 6})])
+def test_shared_classes_are_everywhere_and_examples_are_not(toy: ClassDataset, name: str, own: dict) -> None:
+    federation = divide(replace(toy, shared_classes=True), name, **own)
+    rows = [row for share in federation.shares[:-1] for row in share.rows]
+    assert len(rows) == len(set(rows))
+    test_classes = {c for share in federation.shares if share.role == "test" for c in toy.labels[share.rows]}
+    assert len(test_classes) > 12, "classes of both splits"
+    with pytest.raises(ConfigurationError, match=r"task\.kind = 'own'"):
+        divide(replace(toy, shared_classes=True), "alphabet")
+
+
+def test_small_clients_can_be_left_out(toy: ClassDataset) -> None:
+    few = divide(toy, "dirichlet", clients=12, alpha=0.05, min_classes=2)
+    assert all(len(few.source(client.id).classes) >= 2 for client in few.clients)
+    with pytest.raises(DataError, match="min_classes = 30"):
+        divide(toy, "alphabet", min_classes=30)
 
 
 def test_what_cannot_be_is_refused(toy: ClassDataset) -> None:

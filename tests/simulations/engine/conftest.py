@@ -73,12 +73,15 @@ def hangs(message, context):
 def poison(message, context):
     bad = [np.full(3, np.nan), np.ones(2), np.ones(3)]
     kind = context.node_config["partition-id"] % 4
-    return train(message, context) if kind == 3 else reply(message, bad[kind], other=1.0) if kind == 2 else reply(message, bad[kind], seen=1.0, turns=1)
+    if kind == 3:
+        return train(message, context)
+    return reply(message, bad[kind], **({"other": 1.0} if kind == 2 else {"seen": 1.0, "turns": 1}))
 
 
 @app.query()
 def who(message, context):
-    return Message(RecordDict({"me": ConfigRecord({"pid": os.getpid(), "partition": context.node_config["partition-id"]})}), reply_to=message)
+    me = {"pid": os.getpid(), "partition": context.node_config["partition-id"]}
+    return Message(RecordDict({"me": ConfigRecord(me)}), reply_to=message)
 
 
 @app.query("global_draw")

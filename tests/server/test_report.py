@@ -1,0 +1,114 @@
+"""The report: self-contained, complete with what there is, and honest about what there is not."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from server.report import headline, write_report
+from server.rundir import RunDir
+from simulations import simulate
+
+VOID = {"meta", "br", "hr", "img", "link", "input", "path", "use", "rect", "image"}
+
+
+class Page(HTMLParser):
+    """Checks that tags close, and gathers what would leave the page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.outside: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if name in ("src", "href", "xlink:href") and value and not value.startswith(("#", "data:")):
+                self.outside.append(value)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open and self.open.pop() == tag, f"</{tag}> closes nothing"
+
+
+def read(path: Path) -> str:
+    text = path.read_text()
+    page = Page()
+    page.feed(text)
+    assert not page.open and not page.outside
+    assert "@import" not in text and "<script" not in text
+    ids = re.findall(r'id="([^"]+)"', text)
+    assert len(ids) == len(set(ids)), "figures' ids collide"
+    return text
+
+
+WAVES = {
+    "name": "waves",
+    "data": {"name": "sinusoid"},
+    "partition": {"name": "iid", "clients": 3, "validation_clients": 1, "test_clients": 2},
+    "task": {"ways": 1, "shots": 5, "queries": 5},
+    "model": {"name": "sinusoid"},
+    "learner": {"name": "maml", "inner_lr": 0.01, "test_steps": 3},
+    "client": {"steps": 1, "tasks_per_step": 1},
+    "server": {"rounds": 3, "sampling": {"name": "fixed", "clients": 2}},
+    "evaluation": {"every": 2, "episodes": 2, "validation_episodes": 2, "pooled_episodes": 2, "steps": [0, 1, 3]},
+}
+GLYPHS = {
+    **WAVES,
+    "name": "glyphs",
+    "data": {"name": "hershey", "writers": 2, "examples_per_writer": 3},
+    "partition": {"name": "alphabet", "validation_clients": 0},
+    "task": {"ways": 5, "shots": 1, "queries": 3},
+    "model": {"name": "mlp", "hidden": [8]},
+    "learner": {"name": "protonet"},
+}
+
+
+def test_a_run_on_glyphs_with_every_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEDMETA_CACHE", str(tmp_path / "cache"))
+    result = simulate(GLYPHS, engine="inline", out=tmp_path / "run")
+    text = read(result.path / "report.html")
+    rows = headline(result.results)
+    assert [row.label for row in rows[:3]] == [
+        "pixel nearest neighbour",
+        "before adaptation",
+        "after adaptation (3 steps)",
+    ]
+    for row in rows:
+        assert row.format(row.estimate.mean) in text and "%" in row.format(row.estimate.mean)
+    for name in ("learning", "adaptation", "episode", "clients"):
+        assert (result.path / "plots" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert "no model was chosen" in text and "5-way 1-shot, 3 queries a class" in text and "inductive" in text
+
+
+def test_a_regression_run_shows_best_and_last(tmp_path: Path) -> None:
+    result = simulate(WAVES, engine="inline", out=tmp_path / "run")
+    text = read(result.path / "report.html")
+    best = result.results["best"]["round"]
+    assert f"Best on validation: round {best}" in text and "The last round is 3" in text
+    assert "pixel nearest" not in text and " %" not in headline(result.results)[0].format(0.5)
+    models = {row.model for row in headline(result.results)}
+    assert models == ({"last and best (round 3)"} if best == 3 else {"last (round 3)", f"best (round {best})"})
+
+
+def test_an_unfinished_run_has_a_report_too(tmp_path: Path) -> None:
+    def stop(record) -> None:
+        if record["round"] == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        simulate(WAVES, engine="inline", out=tmp_path / "run", observers=[stop])
+    assert "2 of 3 rounds are done" in read(tmp_path / "run" / "report.html")
+
+
+def test_a_run_of_no_rounds_and_troubles_in_words(tmp_path: Path) -> None:
+    result = simulate(WAVES, engine="inline", out=tmp_path / "run", overrides={"server.rounds": 0})
+    read(result.path / "report.html")
+    rundir = RunDir.open(result.path)
+    failed = {str(client): "ValueError: <b>age</b>" for client in range(12)}
+    rundir.append({"round": 1, "train": {}, "failed": failed, "refused": {}, "event": "nobody", "validation": None})
+    text = read(write_report(rundir, None))
+    assert "12 clients (0, 1, 2, 3, 4, ...): ValueError: &lt;b&gt;age&lt;/b&gt;" in text
+    assert "the model stayed as it was: nobody" in text and "not at hand" in text

@@ -1,0 +1,108 @@
+"""Run directories: nothing half written, nothing lost, nothing of another run."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedmeta.errors import CheckpointError, FedmetaError
+from server.configuration import load
+from server.rundir import Checkpoint, RunDir
+
+
+@pytest.fixture
+def rundir(tmp_path: Path) -> RunDir:
+    return RunDir.create(tmp_path / "run", load({}))
+
+
+def checkpoint(round: int = 3) -> Checkpoint:
+    flat = torch.arange(7, dtype=torch.float32)
+    return Checkpoint(
+        round,
+        "e" * 64,
+        "s" * 64,
+        {"z.weight": flat[:6].reshape(2, 3), "a.scale": flat[6].reshape(())},
+        {"step": torch.tensor(4), "first": torch.randn(7)},
+        {"best": {"round": 2, "score": 0.5}},
+    )
+
+
+def test_checkpoints_come_back_bit_for_bit_and_in_order(rundir: RunDir) -> None:
+    assert not rundir.has("last")
+    saved = checkpoint()
+    rundir.save("last", saved)
+    found = rundir.load("last")
+    assert list(found.params) == ["z.weight", "a.scale"], "the order of the spec, not of the alphabet"
+    for name in saved.params:
+        assert torch.equal(found.params[name], saved.params[name])
+    assert all(torch.equal(found.optimiser[name], saved.optimiser[name]) for name in saved.optimiser)
+    assert (found.round, found.facts) == (3, saved.facts)
+    found.check("e" * 64, "s" * 64)
+    with pytest.raises(CheckpointError, match="another experiment"):
+        found.check("x" * 64, "s" * 64)
+
+
+def test_a_crash_while_writing_leaves_the_old_checkpoint(rundir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    rundir.save("last", checkpoint(3))
+
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", crash)
+    with pytest.raises(KeyboardInterrupt):
+        rundir.save("last", checkpoint(4))
+    assert rundir.load("last").round == 3
+    assert sorted(path.name for path in (rundir.path / "checkpoints").iterdir()) == ["last.safetensors"]
+
+
+def test_a_torn_last_line_is_left_out_and_a_torn_middle_is_not(rundir: RunDir) -> None:
+    for round in (1, 2, 3):
+        rundir.append({"round": round, "loss": float("nan")})
+    path = rundir.path / "metrics.jsonl"
+    assert [record["loss"] for record in rundir.metrics()] == [None] * 3
+    path.write_text(path.read_text()[:-5])
+    assert [record["round"] for record in rundir.metrics()] == [1, 2]
+    rundir.truncate(1)
+    assert [json.loads(line)["round"] for line in path.read_text().splitlines()] == [1]
+    path.write_text('{"round": 1\n{"round": 2}\n')
+    with pytest.raises(CheckpointError, match="line 1"):
+        rundir.metrics()
+
+
+def test_missing_and_damaged_checkpoints(rundir: RunDir) -> None:
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        rundir.load("last")
+    (rundir.path / "checkpoints" / "last.safetensors").write_bytes(b"\0" * 100)
+    with pytest.raises(CheckpointError, match="damaged"):
+        rundir.load("last")
+
+
+def test_one_writer_at_a_time(rundir: RunDir) -> None:
+    with pytest.raises(FedmetaError, match="another process"):
+        RunDir.open(rundir.path)
+    assert RunDir.open(rundir.path, exclusive=False).experiment == rundir.experiment
+    rundir.close()
+    assert RunDir.open(rundir.path).experiment == rundir.experiment
+
+
+def test_a_place_that_cannot_be_written_is_refused_early(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FedmetaError, match=r"cannot write the run directory .*--out"):
+        RunDir.create(tmp_path / "file" / "run", load({}))
+
+
+def test_fresh_directories_do_not_collide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    first, second = RunDir.create(None, load({})), RunDir.create(None, load({}))
+    assert first.path != second.path and first.path.parent.name == "runs"
+
+
+def test_the_environment_says_what_it_was(rundir: RunDir) -> None:
+    rundir.write_environment()
+    found = rundir.environment()
+    assert (
+        found["packages"]["torch"] == torch.__version__.split("+")[0] or found["packages"]["torch"] == torch.__version__
+    )
+    assert found["seed"] == 0 and found["code_hash"] and found["python"]
