@@ -121,13 +121,14 @@ def _sections(
     last = results.get("last") or {}
     judged = [Evaluation.from_json(last[split]) for split in SPLITS if last.get(split)]
     score_name = judged[0].score_name if judged else _score_name(metrics)
+    baseline = any(evaluation.baseline is not None for evaluation in judged)
     figures: list[tuple[str, str, Any, str, bool]] = [
         ("learning", "Learning", plots.learning_curves(metrics, score_name), "Band: 95 % interval.", False),
         (
             "adaptation",
             "Adaptation",
             plots.adaptation_curve(judged),
-            "Bands: 95 % intervals. Dotted: pixel nearest neighbour.",
+            "Bands: 95 % intervals." + (" Dotted: pixel nearest neighbour." if baseline else ""),
             True,
         ),
     ]

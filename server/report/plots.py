@@ -124,10 +124,11 @@ def clients_chart(evaluation: Evaluation, names: Mapping[str, str]) -> Figure | 
 
 
 def episode_figure(picture: EpisodePicture) -> Figure | None:
-    """Support and query as pictures with predictions, or for one-number regression the fitted curves."""
+    """Support and query as pictures with predictions, or the fitted curves of one number; None for other tasks."""
     if picture.curve is not None:
         return _curve_figure(picture)
-    if picture.episode.query.x.dim() != 4:
+    few = 0 < len(picture.episode.classes) <= min(10, len(picture.episode.support.y))
+    if picture.episode.query.x.dim() != 4 or not few:
         return None
     return _glyph_figure(picture)
 

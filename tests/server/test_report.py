@@ -61,7 +61,7 @@ GLYPHS = {
     "data": {"name": "hershey", "writers": 2, "examples_per_writer": 3},
     "partition": {"name": "alphabet", "validation_clients": 0},
     "task": {"ways": 5, "shots": 1, "queries": 3},
-    "model": {"name": "mlp", "hidden": [8]},
+    "model": {"name": "mlp", "hidden": [8], "normalisation": "none"},
     "learner": {"name": "protonet"},
 }
 

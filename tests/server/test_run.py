@@ -175,7 +175,10 @@ def small_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
         ({"task.ways": 99}, r"client \d+ \(.*has \d+ classes, and an episode needs 99"),
         ({"task.queries": 4}, r"4 examples of class .*1 shots \+ 4 queries = 5"),
         ({"evaluation.queries": 9}, r"9 queries"),
-        ({"partition.name": "dirichlet", "partition.alpha": 0.001, "partition.clients": 2000}, "min_examples"),
+        (
+            {"partition.name": "dirichlet", "partition.alpha": 0.001, "partition.clients": 2000},
+            "raise partition.min_classes",
+        ),
     ],
 )
 def test_tasks_that_data_cannot_give_are_refused_before_any_client_works(
