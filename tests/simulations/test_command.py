@@ -1,0 +1,145 @@
+"""The `fedmeta` command: what it prints, what it refuses in one line, how fast it says hello."""
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from fedmeta.errors import FedmetaError
+from server.configuration import from_run_config, load
+from simulations.command import app
+
+TINY = """
+name = "tiny"
+[data]
+name = "sinusoid"
+[partition]
+name = "iid"
+clients = 2
+validation_clients = 1
+test_clients = 1
+[task]
+ways = 1
+[model]
+name = "sinusoid"
+[learner]
+name = "fomaml"
+inner_lr = 0.01
+[server]
+rounds = 2
+sampling = { name = "fixed", clients = 1 }
+[evaluation]
+every = 1
+episodes = 1
+validation_episodes = 1
+pooled_episodes = 2
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    (tmp_path / "tiny.toml").write_text(TINY)
+    return tmp_path / "tiny.toml"
+
+
+def call(*words: str) -> str:
+    result = CliRunner().invoke(app, list(words), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def process(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "simulations.command", *words]
+    return subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": os.getcwd()}
+    )
+
+
+@pytest.mark.parametrize(
+    "kind", ["learners", "models", "datasets", "partitions", "optimisers", "aggregators", "samplers"]
+)
+def test_list_prints_a_line_each(kind: str) -> None:
+    output = call("list", kind)
+    assert kind in output and len(output.splitlines()) >= 2
+
+
+def test_list_names_sources_and_refuses_unknown_kinds() -> None:
+    assert "Finn et al. 2017" in call("list", "learners")
+    with pytest.raises(FedmetaError, match="did you mean 'learners'"):
+        call("list", "learner")
+
+
+def test_the_printed_configuration_gives_the_same_experiment(tiny: Path) -> None:
+    text = call("config", str(tiny), "--set", "seed=7")
+    assert "[rounds]" in text and ">= 0" in text and "inner-loop" not in text.splitlines()[0]
+    assert load(tomllib.loads(text)) == load(tiny, {"seed": 7})
+    assert load(json.loads(call("config", str(tiny), "--json"))) == load(tiny)
+
+
+def test_export_feeds_the_flower_run_configuration(tiny: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run.toml"
+    call("export", str(tiny), "--set", "learner.inner_lr=0.05", "-o", str(output))
+    run_config = tomllib.loads(output.read_text())
+    assert from_run_config(run_config, tmp_path) == load(tiny, {"learner.inner_lr": 0.05})
+    again = from_run_config({**run_config, "set": "seed=3; server.rounds=9"}, tmp_path)
+    assert (again.seed, again.server.rounds) == (3, 9)
+    assert from_run_config({"config": str(tiny)}, tmp_path) == from_run_config({"config": "tiny.toml"}, tiny.parent)
+    with pytest.raises(FedmetaError, match="not JSON"):
+        from_run_config({"experiment": "{"}, tmp_path)
+
+
+def test_simulate_prints_progress_table_and_report(tiny: Path, tmp_path: Path) -> None:
+    done = process("simulate", str(tiny), "--engine", "inline", "--out", str(tmp_path / "run"), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for word in ("round 2: loss", "validation mse", "before", "after", "95 %", str(tmp_path / "run")):
+        assert word in done.stdout.replace("\n", " ") or word in done.stdout.replace("\n", "")
+    again = process("report", str(tmp_path / "run"), cwd=tmp_path)
+    assert again.stdout.strip() == str(tmp_path / "run" / "report.html")
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["simulate", "nowhere.toml"], "cannot read the experiment file 'nowhere.toml'"),
+        (["simulate", "--set", "learner.nam=maml"], "learner.nam"),
+        (["simulate", "--set", "rounds"], "KEY=VALUE"),
+        (
+            ["simulate", "--engine", "rey", "--set", "data.name=sinusoid", "--set", "partition.name=iid"],
+            "did you mean 'ray'",
+        ),
+        (["simulate", "--resume", "nowhere"], "not a run directory"),
+        (["report", "nowhere"], "not a run directory"),
+        (["config", "--set", "server.rounds=-1"], "server.rounds = -1"),
+        (["list", "nothing"], "unknown kind"),
+        (["export", "-o", "no/such/folder/x.toml"], "cannot write"),
+    ],
+)
+def test_mistakes_are_one_line_without_a_traceback(words: list[str], text: str, tmp_path: Path) -> None:
+    done = process(*words, cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.startswith("fedmeta: ") and text in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_too_few_valid_updates_end_with_another_exit_code(tiny: Path, tmp_path: Path) -> None:
+    """Inner steps of 1e30 make every update NaN: no round is aggregated, and a script must notice."""
+    words = ["--set", "learner.inner_lr=1e30", "--set", "client.optimiser.lr=1e30"]
+    done = process("simulate", str(tiny), "--engine", "inline", "--out", str(tmp_path / "run"), *words, cwd=tmp_path)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "2 of 2 rounds were not aggregated" in done.stdout.replace("\n", " ")
+    assert (tmp_path / "run" / "results.json").exists()
+
+
+def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
+    code = (
+        "import sys; from typer.testing import CliRunner; from simulations.command import app; "
+        "r = CliRunner().invoke(app, ['--help']); assert 'simulate' in r.output; "
+        "r = CliRunner().invoke(app, ['list']); assert 'protonet' in r.output, r; "
+        "print({'torch', 'ray', 'flwr', 'matplotlib'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -1,0 +1,159 @@
+"""`flwr run .` on the checkout, and the bundle that `flwr build` makes of it."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from server.rundir import RunDir
+from simulations import simulate
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+
+RAW = """
+name = "under-flower"
+[data]
+name = "sinusoid"
+[partition]
+name = "iid"
+clients = 3
+validation_clients = 1
+test_clients = 1
+[task]
+ways = 1
+shots = 5
+[model]
+name = "sinusoid"
+[learner]
+name = "maml"
+inner_lr = 0.01
+[client]
+steps = 2
+tasks_per_step = 2
+execution = "loop"
+[server]
+rounds = 3
+sampling = { name = "fixed", clients = 2 }
+optimiser = { name = "adam", lr = 1e-3 }
+[evaluation]
+every = 2
+episodes = 2
+validation_episodes = 2
+pooled_episodes = 2
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+@pytest.fixture
+def flower(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """An environment of its own for Flower, whose SuperLink is ended afterwards."""
+    home = tmp_path / "flwr-home"
+    environment = {
+        **os.environ,
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "FLWR_HOME": str(home),
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(free_port()),
+        "FLWR_LOCAL_CONTROL_API_PORT": str(free_port()),
+        "RAY_ADDRESS": "",
+    }
+    yield environment
+    listed = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout
+    for line in listed.splitlines():
+        pid, _, command = line.strip().partition(" ")
+        if "flower-superlink" in command and str(home) in command:
+            os.kill(int(pid), signal.SIGTERM)
+
+
+def flwr(*words: str, environment: dict[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["flwr", *words], cwd=cwd, env=environment, capture_output=True, text=True, timeout=150)
+
+
+def last_run(environment: dict[str, str], cwd: Path) -> dict[str, str]:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        found = flwr("list", "--format", "json", environment=environment, cwd=cwd)
+        run = json.loads(found.stdout)["runs"][0]
+        if run["status"].startswith("finished"):
+            return run
+        time.sleep(0.5)
+    raise AssertionError(f"the run did not finish: {run}")
+
+
+def test_flwr_run_gives_the_same_numbers_and_the_same_directory(tmp_path: Path, flower: dict[str, str]) -> None:
+    (tmp_path / "e.toml").write_text(RAW)
+    (tmp_path / "empty").mkdir()
+    inline = simulate(tmp_path / "e.toml", engine="inline", out=tmp_path / "inline")
+    config = f'config = "{tmp_path / "e.toml"}"\nout = "{tmp_path / "flower"}"\n'
+    (tmp_path / "run.toml").write_text(config)
+    federation = "num-supernodes=6 client-resources-num-cpus=1"
+    done = flwr(
+        "run", str(ROOT), "--run-config", str(tmp_path / "run.toml"), "--federation-config", federation, "--stream",
+        environment=flower, cwd=tmp_path / "empty",
+    )  # fmt: skip
+    run = last_run(flower, tmp_path / "empty")
+    assert run["status"] == "finished:completed", done.stdout + done.stderr
+    under = RunDir.open(tmp_path / "flower", exclusive=False)
+    assert under.results()["model_hash"] == inline.model_hash
+    assert under.results()["last"] == inline.results["last"] and under.results()["best"] == inline.results["best"]
+    assert sorted(p.name for p in under.path.iterdir()) == sorted(p.name for p in inline.path.iterdir())
+    _with_too_few_nodes(tmp_path, flower)
+
+
+def _with_too_few_nodes(tmp_path: Path, flower: dict[str, str]) -> None:
+    """Flower's default of two nodes: the run fails, and its log says how many to ask for."""
+    (tmp_path / "run.toml").write_text(f'config = "{tmp_path / "e.toml"}"\nout = "{tmp_path / "few"}"\n')
+    done = flwr(
+        "run", str(ROOT), "--run-config", str(tmp_path / "run.toml"),
+        "--federation-config", "num-supernodes=2 client-resources-num-cpus=1", "--stream",
+        environment=flower, cwd=tmp_path / "empty",
+    )  # fmt: skip
+    assert last_run(flower, tmp_path / "empty")["status"] == "finished:failed"
+    assert "num-supernodes=6" in done.stdout + done.stderr
+
+
+def test_a_bundle_holds_code_and_experiment_files_only(tmp_path: Path, flower: dict[str, str]) -> None:
+    """F18: an environment, run directories and keys in the checkout must not travel to clients."""
+    copy = tmp_path / "fedmeta"
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv*", "__pycache__", "*.egg-info", "runs"))
+    planted = {
+        "myenv/lib/python3.11/site-packages/deep/er/and/deep/er/still/x.py": "secret = 1",
+        "runs/a/config.json": "{}",
+        "runs/a/ledger.json": "{}",
+        "runs/a/report.md": "x",
+        "keys/client.toml": "key = 1",
+        "keys/notes.md": "x",
+        ".venv2/a.py": "x = 1",
+    }
+    for name, content in planted.items():
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy / name).write_text(content)
+    done = flwr("build", "--app", str(copy), environment=flower, cwd=tmp_path)
+    [bundle] = tmp_path.glob("*.fab")
+    assert bundle.stat().st_size < 1_000_000, done.stdout
+    names = zipfile.ZipFile(bundle).namelist()
+    assert not [name for name in names if name.startswith(("myenv", "runs", "keys", ".venv", "tests", "docs"))]
+    for needed in (
+        "server/app.py",
+        "clients/app.py",
+        "fedmeta/wire.py",
+        "simulations/configs/demo.toml",
+        "LICENSE",
+        "README.md",
+    ):
+        assert needed in names
