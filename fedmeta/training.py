@@ -3,6 +3,7 @@
 For every client c and step: G = mean over its tasks of meta_gradient(theta_c, task); theta_c = optimiser(theta_c, G).
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -232,12 +233,9 @@ def _directions(cohort: _Cohort, theta: Tensor, step: int, clients: list[int]) -
             found[client] = error
     batchable = _batchable(cohort.plan, list(drawn.values()))
     if batchable:
-        try:
+        # One client's fault must not cost the others: below, each goes alone, which shows whose it was.
+        with contextlib.suppress(Exception):
             return {**found, **_batched(cohort, theta, step, drawn)}
-        except (
-            Exception
-        ):  # one client's fault must not cost the others: below each goes alone, which shows whose it was
-            pass
     for client, episodes in drawn.items():
         try:
             if batchable:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from fedmeta.errors import ConfigurationError
-from fedmeta.experiment import LIBRARY_COMPONENTS, Experiment, load_experiment, parse_experiment, parse_override
+from fedmeta.experiment import LIBRARY_COMPONENTS, Experiment
+from fedmeta.experiment_file import load_experiment, parse_experiment, parse_override
 from strategies import COMPONENTS
 
 ALL_COMPONENTS = {**LIBRARY_COMPONENTS, **COMPONENTS}

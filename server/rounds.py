@@ -12,6 +12,7 @@ from flwr.serverapp import Grid
 from torch import Tensor
 
 from fedmeta.code_hash import code_hash, code_path
+from fedmeta.errors import CheckpointError
 from fedmeta.experiment import Experiment
 from fedmeta.statistics import Evaluation
 from fedmeta.wire import read_vector, vector_record
@@ -112,6 +113,11 @@ def _standing(rundir: RunDir, workload: Workload, strategy: MetaStrategy) -> _St
         return _Standing(0, workload.initial_vector(), None)
     checkpoint = rundir.load("last")
     checkpoint.check(workload.experiment.hash, workload.spec.hash)
+    if checkpoint.round and workload.spec.select("personal"):
+        raise CheckpointError(
+            f"the run in '{rundir.path}' has personal parameters, which its clients held and which ended with it: "
+            "start a new run"
+        )
     rundir.truncate(checkpoint.round)
     strategy.load_state(checkpoint.optimiser)
     return _Standing(checkpoint.round, workload.spec.flatten(checkpoint.params), checkpoint.facts["best"])

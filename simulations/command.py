@@ -41,7 +41,7 @@ def simulate(
     ray_address: Annotated[str | None, typer.Option(help="A running Ray cluster, such as 10.0.0.1:6379.")] = None,
 ) -> None:
     """Simulate federated meta-learning: train, judge on unseen clients, write a run directory with a report."""
-    from fedmeta.experiment import parse_override
+    from fedmeta.experiment_file import parse_override
     from simulations.console import run_with_progress
 
     overrides = dict(parse_override(text) for text in settings or [])
@@ -68,7 +68,7 @@ def config(
     as_json: Annotated[bool, typer.Option("--json", help="Print the resolved experiment as JSON only.")] = False,
 ) -> None:
     """Print the whole resolved configuration with descriptions, bounds and units."""
-    from fedmeta.experiment import parse_override
+    from fedmeta.experiment_file import parse_override
     from server.configuration import load
     from simulations.describe import describe
 
@@ -85,7 +85,7 @@ def export(
     ),
 ) -> None:
     """Write the resolved experiment as a run configuration for `flwr run`."""
-    from fedmeta.experiment import parse_override
+    from fedmeta.experiment_file import parse_override
     from server.configuration import load
 
     experiment = load(file if file is not None else {}, dict(parse_override(text) for text in settings or []))

@@ -61,10 +61,11 @@ def run_with_progress(
 
 def _log_to(console: Console) -> None:
     handler = RichHandler(console=console, show_path=False, show_time=False, markup=False)
-    for name in ("fedmeta", "py.warnings"):
-        logging.getLogger(name).handlers = [handler]
-    logging.getLogger("fedmeta").setLevel(logging.INFO)
-    logging.captureWarnings(True)
+    log = logging.getLogger("fedmeta")
+    log.handlers = [handler]
+    log.setLevel(logging.INFO)
+    # A user needs the words of a warning, not the line of ours that said it.
+    warnings.showwarning = lambda message, *_, **__: log.warning("%s", message)
     # What is said to users is a UserWarning; deprecations and unclosed files are for developers.
     warnings.simplefilter("ignore")
     warnings.simplefilter("default", UserWarning)

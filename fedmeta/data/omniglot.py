@@ -15,6 +15,7 @@ from fedmeta.tasks import TASKS, Task
 
 CHARACTERS = 1623
 ROTATIONS = 4
+TEST: Split = "test"
 VINYALS_VALIDATION = ("Armenian", "Bengali", "Early_Aramaic", "Hebrew", "Mkhedruli_(Georgian)")
 VINYALS_TEST = (
     "Kannada", "Keble", "Malayalam", "Manipuri", "Mongolian", "Old_Church_Slavonic_(Cyrillic)", "Oriya",
@@ -96,14 +97,10 @@ def _vinyals(characters: Characters) -> list[Split]:
     splits: list[Split] = []
     for code, name in enumerate(characters.alphabets):
         count = characters.alphabet_of.count(code)
-        if name in VINYALS_VALIDATION:
-            splits += ["validation"] * count
-        elif name in VINYALS_TEST:
-            splits += ["test"] * count
-        elif name == VINYALS_CUT[0]:
-            splits += ["train"] * VINYALS_CUT[1] + ["test"] * (count - VINYALS_CUT[1])
-        else:
-            splits += ["train"] * count
+        whole: Split = "validation" if name in VINYALS_VALIDATION else "test" if name in VINYALS_TEST else "train"
+        kept = VINYALS_CUT[1] if name == VINYALS_CUT[0] else count
+        splits += [whole] * kept
+        splits += [TEST] * (count - kept)
     return splits
 
 

@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from fedmeta.errors import ConfigurationError
-from fedmeta.experiment import Experiment, load_experiment, parse_experiment, parse_override
+from fedmeta.experiment import Experiment
+from fedmeta.experiment_file import load_experiment, parse_experiment, parse_override
 from server.configuration import load
 
 

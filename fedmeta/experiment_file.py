@@ -1,0 +1,180 @@
+"""Reading an experiment: TOML files, overrides, and the check of every component's parameters."""
+
+import json
+import tomllib
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from fedmeta.errors import ConfigurationError, did_you_mean
+from fedmeta.experiment import DERIVED, LIBRARY_COMPONENTS, Experiment
+from fedmeta.learners import LEARNERS
+from fedmeta.registry import Registry
+
+
+def load_experiment(
+    path: str | Path,
+    overrides: Mapping[str, Any] | None = None,
+    registries: Mapping[str, Registry] = LIBRARY_COMPONENTS,
+) -> Experiment:
+    """Read and validate an experiment file.
+
+    Args:
+        path: a TOML file.
+        overrides: dotted key -> value, such as `{"learner.name": "reptile"}`.
+        registries: place -> registry of the components to check; the server adds those of strategies.
+
+    Raises:
+        ConfigurationError: no such file, not TOML, or anything that `parse_experiment` refuses.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the experiment file '{path}': {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"the experiment file '{path}' is not UTF-8 text: {error}") from error
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"'{path}' is not valid TOML: {error}") from error
+    return parse_experiment(raw, overrides, registries)
+
+
+def parse_experiment(
+    raw: Mapping[str, Any],
+    overrides: Mapping[str, Any] | None = None,
+    registries: Mapping[str, Registry] = LIBRARY_COMPONENTS,
+) -> Experiment:
+    """Validate an experiment given as nested mappings, every component's parameters included.
+
+    Raises:
+        ConfigurationError: names the key, the value, the bound and the remedy of every fault found.
+    """
+    merged = _with_overrides(raw, overrides or {}, registries)
+    try:
+        experiment = Experiment.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigurationError(_explain(error)) from error
+    resolved = experiment.model_dump()
+    for place, registry in registries.items():
+        component = experiment.component(place)
+        for derived in DERIVED.get(place, ()):
+            if derived in component.parameters:
+                raise ConfigurationError(f"{place}.{derived} follows from the data and the learner: remove it")
+        checked = registry.check(component.name, component.parameters, place)
+        for derived in DERIVED.get(place, ()):
+            checked.pop(derived, None)
+        _assign(resolved, place.split("."), {"name": component.name, **checked})
+    experiment = Experiment.model_validate(resolved)
+    _check_together(experiment)
+    return experiment
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Split `key=value`; the value is read as TOML where it is TOML, else as text.
+
+    Raises:
+        ConfigurationError: no equals sign or no key.
+
+    >>> parse_override("seed=0"), parse_override("learner.name=maml"), parse_override("evaluation.steps=[0, 1]")
+    (('seed', 0), ('learner.name', 'maml'), ('evaluation.steps', [0, 1]))
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigurationError(f"'{text}' is not KEY=VALUE, such as learner.name=maml")
+    value = value.strip()
+    if value.lower() == "none":
+        return key.strip(), None
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value
+
+
+def _with_overrides(
+    raw: Mapping[str, Any], overrides: Mapping[str, Any], registries: Mapping[str, Registry]
+) -> dict[str, Any]:
+    merged: dict[str, Any] = json.loads(json.dumps(raw, default=str))
+    for place, registry in registries.items():
+        new_name = overrides.get(f"{place}.name")
+        if new_name is not None:
+            _drop_foreign_parameters(merged, place, str(new_name), registry)
+    for key, value in overrides.items():
+        _assign(merged, key.split("."), value)
+    for place in registries:
+        _name_by_default(merged, place)
+    return merged
+
+
+def _name_by_default(merged: dict[str, Any], place: str) -> None:
+    """Parameters that are given without a name belong to the component that stands there by default."""
+    *above, last = place.split(".")
+    table: Any = merged
+    for key in above:
+        table = table.get(key) if isinstance(table, dict) else None
+    if isinstance(table, dict) and isinstance(table.get(last), dict) and "name" not in table[last]:
+        table[last]["name"] = Experiment().component(place).name
+
+
+def _drop_foreign_parameters(merged: dict[str, Any], place: str, name: str, registry: Registry) -> None:
+    """A file's parameters belong to the component it names: another one keeps only those that it has too."""
+    from fedmeta.parameters import parameters_of
+
+    table: Any = merged
+    for key in place.split("."):
+        table = table.get(key) if isinstance(table, dict) else None
+    if not isinstance(table, dict) or table.get("name") == name:
+        return
+    declared = parameters_of(registry.get(name))
+    for key in [key for key in table if key != "name" and key not in declared]:
+        warnings.warn(
+            f"{place}.{key} = {table.pop(key)!r} is dropped: {registry.singular} '{name}' has no such parameter",
+            stacklevel=2,
+        )
+
+
+def _assign(target: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        target = target.setdefault(key, {})
+        if not isinstance(target, dict):
+            raise ConfigurationError(f"'{'.'.join(keys)}': '{key}' is a value, not a section")
+    target[keys[-1]] = value
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for fault in error.errors():
+        place = ".".join(str(part) for part in fault["loc"])
+        if fault["type"] == "extra_forbidden":
+            lines.append(f"unknown key '{place}'{did_you_mean(str(fault['loc'][-1]), _known_keys(fault['loc'][:-1]))}")
+        elif fault["type"] == "missing":
+            lines.append(f"'{place}' is missing")
+        else:
+            lines.append(f"{place} = {fault['input']!r}: {fault['msg'].removeprefix('Value error, ')}")
+    return "; ".join(lines)
+
+
+def _known_keys(place: tuple[Any, ...]) -> list[str]:
+    model: Any = Experiment
+    for key in place:
+        model = model.model_fields[key].annotation
+    return list(model.model_fields)
+
+
+def _check_together(experiment: Experiment) -> None:
+    """Faults that only two keys together make, and settings that can have no effect."""
+    head = LEARNERS.get(experiment.learner.name).head  # type: ignore[attr-defined]
+    ways = experiment.evaluation.ways
+    if head == "ways" and ways is not None and ways != experiment.task.ways:
+        raise ConfigurationError(
+            f"evaluation.ways = {ways} but task.ways = {experiment.task.ways}: the head of learner "
+            f"'{experiment.learner.name}' has a fixed number of outputs. Make them equal, or use another learner"
+        )
+    client, server = experiment.client, experiment.server
+    if client.chunk_size is not None and client.execution == "loop":
+        warnings.warn("client.chunk_size has no effect: execution = 'loop' takes tasks one by one", stacklevel=2)
+    if server.rounds == 0 and server.schedule != "constant":
+        warnings.warn(f"server.schedule = '{server.schedule}' has no effect: server.rounds = 0", stacklevel=2)
