@@ -14,7 +14,6 @@ from rich.progress import (
     Progress,
     TaskID,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
@@ -84,10 +83,8 @@ def _progress(console: Console) -> Progress:
     return Progress(
         TextColumn("round"),
         MofNCompleteColumn(),
-        BarColumn(bar_width=30),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        BarColumn(bar_width=20),
+        TimeRemainingColumn(compact=True),
         TextColumn("{task.description}"),
         console=console,
     )
@@ -106,20 +103,23 @@ def results_table(results: Mapping[str, Any]) -> Table:
     """The table that ends a run: a baseline, before and after adaptation, each with its 95 % interval."""
     from server.report import headline
 
-    table = Table(title="on clients never seen in training", title_justify="left")
-    for column in ("model", "judged on", "", "mean", "95 % interval", "over"):
-        table.add_column(column, justify="right" if column in ("mean", "95 % interval") else "left")
-    for row in headline(results):
-        figures = [row.format(value) for value in (row.estimate.mean, row.estimate.low, row.estimate.high)]
-        table.add_row(
-            row.model,
-            row.split,
-            row.label,
-            figures[0],
-            f"{figures[1]} to {figures[2]}",
-            f"{row.estimate.count} {row.estimate.unit}",
-        )
+    rows = headline(results)
+    splits = list(dict.fromkeys(row.split for row in rows))
+    table = Table(title="On clients never seen in training (95 % interval)", title_justify="left")
+    table.add_column("")
+    for split in splits:
+        units = next(row.estimate for row in rows if row.split == split)
+        table.add_column(f"{split}\n(over {units.count} {units.unit})", justify="right")
+    for model, label in dict.fromkeys((row.model, row.label) for row in rows):
+        name = label if model == "none" else f"{label}, {model}"
+        found = {row.split: row for row in rows if (row.model, row.label) == (model, label)}
+        table.add_row(name, *(_cell(found[split]) if split in found else "" for split in splits))
     return table
+
+
+def _cell(row: Any) -> str:
+    mean, low, high = (row.format(value) for value in (row.estimate.mean, row.estimate.low, row.estimate.high))
+    return f"[bold]{mean}[/] ({low.removesuffix(' %')} to {high})"
 
 
 def registries() -> dict[str, Registry]:
