@@ -87,14 +87,20 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; `Evaluation.from_json` reads it back."""
-        return asdict(self)
+        estimates = {key: [asdict(item) for item in getattr(self, key)] for key in ("loss", "score")}
+        return {**asdict(self), **estimates, "steps": list(self.steps)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Evaluation":
-        """Rebuild from `to_json`."""
-        estimates = {key: tuple(Estimate(**item) for item in data[key]) for key in ("loss", "score")}
-        baseline = Estimate(**data["baseline"]) if data["baseline"] is not None else None
+        """Rebuild from `to_json`; null, which stands for NaN and infinity in files, becomes NaN."""
+        estimates = {key: tuple(_estimate_from(item) for item in data[key]) for key in ("loss", "score")}
+        baseline = _estimate_from(data["baseline"]) if data["baseline"] is not None else None
         return cls(**{**data, **estimates, "steps": tuple(data["steps"]), "baseline": baseline})
+
+
+def _estimate_from(item: Mapping[str, Any]) -> Estimate:
+    mean, low, high = (math.nan if item[key] is None else item[key] for key in ("mean", "low", "high"))
+    return Estimate(mean, low, high, item["count"], item["unit"])
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The round loop: from a grid and an experiment to a run directory, the same under every engine."""
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -162,6 +163,8 @@ def _better(best: dict[str, Any] | None, evaluation: Evaluation | None, round: i
     if evaluation is None:
         return best
     score = evaluation.after.mean
+    if not math.isfinite(score):
+        return best
     sign = -1.0 if evaluation.score_name == "mse" else 1.0
     if best is not None and sign * score <= sign * best["score"]:
         return best

@@ -88,14 +88,15 @@ def _open(path: Path) -> np.ndarray | None:
 
 
 def _write(path: Path, array: np.ndarray) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    temporary, checksum = Path(name), Path(f"{name}.sha256")
     try:
         with os.fdopen(handle, "wb") as file:
             np.save(file, array, allow_pickle=False)
-        digest = _digest(Path(temporary))
-        os.replace(temporary, path)
-        checksum = Path(f"{temporary}.sha256")
-        checksum.write_text(digest)
+        checksum.write_text(_digest(temporary))
+        # The checksum first: another process that finds the array finds its checksum too.
         os.replace(checksum, _checksum_path(path))
+        os.replace(temporary, path)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
+        checksum.unlink(missing_ok=True)

@@ -1,26 +1,30 @@
-"""Where Omniglot's images come from: the packed file, the extracted folders, the official zips, or the download."""
+"""Where Omniglot's images come from: the packed file, the extracted folders, or the official zips."""
 
 import hashlib
 import io
 import json
-import urllib.error
-import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from fedmeta.data.cache import cache_dir
 from fedmeta.errors import DataError
 
-FORMAT = 1
+FORMAT = 2
 """Changes whenever prepared images would: part of the cache key."""
 
 SETS = ("images_background", "images_evaluation")
-OFFICIAL = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python"
-SIDE, DRAWERS = 28, 20
+CHARACTERS, DRAWERS, SIDE = 1623, 20, 28
+FOLDERS = ("", "omniglot-py", "python")
+"""Where under a path the two sets may lie: there, where torchvision extracts them, or as in a clone of the original."""
+
+INK = 159
+"""A small grey value below this is ink. With Pillow's Lanczos filter it gives every picture of images_background_small1
+and images_background_small2 bit for bit as the packed file has it."""
+
 REMEDY = (
     "set data.path (or FEDMETA_OMNIGLOT) to the packed omniglot28.npz, to a folder with images_background/ and "
     "images_evaluation/, or to one with images_background.zip and images_evaluation.zip"
@@ -29,7 +33,7 @@ REMEDY = (
 
 @dataclass(frozen=True)
 class Characters:
-    """The 1,623 characters: background alphabets first, alphabets and characters in alphabetical order.
+    """The 1,623 characters in the order of the official file numbers, background alphabets first.
 
     Attributes:
         alphabets: names, by code.
@@ -44,43 +48,36 @@ class Characters:
     images: Callable[[], np.ndarray]
 
 
-def find(path: Path | None) -> Path:
-    """The place to read from, downloaded first where no path is given.
-
-    Raises:
-        DataError: nothing there, or no network.
-    """
-    if path is None:
-        return _download()
-    if not path.exists():
-        raise DataError(f"there is no Omniglot at '{path}': {REMEDY}")
-    return path
-
-
 def fingerprint(place: Path) -> str:
-    """What tells one source from another: kind, file names and sizes, and the content of a single file."""
-    if place.is_file():
-        with place.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    files = sorted(path for path in place.rglob("*") if path.suffix in (".zip", ".png"))
-    listed = [(path.relative_to(place).as_posix(), path.stat().st_size) for path in files]
-    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
+    """What tells one source from another: the content of a packed file or of zips, else names, sizes and times."""
+    roots = [place] if place.is_file() else [place / folder for folder in FOLDERS]
+    files = [place] if place.is_file() else [root / f"{name}.zip" for root in roots for name in SETS]
+    digest = hashlib.sha256()
+    for path in files:
+        if path.is_file():
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    for path in sorted(png for root in roots for name in SETS for png in (root / name).rglob("*.png")):
+        status = path.stat()
+        digest.update(f"{path.relative_to(place).as_posix()}|{status.st_size}|{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
 
 
 def read(place: Path) -> Characters:
     """Describe the characters at a place.
 
     Raises:
-        DataError: the place is none of the known forms, or incomplete.
+        DataError: nothing is there, the place is none of the known forms, or it is incomplete.
     """
+    if not place.exists():
+        raise DataError(f"there is no Omniglot at '{place}': {REMEDY}")
     if place.is_file():
         return _packed(place)
-    root = next((root for root in (place, place / "omniglot-py", place / "python") if (root / SETS[0]).is_dir()), None)
-    if root is not None:
-        names = [path.relative_to(root).as_posix() for path in root.rglob("*.png")]
-        return _listed(names, lambda name: (root / name).read_bytes(), place)
-    if all((place / f"{name}.zip").is_file() for name in SETS):
-        return _zipped(place)
+    for root in (place / folder for folder in FOLDERS):
+        if any((root / name).is_dir() for name in SETS):
+            return _extracted(root)
+        if any((root / f"{name}.zip").is_file() for name in SETS):
+            return _zipped(root)
     raise DataError(f"'{place}' holds no Omniglot in a known form: {REMEDY}")
 
 
@@ -91,6 +88,8 @@ def _packed(place: Path) -> Characters:
         names = [entry["name"] for entry in alphabets]
         alphabet_of = [code for code, entry in enumerate(alphabets) for _ in range(entry["first"], entry["stop"])]
         background = [alphabets[code]["set"] == "background" for code in alphabet_of]
+        if len(alphabet_of) != CHARACTERS:
+            raise ValueError(f"{len(alphabet_of)} characters where Omniglot has {CHARACTERS}")
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise DataError(f"'{description}' does not describe the packed file beside it ({error}): {REMEDY}") from error
 
@@ -99,30 +98,55 @@ def _packed(place: Path) -> Characters:
             with np.load(place, allow_pickle=False) as archive:
                 packed = archive["images"]
             bits = np.unpackbits(packed, axis=-1)
-            return bits.reshape(len(alphabet_of), DRAWERS, SIDE, SIDE) * np.uint8(255)
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+            return bits.reshape(CHARACTERS, DRAWERS, SIDE, SIDE) * np.uint8(255)
+        except (OSError, ValueError, KeyError, IndexError, TypeError, zipfile.BadZipFile, zlib.error) as error:
             raise DataError(f"'{place}' is damaged ({error}): get it again, or {REMEDY}") from error
 
     return Characters(names, alphabet_of, background, images)
 
 
-def _zipped(place: Path) -> Characters:
-    try:
-        archives = {name: zipfile.ZipFile(place / f"{name}.zip") for name in SETS}
-        names = [entry for archive in archives.values() for entry in archive.namelist() if entry.endswith(".png")]
-    except (OSError, zipfile.BadZipFile) as error:
-        raise DataError(f"a zip in '{place}' is damaged ({error}): delete it and get it again") from error
-    return _listed(names, lambda name: archives[name.split("/")[0]].read(name), place)
+def _extracted(root: Path) -> Characters:
+    def content(name: str) -> bytes:
+        try:
+            return (root / name).read_bytes()
+        except OSError as error:
+            raise DataError(f"'{root / name}' cannot be read ({error.strerror}): get Omniglot again") from error
+
+    return _listed([path.relative_to(root).as_posix() for path in root.rglob("*.png")], content, root)
+
+
+def _zipped(root: Path) -> Characters:
+    archives: dict[str, zipfile.ZipFile] = {}
+    for name in SETS:
+        try:
+            archives[name] = zipfile.ZipFile(root / f"{name}.zip")
+        except (OSError, zipfile.BadZipFile) as error:
+            raise DataError(
+                f"'{root / name}.zip' is missing or damaged ({error}): delete it and get it again, or {REMEDY}"
+            ) from error
+
+    def content(name: str) -> bytes:
+        set_name = name.split("/")[0]
+        try:
+            return archives[set_name].read(name)
+        except (OSError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise DataError(
+                f"'{root / set_name}.zip' is damaged at {name} ({error}): delete it and get it again"
+            ) from error
+
+    names = [entry for archive in archives.values() for entry in archive.namelist() if entry.endswith(".png")]
+    return _listed(names, content, root)
 
 
 def _listed(names: list[str], content: Callable[[str], bytes], place: Path) -> Characters:
-    """Characters from names such as `images_background/Greek/character01/0394_01.png`."""
-    names = sorted(name for name in names if name.split("/")[0] in SETS and name.count("/") == 3)
-    characters = sorted({name.rsplit("/", 1)[0] for name in names})
-    if len(characters) != 1623 or len(names) != 1623 * DRAWERS:
+    """Characters from names such as `images_background/Greek/character01/0394_01.png`, by those file numbers."""
+    names = [name for name in names if name.split("/")[0] in SETS and name.count("/") == 3]
+    names.sort(key=lambda name: name.rsplit("/", 1)[1])
+    characters = list(dict.fromkeys(name.rsplit("/", 1)[0] for name in names))
+    if len(characters) != CHARACTERS or len(names) != CHARACTERS * DRAWERS:
         raise DataError(
-            f"'{place}' holds {len(characters)} characters and {len(names)} images where Omniglot has 1623 and "
-            f"{1623 * DRAWERS}: {REMEDY}"
+            f"'{place}' holds {len(characters)} characters and {len(names)} images where Omniglot has {CHARACTERS} and "
+            f"{CHARACTERS * DRAWERS}: {REMEDY}"
         )
     keys = list(dict.fromkeys(tuple(character.split("/")[:2]) for character in characters))
     alphabet_of = [keys.index((character.split("/")[0], character.split("/")[1])) for character in characters]
@@ -135,34 +159,11 @@ def _listed(names: list[str], content: Callable[[str], bytes], place: Path) -> C
 
 def _small(png: bytes, name: str) -> np.ndarray:
     """A 105x105 picture of black ink on white, as 28x28 with ink 255 and nothing between 0 and 255."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
         with Image.open(io.BytesIO(png)) as picture:
-            grey = picture.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
-    except (UnidentifiedImageError, OSError) as error:
+            grey = picture.convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow's own, for files of different damage
         raise DataError(f"the picture '{name}' is damaged ({error}): get Omniglot again") from error
     return np.where(np.asarray(grey) < INK, 255, 0).astype(np.uint8)
-
-
-INK = 216
-"""A small pixel is ink when its 3.75 x 3.75 source pixels are darker than this on average."""
-
-
-def _download() -> Path:
-    folder = cache_dir() / "omniglot"
-    for name in SETS:
-        target = folder / f"{name}.zip"
-        if target.exists():
-            continue
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_suffix(".part")
-        try:
-            with urllib.request.urlopen(f"{OFFICIAL}/{name}.zip", timeout=30) as response:
-                temporary.write_bytes(response.read())
-        except (urllib.error.URLError, OSError) as error:
-            raise DataError(
-                f"Omniglot cannot be downloaded from {OFFICIAL} ({error}). Without a network, {REMEDY}"
-            ) from error
-        temporary.replace(target)
-    return folder

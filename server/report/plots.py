@@ -106,7 +106,8 @@ def clients_chart(evaluation: Evaluation, names: Mapping[str, str]) -> Figure | 
     """Every test client's mean score, sorted; None for a single client."""
     if len(evaluation.clients) < 2:
         return None
-    items = sorted(evaluation.clients.items(), key=lambda item: item[1])
+    found = ((client, float("nan") if score is None else score) for client, score in evaluation.clients.items())
+    items = sorted(found, key=lambda item: item[1])
     figure, (axes,) = _panels(1, height=0.9 + 0.22 * len(items))
     axes.barh(
         [names.get(client, f"client {client}") for client, _ in items],

@@ -34,7 +34,7 @@ inner_lr = 0.01
 [client]
 execution = "loop"
 [server]
-rounds = 400
+rounds = 150
 sampling = { name = "fixed", clients = 4 }
 [evaluation]
 episodes = 1
@@ -69,4 +69,4 @@ def test_ctrl_c_leaves_nothing_running_and_a_resumable_run(tmp_path: Path) -> No
     assert children_of(process.pid) == []
     whole = simulate(tmp_path / "long.toml", engine="inline", out=tmp_path / "whole")
     resumed = simulate(resume=tmp_path / "run", engine="inline")
-    assert resumed.model_hash == whole.model_hash and resumed.rounds == 400
+    assert resumed.model_hash == whole.model_hash and resumed.rounds == 150

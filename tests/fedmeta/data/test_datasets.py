@@ -1,20 +1,31 @@
 """Omniglot in all its forms, Hershey, sine waves, and the cache."""
 
+import base64
+import hashlib
+import io
 import json
+import urllib.error
+import urllib.request
 import zipfile
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from fedmeta.data import DATASETS, PARTITIONS, load_dataset
+from fedmeta.data import DATASETS, PARTITIONS, load_dataset, omniglot_files
 from fedmeta.data.base import EpisodeShape
 from fedmeta.data.cache import cached_array
+from fedmeta.data.class_dataset import ClassDataset
 from fedmeta.data.episodes import frozen_episodes
 from fedmeta.data.hershey_glyphs import ALPHABETS
+from fedmeta.data.omniglot_files import _small
 from fedmeta.errors import ConfigurationError, DataError
 from fedmeta.evaluation import nearest_neighbour
+
+VINYALS = "2886aa3d63582dff60bb6ce240544c5dc44d1025f54ba3b2d9b1d32482a52fda"
+"""Of the lines `split alphabet/character`, sorted, made of the three lists that Snell et al. 2017 published."""
 
 
 def test_omniglot_sizes(omniglot_path: str) -> None:
@@ -23,6 +34,10 @@ def test_omniglot_sizes(omniglot_path: str) -> None:
     assert Counter(original.splits) == {"train": 964, "test": 659}
     vinyals = load_dataset("omniglot", path=omniglot_path, split="vinyals")
     assert Counter(vinyals.splits) == {"train": 1028, "validation": 172, "test": 423}
+    listed = "\n".join(
+        sorted(f"{split} {name}" for split, name in zip(vinyals.splits, vinyals.names["class"], strict=True))
+    )
+    assert hashlib.sha256(listed.encode()).hexdigest() == VINYALS, "as the published lists"
     drawn = load_dataset("omniglot", path=omniglot_path, split="random:0")
     assert Counter(drawn.splits) == {"train": 1100, "validation": 100, "test": 423}
     assert drawn.splits != load_dataset("omniglot", path=omniglot_path, split="random:1").splits
@@ -49,12 +64,38 @@ def test_rotations_are_classes_of_their_own(omniglot_path: str, own_cache: Path)
     assert turned.splits[1623:3246] == plain.splits
 
 
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    """All 32,460 files of the official layout, tiny and nearly empty."""
-    import io
+PICTURES = {
+    "Balinese/character01": (
+        "iVBORw0KGgoAAAANSUhEUgAAAGkAAABpAQAAAAAR+TCXAAAAB3RJTUUH3woUEi83D3Q2TwAAANFJREFUOI3t0s0JAyEQBeBZDHiL6WBTQjow"
+        "paSEdODKNmY6sYQ5zkGcrIu/BPYeWMHDh/Ac8QH3a4GT/8NpYATTM8Dck0CNp7Iw7XApDCklCpGJe+i0DrQ20+90LtO9E/2zEHXiK9NSIt4H"
+        "0t0MfGSumKLoNjAUsj/kNo/q+OEgOlom0ZI34tTu5XV7FGOlYLfxXSjZvUxllLyg9pWKLWqHjSvNPQXNtjHKcBWNQQboSCqCrJQ4MygqYwBo"
+        "Bt3RsDO1DMv+K43T0Bwvf4t08uQxv46TGIYauEIpAAAAAElFTkSuQmCC"
+    ),
+    "Greek/character01": (
+        "iVBORw0KGgoAAAANSUhEUgAAAGkAAABpAQAAAAAR+TCXAAAAB3RJTUUH3woUEjAah/FkpAAAAMNJREFUOI3t0rENwjAQBVBbLlx6A2AEJsCM"
+        "wgjZwImymLOJJRa40kXkIyKS/S+IVHTkuqcrTvr3FeP06k9Z3I9IPCOjz+fGos7IWbnskRaZlUHSSRMweU0BGCZBFowckQOnJPkAjpzuEI5h"
+        "0kC7Zd7lbASLJG+2eo+zkoe2DIIXQbrushNMXXgiKUzA+MEBOJAfgWO+GaBZftpYbFa25Vzs0of2heyWtrQfJcd9qIzvFdAj05pFbc6acu2V"
+        "E6xz8OBXvgDKyRu2f3BinQAAAABJRU5ErkJggg=="
+    ),
+}
+"""The first drawer's picture of two characters, 105x105, from github.com/brendenlake/omniglot (MIT, Brenden Lake)."""
 
-    from PIL import Image
+
+@pytest.mark.parametrize("character", PICTURES)
+def test_official_pictures_become_those_of_the_packed_file(omniglot_path: str, character: str) -> None:
+    packed = load_dataset("omniglot", path=omniglot_path)
+    row = packed.names["class"].index(character) * 20
+    assert np.array_equal(_small(base64.b64decode(PICTURES[character]), character), packed.examples[row])
+
+
+DRAWN = 2
+"""Drawers of the small copy, so that it is made in a second."""
+
+
+@pytest.fixture
+def zips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The official layout with every character, and few nearly empty pictures of each."""
+    monkeypatch.setattr(omniglot_files, "DRAWERS", DRAWN)
 
     def png(ink: int) -> bytes:
         picture = np.full((105, 105), 255, dtype=np.uint8)
@@ -64,28 +105,74 @@ def tree(tmp_path: Path) -> Path:
         return buffer.getvalue()
 
     contents = {ink: png(ink) for ink in range(1, 4)}
-    for name, characters in (("images_background", 964), ("images_evaluation", 659)):
+    for name, numbers in (("images_background", range(1, 965)), ("images_evaluation", range(965, 1624))):
         with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as archive:
-            for c in range(characters):
-                for drawer in range(1, 21):
-                    path = f"{name}/Alphabet_{c // 40:02}/character{c % 40 + 1:02}/{c:04}_{drawer:02}.png"
-                    archive.writestr(path, contents[c % 3 + 1])
+            for number in numbers:
+                for drawer in range(1, DRAWN + 1):
+                    # The numbers do not follow the alphabetical order of the alphabets, as in the original.
+                    folder = f"{name}/Alphabet_{99 - number // 40}/character{number % 40 + 1:02}"
+                    archive.writestr(f"{folder}/{number:04}_{drawer:02}.png", contents[number % 3 + 1])
     return tmp_path
 
 
-def test_zips_and_folders_give_the_same(tree: Path, own_cache: Path) -> None:
-    zipped = load_dataset("omniglot", path=str(tree))
-    assert zipped.examples.shape == (32460, 28, 28)
-    assert [int(zipped.examples[20 * c].sum() // 255 // 28) for c in range(3)] == [4, 8, 12]
-    folder = tree / "extracted" / "omniglot-py"
+def test_zips_folders_and_packed_file_give_the_same(zips: Path, own_cache: Path) -> None:
+    zipped = load_dataset("omniglot", path=str(zips))
+    assert zipped.examples.shape == (1623 * DRAWN, 28, 28) and Counter(zipped.splits) == {"train": 964, "test": 659}
+    assert [int(zipped.examples[DRAWN * c].sum() // 255 // 28) for c in range(3)] == [8, 12, 4]
+    (zips / "extracted" / "omniglot-py").mkdir(parents=True)
     for name in ("images_background", "images_evaluation"):
-        zipfile.ZipFile(tree / f"{name}.zip").extractall(folder)
-    extracted = load_dataset("omniglot", path=str(tree / "extracted"))
-    assert np.array_equal(zipped.examples, extracted.examples)
-    assert zipped.splits == extracted.splits and zipped.names == extracted.names
-    (folder / "images_evaluation" / "Alphabet_00" / "character01" / "0000_01.png").unlink()
-    with pytest.raises(DataError, match="holds 1623 characters and 32459 images"):
-        load_dataset("omniglot", path=str(tree / "extracted"))
+        zipfile.ZipFile(zips / f"{name}.zip").extractall(zips / "extracted" / "omniglot-py")
+    np.savez(zips / "packed.npz", images=np.packbits(zipped.examples.reshape(1623, DRAWN, -1) > 0, axis=-1))
+    (zips / "packed.json").write_text(json.dumps(description(zipped)))
+    for other in ("extracted", "packed.npz"):
+        same = load_dataset("omniglot", path=str(zips / other))
+        assert np.array_equal(zipped.examples, same.examples)
+        assert zipped.splits == same.splits and zipped.names == same.names
+    (zips / "extracted/omniglot-py/images_evaluation/Alphabet_75/character08/0967_01.png").unlink()
+    with pytest.raises(DataError, match=f"holds 1623 characters and {1623 * DRAWN - 1} images"):
+        load_dataset("omniglot", path=str(zips / "extracted"))
+
+
+def description(dataset: ClassDataset) -> list[dict]:
+    """What stands beside the packed file."""
+    codes = dataset.columns["alphabet"][::DRAWN]
+    rows = [np.flatnonzero(codes == code) for code in range(len(dataset.names["alphabet"]))]
+    sets = {"train": "background", "test": "evaluation"}
+    return [
+        {"name": name, "set": sets[dataset.splits[own[0]]], "first": int(own[0]), "stop": int(own[-1]) + 1}
+        for name, own in zip(dataset.names["alphabet"], rows, strict=True)
+    ]
+
+
+def test_a_damaged_zip_is_named(zips: Path, own_cache: Path) -> None:
+    path = zips / "images_evaluation.zip"
+    whole = path.read_bytes()
+    damaged = bytearray(whole)
+    damaged[len(whole) // 3] ^= 255
+    path.write_bytes(bytes(damaged))
+    with pytest.raises(DataError, match=r"images_evaluation\.zip' is (missing or )?damaged"):
+        load_dataset("omniglot", path=str(zips))
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"images_evaluation\.zip' is missing or damaged"):
+        load_dataset("omniglot", path=str(zips))
+    path.unlink()
+    with pytest.raises(DataError, match=r"images_evaluation\.zip' is missing or damaged"):
+        load_dataset("omniglot", path=str(zips))
+
+
+def test_without_a_network_the_remedy_is_told(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FEDMETA_OMNIGLOT", raising=False)
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise urllib.error.URLError("no route")
+
+    monkeypatch.setattr(urllib.request, "urlopen", unreachable)
+    with pytest.raises(DataError, match=r"cannot be downloaded.*no route.*set data\.path"):
+        load_dataset("omniglot")
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: io.BytesIO(b"<html>sorry</html>"))
+    with pytest.raises(DataError, match="is not the official file"):
+        load_dataset("omniglot")
+    assert not list(own_cache.rglob("*.zip"))
 
 
 def test_missing_and_damaged_files_are_named(tmp_path: Path, own_cache: Path) -> None:

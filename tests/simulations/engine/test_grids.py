@@ -18,8 +18,7 @@ from simulations.engine.local_grid import LocalGrid
 Engine = Callable[..., LocalGrid]
 ENGINES = {
     "inline": InlineGrid,
-    "ray-1": functools.partial(RayGrid, actors=1),
-    "ray-2": functools.partial(RayGrid, actors=2),
+    "ray": functools.partial(RayGrid, actors=2),
 }
 
 
@@ -32,7 +31,7 @@ def engine(request: pytest.FixtureRequest, apps: Path) -> Engine:
 
 @pytest.fixture
 def ray_grid(apps: Path, ray_session: None) -> Engine:
-    return ENGINES["ray-2"]
+    return ENGINES["ray"]
 
 
 def ask(grid: LocalGrid, kind: str = "train", **config) -> list[Message]:
