@@ -25,7 +25,8 @@ def evaluate(message: Message, context: Context) -> Message:
     )
     steps = tuple(int(step) for step in config["steps"]) or default_steps(workload)
     params = complete_params(request, context)
-    scores = judge(workload.learner, params, episodes, steps, workload.experiment.client.execution)
+    client = workload.experiment.client
+    scores = judge(workload.learner, params, episodes, steps, client.execution, client.chunk_size)
     metrics: dict[str, list[float]] = {}
     for i, step in enumerate(steps):
         metrics[f"loss.{step}"] = scores.loss[i].tolist()

@@ -49,6 +49,9 @@ def workload_of(message: Message) -> tuple[Workload, dict[str, Any]]:
     if "experiment" not in config:
         raise MalformedRecord("the message carries no experiment: pass train_config=ConfigRecord({'experiment': ...})")
     workload = workload_from_json(str(config.pop("experiment")))
+    announced = str(config.get("experiment-hash", workload.experiment.hash))
+    if announced != workload.experiment.hash:
+        raise MalformedRecord(f"an experiment of hash {workload.experiment.hash[:12]} under the hash {announced[:12]}")
     # On purpose: actors times threads must not exceed the cores, and small nets are slower on more.
     torch.set_num_threads(workload.experiment.engine.threads)
     return workload, config

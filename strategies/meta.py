@@ -80,6 +80,7 @@ class MetaStrategy(Strategy):
         """What every message to a client carries: the experiment, and how to read the model and answer."""
         return {
             "experiment": self.experiment.to_json(),
+            "experiment-hash": self.experiment.hash,
             "spec-hash": self.spec.hash,
             "round": server_round,
             "update-form": "delta",
