@@ -1,5 +1,6 @@
 """A data set of labelled examples with group columns, and its division among clients."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from fedmeta.data.partitions import Partition
 
 Split = Literal["train", "validation", "test"]
+
+log = logging.getLogger("fedmeta.data")
 
 
 @dataclass(frozen=True)
@@ -99,29 +102,44 @@ class ClassDataset:
         """Divide among clients, train first, then validation, test, and the pooled one.
 
         Raises:
-            ConfigurationError: a partition that this data set cannot have.
+            ConfigurationError: a partition that this data set cannot have, or more validation clients than it makes.
             DataError: no client is left to train.
         """
-        shares = partition.shares(self, np.random.default_rng(seed))
-        shares = [
-            share
-            for share in shares
-            if len(self._by_class(share.rows, partition.min_examples)) >= partition.min_classes
-        ]
+        divided = partition.shares(self, np.random.default_rng(seed))
         order: tuple[ClientRole, ...] = ("train", "validation", "test")
-        by_role = {role: [share for share in shares if share.role == role] for role in order}
+        made = sum(share.role == "validation" for share in divided)
+        if partition.validation_clients is not None and made < partition.validation_clients:
+            raise ConfigurationError(
+                f"partition.validation_clients = {partition.validation_clients}, and this division makes only {made}: "
+                "lower it, or choose another data.split"
+            )
+        trimmed = [self._trimmed(share, partition) for share in divided]
+        kept = [share for share in trimmed if share is not None]
+        if len(kept) < len(divided):
+            log.info(
+                "%d of %d clients are left out: too few classes or examples", len(divided) - len(kept), len(divided)
+            )
+        by_role = {role: [share for share in kept if share.role == role] for role in order}
         # A slice up to None is the whole list.
         by_role["validation"] = by_role["validation"][: partition.validation_clients]
         shares = [share for role in order for share in by_role[role]]
-        if not any(share.role == "train" for share in shares):
+        if not by_role["train"]:
             raise DataError(
                 f"no training client has partition.min_classes = {partition.min_classes} classes of "
-                f"partition.min_examples = {partition.min_examples} examples: lower them, or use a coarser partition"
+                f"partition.min_examples = {partition.min_examples} examples: lower them or the number of clients, "
+                "raise partition.per_client where a client is a writer, or use a coarser partition"
             )
         test_rows = [share.rows for share in shares if share.role == "test"]
         if partition.pooled and test_rows:
             shares.append(Share("all test clients", "pooled", np.concatenate(test_rows)))
         return ClassFederation(self, tuple(shares), partition.min_examples)
+
+    def _trimmed(self, share: Share, partition: "Partition") -> Share | None:
+        """Without classes of too few examples; None with too few classes."""
+        found = self._by_class(share.rows, partition.min_examples)
+        if len(found) < partition.min_classes:
+            return None
+        return Share(share.name, share.role, np.concatenate(list(found.values())))
 
     def _by_class(self, rows: np.ndarray, min_examples: int) -> dict[int, np.ndarray]:
         """Rows by class, without classes of fewer than `min_examples`."""
@@ -188,17 +206,25 @@ def dataset_from_arrays(
             "give one label, and one client or none at all, for every example"
         )
     found, codes = np.unique(np.asarray(labels), return_inverse=True)
-    held = [round(share * len(found)) for share in (test_share, validation_share)]
-    if sum(held) >= len(found):
-        raise DataError(f"test_share and validation_share leave none of {len(found)} classes for training: lower them")
-    order = np.random.default_rng(seed).permutation(len(found))
-    splits: list[Split] = ["train"] * len(found)
+    columns = {}
+    if clients is not None:
+        columns["client"] = np.unique(np.asarray(clients), return_inverse=True)[1].astype(np.int64)
+    splits = _drawn_splits(len(found), test_share, validation_share, seed)
+    names = {"class": [str(label) for label in found]}
+    return ClassDataset(np.asarray(examples), codes.astype(np.int64), splits, columns, names)
+
+
+def _drawn_splits(classes: int, test_share: float, validation_share: float, seed: int) -> list[Split]:
+    held = [round(share * classes) for share in (test_share, validation_share)]
+    if min(held) < 0 or sum(held) >= classes:
+        raise DataError(
+            f"test_share = {test_share} and validation_share = {validation_share} leave none of {classes} classes for "
+            "training: give shares that are not negative and sum to less than 1"
+        )
+    order = np.random.default_rng(seed).permutation(classes)
+    splits: list[Split] = ["train"] * classes
     for i in order[: held[0]]:
         splits[i] = "test"
     for i in order[held[0] : sum(held)]:
         splits[i] = "validation"
-    columns = {}
-    if clients is not None:
-        columns["client"] = np.unique(np.asarray(clients), return_inverse=True)[1].astype(np.int64)
-    names = {"class": [str(label) for label in found]}
-    return ClassDataset(np.asarray(examples), codes.astype(np.int64), splits, columns, names)
+    return splits

@@ -59,7 +59,8 @@ class ClassSource:
             worst = int(counts.argmin())
             raise DataError(
                 f"client {self.name} has {counts[worst]} examples of class {self.classes[worst]}, and an episode needs "
-                f"{shape.shots} shots + {shape.queries} queries = {needed}: lower them, or raise partition.min_examples"
+                f"{shape.shots} shots + {shape.queries} queries = {needed}: lower them, set partition.min_examples = "
+                f"{needed} to leave such classes out, or give clients more (fewer clients, or more writers each)"
             )
 
     def sample(self, shape: EpisodeShape, rng: np.random.Generator) -> Episode:

@@ -11,15 +11,17 @@ import numpy as np
 
 from fedmeta.data.cache import cached_array
 from fedmeta.data.class_dataset import ClassDataset, Split
-from fedmeta.data.hershey_glyphs import ALPHABETS, glyphs, splits_of_alphabets
+from fedmeta.data.hershey_glyphs import ALPHABETS, LETTERLESS, glyphs
 from fedmeta.data.hershey_writers import SIDE, draw, writers_styles
 from fedmeta.errors import ConfigurationError
 from fedmeta.parameters import parameter
 from fedmeta.seeding import numpy_generator
 from fedmeta.tasks import TASKS, Task
 
-FORMAT = 1
+FORMAT = 2
 """Changes whenever the pictures would: part of the cache key."""
+
+TEST_ALPHABETS = 3
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,9 @@ class Hershey:
     writers: int = parameter(10, ge=1, doc="simulated writers, each with a style", unit="writers")
     examples_per_writer: int = parameter(8, ge=1, doc="times that a writer draws each glyph", unit="examples")
     drawing_seed: int = parameter(0, ge=0, doc="of styles and strokes")
-    split: str = parameter("fixed", doc="fixed, or random:SEED, which draws 3 test and 2 validation alphabets")
+    split: str = parameter(
+        "fixed", doc="fixed, or random:SEED, which draws the 3 test alphabets of the 5 that hold no letters"
+    )
 
     def __post_init__(self) -> None:
         kind, _, seed = self.split.partition(":")
@@ -51,22 +55,22 @@ class Hershey:
     @property
     def classes(self) -> int:
         """Distinct glyphs over all alphabets."""
-        return len(glyphs())
+        return sum(alphabet.size for alphabet in ALPHABETS.values())
 
     def load(self) -> ClassDataset:
         """Draw all pictures, or map the ones drawn before."""
         specification = {
             "data": "hershey",
             "format": FORMAT,
-            "glyphs": len(glyphs()),
+            "alphabets": [[name, alphabet.size] for name, alphabet in ALPHABETS.items()],
             "writers": self.writers,
             "examples_per_writer": self.examples_per_writer,
             "drawing_seed": self.drawing_seed,
         }
         each = self.writers * self.examples_per_writer
         images = cached_array("hershey", specification, self._draw_all)
-        labels = np.repeat(np.arange(len(glyphs())), each)
-        alphabet_of = np.array([glyph.alphabet for glyph in glyphs()])
+        labels = np.repeat(np.arange(self.classes), each)
+        alphabet_of = np.repeat(np.arange(len(ALPHABETS)), [alphabet.size for alphabet in ALPHABETS.values()])
         splits = self._splits()
         return ClassDataset(
             examples=images,
@@ -74,9 +78,13 @@ class Hershey:
             splits=[splits[code] for code in alphabet_of],
             columns={
                 "alphabet": alphabet_of[labels],
-                "writer": np.tile(np.repeat(np.arange(self.writers), self.examples_per_writer), len(glyphs())),
+                "writer": np.tile(np.repeat(np.arange(self.writers), self.examples_per_writer), self.classes),
             },
-            names={"alphabet": list(ALPHABETS), "writer": [f"writer {i + 1}" for i in range(self.writers)]},
+            names={
+                "alphabet": list(ALPHABETS),
+                "writer": [f"writer {i + 1}" for i in range(self.writers)],
+                "class": [f"{name}/glyph{i + 1:03}" for name, entry in ALPHABETS.items() for i in range(entry.size)],
+            },
         )
 
     def _draw_all(self) -> np.ndarray:
@@ -88,13 +96,10 @@ class Hershey:
         return np.concatenate(pictures)
 
     def _splits(self) -> tuple[Split, ...]:
-        fixed = splits_of_alphabets()
+        splits = [alphabet.split for alphabet in ALPHABETS.values()]
         if self.split == "fixed":
-            return fixed
-        order = np.random.default_rng(int(self.split.partition(":")[2])).permutation(len(fixed))
-        drawn: list[Split] = ["train"] * len(fixed)
-        for i in order[:3]:
-            drawn[i] = "test"
-        for i in order[3:5]:
-            drawn[i] = "validation"
-        return tuple(drawn)
+            return tuple(splits)
+        order = np.random.default_rng(int(self.split.partition(":")[2])).permutation(LETTERLESS)
+        for i, code in enumerate(order):
+            splits[code] = "test" if i < TEST_ALPHABETS else "validation"
+        return tuple(splits)

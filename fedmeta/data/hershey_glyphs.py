@@ -2,34 +2,54 @@
 
 import functools
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from fedmeta.data.class_dataset import Split
+from fedmeta.errors import DataError
 
-ALPHABETS: dict[str, tuple[Split, tuple[str, ...]]] = {
-    "Latin plain": ("train", ("futural", "rowmans")),
-    "Latin bold": ("train", ("futuram", "rowmand")),
-    "Roman": ("train", ("rowmant", "timesrb")),
-    "Times": ("train", ("timesr",)),
-    "Times italic": ("train", ("timesi",)),
-    "Times bold italic": ("train", ("timesib",)),
-    "Script": ("train", ("scripts", "cursive")),
-    "Script double": ("train", ("scriptc",)),
-    "Gothic English": ("train", ("gothgbt", "gothiceng")),
-    "Gothic German": ("train", ("gothgrt", "gothicger")),
-    "Gothic Italian": ("train", ("gothitt", "gothicita")),
-    "Greek": ("train", ("greeks", "greek")),
-    "Greek double": ("train", ("greekc", "timesg")),
-    "Cyrillic": ("train", ("cyrillic", "cyrilc_1")),
-    "Mathematics": ("validation", ("mathlow", "mathupp", "markers")),
-    "Weather and stars": ("validation", ("meteorology", "astrology")),
-    "Japanese": ("test", ("japanese",)),
-    "Music": ("test", ("music",)),
-    "Symbols": ("test", ("symbolic",)),
+
+class Alphabet(NamedTuple):
+    """One alphabet.
+
+    Attributes:
+        split: in the fixed division.
+        size: distinct glyphs; counted once, so that a server knows the classes without reading a font.
+        fonts: of the package, in the order in which their glyphs are taken.
+    """
+
+    split: Split
+    size: int
+    fonts: tuple[str, ...]
+
+
+ALPHABETS: dict[str, Alphabet] = {
+    "Latin plain": Alphabet("train", 97, ("futural", "rowmans")),
+    "Latin bold": Alphabet("train", 84, ("futuram", "rowmand")),
+    "Roman": Alphabet("train", 67, ("rowmant", "timesrb")),
+    "Times": Alphabet("train", 64, ("timesr",)),
+    "Times italic": Alphabet("train", 71, ("timesi",)),
+    "Times bold italic": Alphabet("train", 69, ("timesib",)),
+    "Script": Alphabet("train", 55, ("scripts", "cursive")),
+    "Script double": Alphabet("train", 51, ("scriptc",)),
+    "Gothic English": Alphabet("train", 65, ("gothgbt", "gothiceng")),
+    "Gothic German": Alphabet("train", 49, ("gothgrt", "gothicger")),
+    "Gothic Italian": Alphabet("train", 50, ("gothitt", "gothicita")),
+    "Greek": Alphabet("train", 39, ("greeks", "greek")),
+    "Greek double": Alphabet("train", 37, ("greekc", "timesg")),
+    "Cyrillic": Alphabet("train", 44, ("cyrillic", "cyrilc_1")),
+    "Mathematics": Alphabet("validation", 35, ("mathlow", "mathupp", "markers")),
+    "Weather and stars": Alphabet("validation", 41, ("meteorology", "astrology")),
+    "Japanese": Alphabet("test", 162, ("japanese",)),
+    "Music": Alphabet("test", 15, ("music",)),
+    "Symbols": Alphabet("test", 53, ("symbolic",)),
 }
-"""Alphabet -> its split and its fonts. All styles of Latin, Greek and Cyrillic are on the training side, since their
-letters resemble each other."""
+"""The alphabets by name. A Latin, Greek or Cyrillic letter resembles its sisters in other styles and in the other two
+scripts, so whoever has seen one has seen them all: these fourteen are training alphabets in every division."""
+
+LETTERLESS = tuple(code for code, alphabet in enumerate(ALPHABETS.values()) if alphabet.split != "train")
+"""Codes of the alphabets that may be test alphabets."""
 
 SPACING = 0.012
 """Distance of neighbouring points along a stroke, in glyph sizes: a third of a pixel."""
@@ -56,22 +76,28 @@ class Glyph:
 
 @functools.cache
 def glyphs() -> tuple[Glyph, ...]:
-    """All distinct glyphs in the order of alphabets, fonts and character codes."""
+    """All distinct glyphs in the order of alphabets, fonts and character codes.
+
+    Raises:
+        DataError: another version of `Hershey-Fonts`, whose glyphs are not those that the classes were counted from.
+    """
     from HersheyFonts import HersheyFonts
 
     reader = HersheyFonts()
     found: list[Glyph] = []
-    for alphabet, (_, fonts) in enumerate(ALPHABETS.values()):
+    for alphabet, (_, _, fonts) in enumerate(ALPHABETS.values()):
         for font in fonts:
             reader.load_default_font(font)
             drawn = [_along(glyph.strokes, alphabet) for _, glyph in sorted(reader.all_glyphs.items())]
             found += [glyph for glyph in drawn if glyph is not None]
-    return _distinct(found)
-
-
-def splits_of_alphabets() -> tuple[Split, ...]:
-    """The split of every alphabet, by code."""
-    return tuple(split for split, _ in ALPHABETS.values())
+    distinct = _distinct(found)
+    sizes = np.bincount([glyph.alphabet for glyph in distinct], minlength=len(ALPHABETS)).tolist()
+    if sizes != [alphabet.size for alphabet in ALPHABETS.values()]:
+        raise DataError(
+            f"this version of Hershey-Fonts gives {len(distinct)} distinct glyphs in alphabets of {sizes}, where "
+            f"{sum(alphabet.size for alphabet in ALPHABETS.values())} are known: install Hershey-Fonts 2.1"
+        )
+    return distinct
 
 
 def _along(strokes: list[list[tuple[int, int]]], alphabet: int) -> Glyph | None:
@@ -100,7 +126,7 @@ def _distinct(found: list[Glyph]) -> tuple[Glyph, ...]:
     """Leave out a glyph that looks like an earlier one."""
     pictures = np.stack([_blurred(glyph.points) for glyph in found])
     alphabet = np.array([glyph.alphabet for glyph in found])
-    split = np.array(splits_of_alphabets())[alphabet]
+    split = np.array([entry.split for entry in ALPHABETS.values()])[alphabet]
     limit = np.where(split[:, None] != split, ALIKE_ACROSS, ALIKE_ANYWHERE)
     limit[alphabet[:, None] == alphabet] = ALIKE_WITHIN
     same = pictures @ pictures.T > limit

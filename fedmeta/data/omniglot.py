@@ -22,7 +22,7 @@ VINYALS_TEST = (
     "Sylheti", "Syriac_(Serto)", "Tengwar", "Tibetan", "ULOG",
 )  # fmt: skip
 VINYALS_CUT = ("Gurmukhi", 41)
-"""The split of Vinyals et al. 2016 as Snell et al. published it (github.com/jakesnell/prototypical-networks, MIT licence,
+"""The split of Vinyals et al. 2016 as Snell et al. published it (github.com/jakesnell/prototypical-networks, MIT,
 data/omniglot/splits/vinyals): whole alphabets, but for one whose characters from the 42nd on are test characters. It
 says the same of each of the 1,623 characters as those three lists do."""
 

@@ -4,6 +4,8 @@ Training, validation and test clients are disjoint, and so are the classes they 
 classes of that role's split. Where the data set has no validation classes, some training classes are held out.
 """
 
+import math
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -72,8 +74,16 @@ class Centralised(_Common):
 
     def shares(self, dataset: ClassDataset, rng: np.random.Generator) -> list[Share]:
         """The training classes as one share, and one share for every other alphabet."""
-        dataset = hold_out_alphabets(dataset, self.validation_clients, rng)
-        others = [Share(name, role, rows) for role, name, rows in alphabets_by_role(dataset) if role != "train"]
+        if "alphabet" in dataset.columns:
+            dataset = hold_out_alphabets(dataset, self.validation_clients, rng)
+            divided = [Share(name, role, rows) for role, name, rows in alphabets_by_role(dataset)]
+        else:
+            dataset = hold_out_classes(dataset, self.validation_clients, rng)
+            by_chance = IID(
+                clients=1, test_clients=self.test_clients, validation_clients=self.validation_clients, pooled=False
+            )
+            divided = by_chance.shares(dataset, rng)
+        others = [share for share in divided if share.role != "train"]
         return [Share("everything", "train", dataset.split_rows("train")), *others]
 
 
@@ -115,8 +125,10 @@ class ByAlphabetWriter(ByColumn):
 
     def shares(self, dataset: ClassDataset, rng: np.random.Generator) -> list[Share]:
         """Every alphabet of a role with every group of writers of that role."""
-        dataset = hold_out_alphabets(dataset, min(1, self.validation_clients or 0), rng)
         codes = dataset.column(self.column)
+        groups = _test_groups(self, len(np.unique(codes)) // self.per_client)
+        # Validation gets as many groups of writers as the test side, so each alphabet makes so many clients.
+        dataset = hold_out_alphabets(dataset, math.ceil((self.validation_clients or 0) / groups), rng)
         owners = owners_by_role(self, dataset, codes, rng)
         return [
             Share(f"{name}/{_name(dataset, self.column, group)}", role, rows[np.isin(codes[rows], group)])
@@ -185,12 +197,15 @@ def alphabets_by_role(dataset: ClassDataset) -> list[tuple[Split, str, np.ndarra
             "set partition.name to writer, column, iid or dirichlet"
         )
     codes = dataset.column("alphabet")
+    present = {role: np.unique(codes[dataset.split_rows(role)]).tolist() for role in ROLES}
+    seen = Counter(code for role in ROLES for code in present[role])
     found: list[tuple[Split, str, np.ndarray]] = []
     for role in ROLES:
         rows = dataset.split_rows(role)
-        found += [
-            (role, dataset.name("alphabet", int(code)), rows[codes[rows] == code]) for code in np.unique(codes[rows])
-        ]
+        for code in present[role]:
+            # An alphabet whose classes serve several roles makes a client in each.
+            suffix = f" ({role})" if seen[code] > 1 else ""
+            found.append((role, dataset.name("alphabet", code) + suffix, rows[codes[rows] == code]))
     return found
 
 
@@ -205,7 +220,7 @@ def owners_by_role(
     groups = _grouped(rng.permutation(np.unique(codes)), partition.per_client)
     wanted = partition.validation_clients
     validating = wanted != 0 and len(dataset.split_rows("validation")) > 0
-    test = max(1, round(partition.test_fraction * len(groups)))
+    test = _test_groups(partition, len(groups))
     validation = (test if wanted is None or isinstance(partition, ByAlphabetWriter) else wanted) if validating else 0
     if len(groups) - test - validation < 1:
         raise ConfigurationError(
@@ -254,6 +269,10 @@ def _moved(dataset: ClassDataset, chosen: np.ndarray) -> ClassDataset:
         for split, moved in zip(dataset.splits, chosen, strict=True)
     ]
     return replace(dataset, splits=splits)
+
+
+def _test_groups(partition: ByColumn, groups: int) -> int:
+    return max(1, round(partition.test_fraction * groups))
 
 
 def _grouped(values: np.ndarray, size: int) -> list[np.ndarray]:

@@ -51,11 +51,11 @@ class Sinusoid:
         Raises:
             ConfigurationError: a partition other than `iid` or `centralised`: sine waves have no classes or writers.
         """
-        from fedmeta.data.partitions import IID, Centralised
+        from fedmeta.data.partitions import IID, Centralised, Dirichlet
 
         if isinstance(partition, Centralised):
             train = 1
-        elif isinstance(partition, IID):
+        elif isinstance(partition, IID) and not isinstance(partition, Dirichlet):
             train = partition.clients
         else:
             raise ConfigurationError(

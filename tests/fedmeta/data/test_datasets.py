@@ -8,18 +8,20 @@ import urllib.error
 import urllib.request
 import zipfile
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from fedmeta.data import DATASETS, PARTITIONS, load_dataset, omniglot_files
+from fedmeta.data import DATASETS, PARTITIONS, hershey_glyphs, load_dataset, omniglot_files
 from fedmeta.data.base import EpisodeShape
 from fedmeta.data.cache import cached_array
 from fedmeta.data.class_dataset import ClassDataset
 from fedmeta.data.episodes import frozen_episodes
-from fedmeta.data.hershey_glyphs import ALPHABETS
+from fedmeta.data.hershey import Hershey
+from fedmeta.data.hershey_glyphs import ALIKE_ACROSS, ALPHABETS, LETTERLESS, _blurred, glyphs
 from fedmeta.data.omniglot_files import _small
 from fedmeta.errors import ConfigurationError, DataError
 from fedmeta.evaluation import nearest_neighbour
@@ -207,6 +209,53 @@ def test_hershey_is_deterministic_and_shaped_as_it_says(own_cache: Path) -> None
     assert before.mean() / 255 < 0.3
 
 
+def test_what_a_server_asks_needs_no_font_and_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FEDMETA_OMNIGLOT", raising=False)
+    glyphs.cache_clear()
+    specs = {name: DATASETS.make(name) for name in ("hershey", "omniglot", "sinusoid")}
+    assert {name: (spec.task.kind, spec.input_shape, spec.classes) for name, spec in specs.items()} == {
+        "hershey": ("classification", (1, 28, 28), 1148),
+        "omniglot": ("classification", (1, 28, 28), 1623),
+        "sinusoid": ("regression", (1,), 0),
+    }
+    assert glyphs.cache_info().currsize == 0
+    assert DATASETS.make("omniglot", rotations=True).classes == 4 * 1623
+
+
+def test_letters_are_never_test_alphabets(own_cache: Path) -> None:
+    """An A in Gothic script has been seen by whoever has seen one in Roman."""
+    drawn = [
+        DATASETS.make("hershey", split=split)._splits() for split in ("fixed", *(f"random:{i}" for i in range(20)))
+    ]
+    for splits in drawn:
+        assert Counter(splits) == {"train": 14, "validation": 2, "test": 3} and set(splits[:14]) == {"train"}
+    assert len(set(drawn)) > 5 and drawn[1] == DATASETS.make("hershey", split="random:0")._splits() != drawn[2]
+
+
+def test_no_test_glyph_looks_like_a_training_glyph() -> None:
+    pictures = np.stack([_blurred(glyph.points) for glyph in glyphs()])
+    tested = np.array([glyph.alphabet in LETTERLESS for glyph in glyphs()])
+    assert (pictures[tested] @ pictures[~tested].T).max() <= ALIKE_ACROSS
+
+
+def test_another_version_of_the_fonts_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    fewer = {name: entry._replace(size=entry.size - 1) for name, entry in ALPHABETS.items()}
+    monkeypatch.setattr(hershey_glyphs, "ALPHABETS", fewer)
+    with pytest.raises(DataError, match=r"install Hershey-Fonts 2\.1"):
+        glyphs.__wrapped__()
+
+
+def test_every_drawing_parameter_has_its_own_cached_file(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The split divides the same pictures, so it has none."""
+    monkeypatch.setattr(Hershey, "_draw_all", lambda spec: np.zeros((spec.classes, 28, 28), dtype=np.uint8))
+    for parameters in ({}, {"writers": 3}, {"examples_per_writer": 3}, {"drawing_seed": 1}, {"split": "random:0"}):
+        Hershey(**parameters).load()
+    assert len(list(own_cache.glob("hershey-*.npy"))) == 4
+    monkeypatch.setattr("fedmeta.data.hershey.FORMAT", 99)
+    Hershey().load()
+    assert len(list(own_cache.glob("hershey-*.npy"))) == 5
+
+
 def test_more_writers_do_not_change_those_there_are(own_cache: Path) -> None:
     from fedmeta.data.hershey_writers import writers_styles
 
@@ -244,6 +293,27 @@ def test_cache_key_checksum_and_repair(own_cache: Path) -> None:
     content[-1] ^= 1
     path.write_bytes(bytes(content))
     assert np.array_equal(cached_array("x", {"a": 1}, make), np.arange(6)), "a damaged file is made again"
+
+
+def test_a_damaged_cache_is_told(own_cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cached_array("x", {"a": 1}, lambda: np.arange(6))
+    assert not caplog.records
+    [path] = own_cache.glob("*.npy")
+    for damage in (b"", path.read_bytes()[:-3], b"nonsense"):
+        path.write_bytes(damage)
+        assert np.array_equal(cached_array("x", {"a": 1}, lambda: np.arange(6)), np.arange(6))
+    path.with_suffix(".sha256").unlink()
+    assert np.array_equal(cached_array("x", {"a": 1}, lambda: np.arange(6)), np.arange(6))
+    assert [str(path) in record.message for record in caplog.records] == [True] * 4
+
+
+def test_many_makers_at_once(own_cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Every one gets the whole array, and nobody takes another's half-finished work for damage."""
+    content = np.random.default_rng(0).integers(0, 255, size=200_000, dtype=np.uint8)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: cached_array("x", {"a": 1}, lambda: content), range(64)))
+    assert all(np.array_equal(array, content) for array in found)
+    assert not caplog.records and len(list(own_cache.iterdir())) == 2
 
 
 def test_unwritable_cache_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

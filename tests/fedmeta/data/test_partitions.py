@@ -111,6 +111,62 @@ def test_what_cannot_be_is_refused(toy: ClassDataset) -> None:
         divide(toy, "column")
     with pytest.raises(ConfigurationError, match="no classes for partition"):
         load_dataset("sinusoid").federate(PARTITIONS.make("alphabet"), 0)
+    with pytest.raises(ConfigurationError, match="no classes for partition"):
+        load_dataset("sinusoid").federate(PARTITIONS.make("dirichlet", alpha=0.1), 0)
+
+
+def test_as_many_validation_clients_as_asked_for_or_a_refusal(toy: ClassDataset) -> None:
+    def roles(name: str, **own) -> Counter:
+        return Counter(client.role for client in divide(toy, name, **own).clients)
+
+    assert roles("alphabet_writer", validation_clients=4)["validation"] == 4, "two alphabets by two writers"
+    few = {"clients": 3, "test_clients": 2}
+    for name, wanted, own in (("alphabet", 2, {}), ("writer", 3, {}), ("iid", 7, few), ("centralised", 2, {})):
+        assert roles(name, validation_clients=wanted, **own)["validation"] == wanted
+        assert roles(name, validation_clients=0, **own)["validation"] == 0, "0 is a value"
+    validated = replace(toy, splits=["validation" if i < 6 else split for i, split in enumerate(toy.splits)])
+    assert Counter(c.role for c in divide(validated, "alphabet").clients)["validation"] == 1
+    with pytest.raises(ConfigurationError, match="validation_clients = 2, and this division makes only 1"):
+        divide(validated, "alphabet", validation_clients=2)
+
+
+def test_one_picture_a_writer_needs_several_writers_a_client() -> None:
+    """As in Omniglot: a class of which a client has one example is dropped, and with all of them the client."""
+    labels, writers = np.repeat(np.arange(12), 20), np.tile(np.arange(20), 12)
+    splits = ["test" if c >= 8 else "train" for c in range(12)]
+    dataset = ClassDataset(np.zeros((240, 4, 4), dtype=np.uint8), labels, splits, {"writer": writers}, {})
+    with pytest.raises(DataError, match=r"raise partition\.per_client"):
+        divide(dataset, "writer")
+    federation = divide(dataset, "writer", per_client=4)
+    assert Counter(client.role for client in federation.clients) == {"train": 4, "test": 1, "pooled": 1}
+    federation.source(0).sample(EpisodeShape(5, 1, 3), np.random.default_rng(0))
+    with pytest.raises(DataError, match=r"has 4 examples of class 0.*1 shots \+ 4 queries = 5.*more writers"):
+        federation.source(0).sample(EpisodeShape(5, 1, 4), np.random.default_rng(0))
+
+
+def test_the_pooled_client_holds_what_the_test_clients_hold_and_no_more(toy: ClassDataset) -> None:
+    federation = divide(toy, "dirichlet", clients=4, test_clients=6, alpha=0.2, min_examples=3, min_classes=2)
+    held = [
+        {row for rows in federation.source(client.id).rows.values() for row in rows} for client in federation.clients
+    ]
+    tested = [rows for client, rows in zip(federation.clients, held, strict=True) if client.role == "test"]
+    assert held[-1] == set().union(*tested) and len(tested) >= 2
+    assert not any(c.role == "pooled" for c in divide(toy, "alphabet", pooled=False).clients)
+
+
+def test_an_alphabet_of_several_roles_is_named_by_role(toy: ClassDataset) -> None:
+    mixed = replace(toy, splits=["test" if i in (0, 1, 2, 23) else "train" for i in range(24)])
+    names = [client.name for client in divide(mixed, "alphabet", min_classes=3, pooled=False).clients]
+    assert names == ["A (train)", "B", "C", "D (train)", "A (test)"]
+
+
+def test_centralised_data_without_alphabets() -> None:
+    rng = np.random.default_rng(0)
+    dataset = dataset_from_arrays(rng.random((400, 6)), np.repeat(np.arange(20), 20), test_share=0.25)
+    federation = divide(dataset, "centralised", test_clients=2, validation_clients=1)
+    assert Counter(c.role for c in federation.clients) == {"train": 1, "validation": 1, "test": 2, "pooled": 1}
+    seen = [set(federation.source(c.id).classes.tolist()) for c in federation.clients]
+    assert len(seen[0]) == 13 and not seen[0] & seen[1] and not seen[0] & seen[2] and seen[2] == seen[4]
 
 
 def test_own_arrays_with_a_client_column() -> None:
