@@ -4,29 +4,29 @@ from flwr.app import Context, Message, RecordDict
 
 from clients.personal import complete_params
 from clients.request import read_request
-from fedmeta.data.episodes import frozen_episodes
 from fedmeta.evaluation import evaluate as judge
 from fedmeta.evaluation import nearest_neighbour
-from fedmeta.wire import CONFIG, METRICS, config_record, metric_record
+from fedmeta.wire import CONFIG, METRICS, WEIGHT, config_record, metric_record
 from fedmeta.workload import Workload
 
 
 def evaluate(message: Message, context: Context) -> Message:
-    """Reply with the loss and score of every frozen episode after every number of adaptation steps."""
+    """Reply with the loss and score of every frozen episode after every number of adaptation steps.
+
+    A strategy that does not ask in our form (`episodes`) is Flower's own: it gets the means after adaptation, and the
+    number of episodes as their weight.
+    """
     request = read_request(message, context)
     workload, config = request.workload, request.config
-    settings = workload.experiment.evaluation
-    episodes = frozen_episodes(
-        workload.source(request.client),
-        workload.evaluation_shape,
-        count=int(config["episodes"]),
-        seed=settings.seed,
-        client=request.client,
-    )
-    steps = tuple(int(step) for step in config["steps"]) or default_steps(workload)
+    settings, client = workload.experiment.evaluation, workload.experiment.client
+    episodes = workload.frozen_episodes(request.client, int(config.get("episodes", settings.validation_episodes)))
+    steps = tuple(int(step) for step in config.get("steps", ())) or default_steps(workload)
     params = complete_params(request, context)
-    client = workload.experiment.client
     scores = judge(workload.learner, params, episodes, steps, client.execution, client.chunk_size)
+    if "episodes" not in config:
+        name = workload.learner.task.score_name
+        means = {"loss": float(scores.loss[-1].mean()), name: float(scores.score[-1].mean()), WEIGHT: len(episodes)}
+        return Message(RecordDict({METRICS: metric_record(means)}), reply_to=message)
     metrics: dict[str, list[float]] = {}
     for i, step in enumerate(steps):
         metrics[f"loss.{step}"] = scores.loss[i].tolist()
@@ -44,13 +44,18 @@ def default_steps(workload: Workload) -> tuple[int, ...]:
 
 
 def _protocol(workload: Workload, steps: tuple[int, ...]) -> dict[str, object]:
-    shape, learner = workload.evaluation_shape, workload.learner
+    """What must stand beside the numbers."""
+    shape, learner, experiment = workload.evaluation_shape, workload.learner, workload.experiment
+    facts: dict[str, object] = {"shots": shape.shots, "queries": shape.queries}
+    if learner.task.kind == "classification":
+        facts["ways"] = shape.ways
+    if experiment.task.kind == "own":
+        facts = {"support-fraction": experiment.task.support_fraction}
     return {
+        **facts,
         "score-name": learner.task.score_name,
         "steps": list(steps),
-        "ways": shape.ways,
-        "shots": shape.shots,
-        "queries": shape.queries,
-        "seed": workload.experiment.evaluation.seed,
+        "test-steps": learner.default_steps,
+        "seed": experiment.evaluation.seed,
         "transductive": bool(getattr(learner.model, "transductive", False)),
     }

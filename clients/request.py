@@ -20,12 +20,14 @@ class Request:
         client: the stable client id.
         workload: data, learner and specification of the experiment in the message.
         vector: `[D]`, the global model.
+        round: of the run, counted from 1; 0 outside one.
         config: the scalars that came along.
     """
 
     client: int
     workload: Workload
     vector: Tensor
+    round: int
     config: dict[str, Any]
 
 
@@ -70,4 +72,6 @@ def read_request(message: Message, context: Context) -> Request:
             f"the server's model has spec {str(expected)[:12]}, this client's {workload.spec.hash[:12]}"
         )
     vector = read_vector(only(message.content, "array"), workload.spec.size())
-    return Request(client_id(context), workload, vector.to(device_of(workload.experiment)), config)
+    # Flower's own strategies call it by another name.
+    round = int(config.get("round", config.get("server-round", 0)))
+    return Request(client_id(context), workload, vector.to(device_of(workload.experiment)), round, config)

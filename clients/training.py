@@ -32,7 +32,7 @@ def train(messages: list[Message], contexts: list[Context]) -> list[Message]:
         except Exception as error:
             replies[index] = error_reply(message, error)
             continue
-        key = (id(request.workload), int(request.config.get("round", 0)), form)
+        key = (id(request.workload), request.round, form)
         groups.setdefault(key, []).append(index)
     for members in groups.values():
         result = _train_group([requests[i] for i in members], [contexts[i] for i in members])
@@ -60,7 +60,7 @@ def _train_group(requests: Sequence[Request], contexts: Sequence[Context]) -> Co
         torch.stack([request.vector for request in requests]),
         len(requests),
         lambda client, step, count: draw_tasks(requests[client], step, count),
-        local_plan(workload, int(requests[0].config.get("round", 1))),
+        local_plan(workload, requests[0].round),
         personal=personal.to(device),
         frozen={name: value.to(device) for name, value in frozen.items()},
     )
@@ -83,8 +83,7 @@ def draw_tasks(request: Request, step: int, count: int) -> list[Episode]:
     """The client's tasks of one local step, from the seed, the round, the client and the step alone."""
     workload = request.workload
     source = workload.source(request.client)
-    round = int(request.config.get("round", 0))
-    rng = numpy_generator(workload.experiment.seed, round, request.client, f"episodes/{step}")
+    rng = numpy_generator(workload.experiment.seed, request.round, request.client, f"episodes/{step}")
     return [source.sample(workload.training_shape, rng) for _ in range(count)]
 
 
@@ -95,13 +94,12 @@ def _reply(message: Message, context: Context, request: Request, result: CohortR
     if _update_form(request) == "model":
         vector = request.vector + vector
     keep_personal(result.personal[row], context)
-    client = request.workload.experiment.client
     metrics = {name: float(values[row]) for name, values in result.metrics.items()}
     content = RecordDict(
         {
             ARRAYS: vector_record(vector),
-            METRICS: metric_record({**metrics, WEIGHT: client.steps * client.tasks_per_step}),
-            CONFIG: config_record({"spec-hash": request.workload.spec.hash}),
+            METRICS: metric_record({**metrics, WEIGHT: request.workload.weight(request.client)}),
+            CONFIG: config_record({"spec-hash": request.workload.spec.hash, "update-form": _update_form(request)}),
         }
     )
     return Message(content, reply_to=message)

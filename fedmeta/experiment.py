@@ -129,7 +129,7 @@ class EvaluationSection(_Section):
 
 
 class EngineSection(_Section):
-    """Where clients run. Results do not depend on it."""
+    """Where clients run. Results depend on device and threads only, and on these by rounding."""
 
     cpus_per_client: float = Field(1.0, gt=0, description="CPU share of one actor [cores]")
     gpus_per_client: float = Field(0.0, ge=0, description="GPU share of one actor; 0.25 puts four on one [GPUs]")
@@ -183,6 +183,11 @@ class Experiment(_Section):
 
     @property
     def hash(self) -> str:
-        """SHA-256 of everything that results depend on: all but the engine, tracking and the name."""
-        relevant = self.model_dump(mode="json", exclude={"engine", "tracking", "name"})
+        """SHA-256 of everything that results depend on.
+
+        That is all but the name, tracking, where the data lie, and of the engine all but device and threads.
+        """
+        relevant = self.model_dump(mode="json", exclude={"tracking", "name"})
+        relevant["engine"] = {key: relevant["engine"][key] for key in ("device", "threads")}
+        relevant["data"].pop("path", None)
         return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()

@@ -116,7 +116,8 @@ def _name_by_default(merged: dict[str, Any], place: str) -> None:
     for key in above:
         table = table.get(key) if isinstance(table, dict) else None
     if isinstance(table, dict) and isinstance(table.get(last), dict) and "name" not in table[last]:
-        table[last]["name"] = Experiment().component(place).name
+        default = Experiment().component(place)
+        table[last] = {"name": default.name, **default.parameters, **table[last]}
 
 
 def _drop_foreign_parameters(merged: dict[str, Any], place: str, name: str, registry: Registry) -> None:
@@ -176,5 +177,7 @@ def _check_together(experiment: Experiment) -> None:
     client, server = experiment.client, experiment.server
     if client.chunk_size is not None and client.execution == "loop":
         warnings.warn("client.chunk_size has no effect: execution = 'loop' takes tasks one by one", stacklevel=2)
+    if server.weighting == "tasks" and experiment.task.kind == "episodes":
+        warnings.warn("server.weighting = 'tasks' has no effect: all clients see as many tasks a round", stacklevel=2)
     if server.rounds == 0 and server.schedule != "constant":
         warnings.warn(f"server.schedule = '{server.schedule}' has no effect: server.rounds = 0", stacklevel=2)

@@ -57,7 +57,8 @@ class Evaluation:
     Attributes:
         split: `validation`, `test` (each client's own episodes) or `pooled` (episodes across all test clients' data).
         score_name: `accuracy` (fraction) or `mse`.
-        steps: ascending numbers of adaptation steps; 0 is before adaptation, the last is after.
+        steps: ascending numbers of adaptation steps that were judged; 0 is before adaptation.
+        adapted: the number among them that counts as after adaptation: the learner's own, else the last.
         loss, score: an Estimate for every number of steps.
         quantiles: of the clients' mean scores after adaptation, by level: `{"0.1": ..., "0.5": ..., "0.9": ...}`.
         clients: client id -> mean score after adaptation.
@@ -73,6 +74,7 @@ class Evaluation:
     quantiles: dict[str, float]
     clients: dict[str, float]
     baseline: Estimate | None
+    adapted: int
     protocol: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -82,8 +84,13 @@ class Evaluation:
 
     @property
     def after(self) -> Estimate:
-        """The score with the most adaptation steps."""
-        return self.score[-1]
+        """The score after `adapted` steps."""
+        return self.score[self.steps.index(self.adapted)]
+
+    @property
+    def loss_after(self) -> Estimate:
+        """The loss after `adapted` steps."""
+        return self.loss[self.steps.index(self.adapted)]
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; `Evaluation.from_json` reads it back."""
@@ -130,7 +137,10 @@ def summarise(
     def pool(rows: Sequence[Sequence[float]]) -> Estimate:
         return estimate([float(np.mean(row)) for row in rows] if unit == "clients" else rows[0], unit)
 
-    means = {str(client): float(np.mean(scores[client].score[-1])) for client in sorted(scores)}
+    wanted = int(protocol.get("test-steps", steps[-1]))
+    adapted = wanted if wanted in steps else steps[-1]
+    place = list(steps).index(adapted)
+    means = {str(client): float(np.mean(scores[client].score[place])) for client in sorted(scores)}
     levels = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
     return Evaluation(
         split=split,
@@ -141,5 +151,6 @@ def summarise(
         quantiles={f"{level:g}": float(np.quantile(list(means.values()), level)) for level in levels},
         clients=means,
         baseline=pool([item.baseline for item in ordered]) if all(len(item.baseline) for item in ordered) else None,
+        adapted=adapted,
         protocol=dict(protocol),
     )

@@ -37,7 +37,10 @@ def read_vector(record: ArrayRecord, size: int) -> Tensor:
     array = record[FLAT]
     if array.dtype != "float32" or tuple(array.shape) != (size,):
         raise MalformedRecord(f"an array of {array.dtype} {tuple(array.shape)} where float32 ({size},) was expected")
-    values = array.numpy()
+    try:
+        values = array.numpy()
+    except Exception as error:  # whatever the other side's bytes make the reader raise
+        raise MalformedRecord(f"bytes that are no array: {error}") from error
     if values.dtype != np.float32 or values.shape != (size,):
         raise MalformedRecord(f"data of {values.dtype} {values.shape} in an array that announces float32 ({size},)")
     if not np.isfinite(values).all():

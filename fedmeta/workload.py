@@ -10,13 +10,14 @@ import torch
 from fedmeta.data import DATASETS, PARTITIONS
 from fedmeta.data.base import EpisodeShape, Federation, TaskSource
 from fedmeta.data.class_dataset import ClassDataset
-from fedmeta.data.episodes import ClassSource, OwnDataSource
+from fedmeta.data.episodes import ClassSource, OwnDataSource, frozen_episodes
 from fedmeta.experiment import Experiment
 from fedmeta.learners import LEARNERS, make_learner
 from fedmeta.learners.base import MetaLearner
 from fedmeta.models import make_model
 from fedmeta.params import Params, ParamSpec
 from fedmeta.seeding import SERVER, torch_generator
+from fedmeta.tasks import Episode
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,20 @@ class Workload:
         if task.kind == "own" and isinstance(found, ClassSource):
             return OwnDataSource(found, task.support_fraction, self.spec_of_data.classes)
         return found
+
+    def frozen_episodes(self, client: int, count: int) -> list[Episode]:
+        """A client's test episodes. They depend on its role and name, not on its id, which shifts with the partition:
+        a federated run and its centralised twin are judged on the same."""
+        info = self.federation.clients[client]
+        seed = self.experiment.evaluation.seed
+        return frozen_episodes(self.source(client), self.evaluation_shape, count, seed, f"{info.role}/{info.name}")
+
+    def weight(self, client: int) -> int:
+        """What a client's update stands for: the tasks it saw, or its examples where all of them are one task."""
+        source = self.source(client)
+        if isinstance(source, OwnDataSource):
+            return sum(len(rows) for rows in source.source.rows.values())
+        return self.experiment.client.steps * self.experiment.client.tasks_per_step
 
     @property
     def training_shape(self) -> EpisodeShape:

@@ -8,6 +8,8 @@ from typing import Any
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from fedmeta.statistics import Evaluation
+
 app = ServerApp()
 
 
@@ -19,7 +21,8 @@ def main(grid: Grid, context: Context) -> None:
         FedmetaError: a configuration, data set or client that does not fit.
         RuntimeError: a round was not aggregated for want of valid updates, so that the run counts as failed.
     """
-    from server.configuration import from_run_config, load
+    from fedmeta.errors import ConfigurationError
+    from server.configuration import from_run_config
     from server.execute import execute
     from server.rundir import RunDir
 
@@ -31,16 +34,20 @@ def main(grid: Grid, context: Context) -> None:
     if resumed:
         assert out is not None
         rundir = RunDir.open(out)
-        experiment = load(rundir.experiment)
+        if rundir.experiment.hash != experiment.hash:
+            raise ConfigurationError(
+                f"out = '{out}' holds the run of another experiment: choose another folder, or its own configuration"
+            )
         log.info("continuing the run in %s", rundir.path)
     else:
         rundir = RunDir.create(out if out is not None else _fresh(experiment.name, context.run_id), experiment)
-    result = execute(grid, experiment, rundir, [lambda record: log.info("%s", _line(record))])
+    try:
+        result = execute(grid, experiment, rundir, [lambda record: log.info("%s", _line(record))])
+    finally:
+        rundir.close()
     log.info("run directory: %s", result.path)
     if result.failed_rounds:
-        raise RuntimeError(
-            f"rounds {list(result.failed_rounds)} were not aggregated: too few valid updates; see {result.path}"
-        )
+        raise RuntimeError(f"rounds {list(result.failed_rounds)} gave no new model; see {result.path}")
 
 
 def _place(out: str) -> Path | None:
@@ -65,6 +72,8 @@ def _fresh(name: str, run_id: int) -> Path:
 
 def _line(record: dict[str, Any]) -> str:
     figures = ", ".join(f"{key} {value:.4g}" for key, value in record["train"].items())
-    validation = record["validation"]
-    judged = f"; validation {validation['score_name']} {validation['score'][-1]['mean']:.4g}" if validation else ""
+    judged = ""
+    if record["validation"]:
+        validation = Evaluation.from_json(record["validation"])
+        judged = f"; validation {validation.score_name} {validation.after.mean:.4g}"
     return f"round {record['round']}: {figures}{judged}"

@@ -8,6 +8,7 @@ from typing import Any
 from flwr.serverapp import Grid
 
 from fedmeta.experiment import Experiment
+from fedmeta.statistics import Evaluation
 from fedmeta.workload import Workload
 from server.report import draw_episode, write_report
 from server.rounds import Observer, RunResult, run_experiment
@@ -32,11 +33,11 @@ def execute(grid: Grid, experiment: Experiment, rundir: RunDir, observers: Seque
 
     def track(record: dict[str, Any]) -> None:
         scalars = {f"train/{key}": value for key, value in record["train"].items()}
-        validation = record["validation"]
-        if validation:
+        if record["validation"]:
+            validation = Evaluation.from_json(record["validation"])
             scalars |= {
-                f"validation/{validation['score_name']}": validation["score"][-1]["mean"],
-                "validation/loss": validation["loss"][-1]["mean"],
+                f"validation/{validation.score_name}": validation.after.mean,
+                "validation/loss": validation.loss_after.mean,
             }
         for tracker in trackers:
             tracker.log(record["round"], scalars)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from flwr.app import ArrayRecord, ConfigRecord
 from flwr.serverapp import Grid
 from torch import Tensor
@@ -19,7 +20,7 @@ from fedmeta.statistics import Evaluation
 from fedmeta.wire import read_vector, vector_record
 from fedmeta.workload import Workload
 from server.rundir import Checkpoint, RunDir
-from strategies.directory import Directory, learn_directory
+from strategies.directory import learn_directory
 from strategies.judging import Judging
 from strategies.meta import MetaStrategy, RoundReport, vector_hash
 from strategies.replies import group_reasons
@@ -41,7 +42,7 @@ class RunResult:
         model_hash: SHA-256 of its bytes.
         history: one record a round, as in metrics.jsonl.
         results: the final evaluations, as in results.json.
-        failed_rounds: rounds that were not aggregated because too few clients gave a valid update.
+        failed_rounds: rounds that gave no new model for want of valid updates, or since the server's step diverged.
     """
 
     path: Path
@@ -81,6 +82,8 @@ def run_experiment(grid: Grid, experiment: Experiment, rundir: RunDir, observers
         CheckpointError: the checkpoint is damaged or of another experiment.
     """
     started = time.monotonic()
+    # Norms are reduced in this process: with another number of threads they would differ in the last bit.
+    torch.set_num_threads(experiment.engine.threads)
     workload = Workload(experiment)
     directory, refused = learn_directory(
         grid, experiment.to_json(), code_hash(), code_path(), experiment.server.timeout
@@ -104,13 +107,14 @@ def run_experiment(grid: Grid, experiment: Experiment, rundir: RunDir, observers
         model_hash=results["model_hash"],
         history=history,
         results=results,
-        failed_rounds=tuple(record["round"] for record in history if record["below_quorum"]),
+        failed_rounds=tuple(record["round"] for record in history if record["failed_round"]),
     )
 
 
 def _standing(rundir: RunDir, workload: Workload, strategy: MetaStrategy) -> _Standing:
     """The start, or what the last checkpoint says."""
     if not rundir.has("last"):
+        rundir.truncate(0)  # a crash within the first round may have left its record
         return _Standing(0, workload.initial_vector(), None)
     checkpoint = rundir.load("last")
     checkpoint.check(workload.experiment.hash, workload.spec.hash)
@@ -135,10 +139,11 @@ def _play(grid: Grid, strategy: MetaStrategy, standing: _Standing, rundir: RunDi
     _log_troubles(report)
     arrays = arrays if aggregated is None else aggregated
     vector = read_vector(arrays, strategy.spec.size())
-    evaluation = _validate(grid, strategy, round, arrays)
-    best = _better(standing.best, evaluation, round)
+    evaluation, missing = _validate(grid, strategy, round, arrays)
+    # A mean over other clients than last time would be no comparison.
+    best = standing.best if missing else _better(standing.best, evaluation, round)
     standing = replace(standing, round=round, vector=vector, best=best)
-    record = _record(report, evaluation, time.monotonic() - started)
+    record = _record(report, evaluation, missing, time.monotonic() - started)
     rundir.append(record)
     checkpoint = _checkpoint(strategy, standing)
     if best is not None and best["round"] == round:
@@ -147,15 +152,19 @@ def _play(grid: Grid, strategy: MetaStrategy, standing: _Standing, rundir: RunDi
     return standing, record
 
 
-def _validate(grid: Grid, strategy: MetaStrategy, round: int, arrays: ArrayRecord) -> Evaluation | None:
-    """Validation on its schedule and after the last round, where there are validation clients."""
+def _validate(
+    grid: Grid, strategy: MetaStrategy, round: int, arrays: ArrayRecord
+) -> tuple[Evaluation | None, dict[int, str]]:
+    """Validation on its schedule and after the last round, where there are validation clients, and who failed at it."""
     experiment = strategy.experiment
     due = round % experiment.evaluation.every == 0 or round == experiment.server.rounds
     if not due or not strategy.directory.role("validation"):
-        return None
+        return None, {}
     messages = strategy.configure_evaluate(round, arrays, ConfigRecord(), grid)
     strategy.aggregate_evaluate(round, grid.send_and_receive(messages, timeout=experiment.server.timeout))
-    return strategy.evaluation
+    for line in group_reasons(strategy.evaluation_failed):
+        log.warning("round %d, validation failed: %s", round, line)
+    return strategy.evaluation, strategy.evaluation_failed
 
 
 def _better(best: dict[str, Any] | None, evaluation: Evaluation | None, round: int) -> dict[str, Any] | None:
@@ -171,7 +180,9 @@ def _better(best: dict[str, Any] | None, evaluation: Evaluation | None, round: i
     return {"round": round, "split": "validation", "score": score}
 
 
-def _record(report: RoundReport, evaluation: Evaluation | None, seconds: float) -> dict[str, Any]:
+def _record(
+    report: RoundReport, evaluation: Evaluation | None, missing: dict[int, str], seconds: float
+) -> dict[str, Any]:
     return {
         "round": report.round,
         "seconds": seconds,
@@ -180,8 +191,9 @@ def _record(report: RoundReport, evaluation: Evaluation | None, seconds: float) 
         "failed": {str(client): reason for client, reason in report.failed.items()},
         "refused": {str(client): reason for client, reason in report.refused.items()},
         "event": report.event,
-        "below_quorum": report.below_quorum,
+        "failed_round": report.failed_round,
         "validation": evaluation.to_json() if evaluation else None,
+        "validation_failed": {str(client): reason for client, reason in missing.items()},
     }
 
 
@@ -212,10 +224,15 @@ def _judge_finally(grid: Grid, strategy: MetaStrategy, standing: _Standing, rund
     best = None
     if standing.best is not None:
         if standing.best["round"] == standing.round:
-            judged = {key: last[key] for key in ("test", "pooled")}
+            judged = {key: last[key] for key in ("test", "pooled", "failed")}
         else:
             checkpoint = rundir.load("best")
             checkpoint.check(strategy.experiment.hash, strategy.spec.hash)
+            if checkpoint.round != standing.best["round"]:
+                raise CheckpointError(
+                    f"the best checkpoint in '{rundir.path}' is of round {checkpoint.round}, and the best round is "
+                    f"{standing.best['round']}: resume the run from its start in another folder"
+                )
             judged = _judge(grid, strategy, standing.best["round"], strategy.spec.flatten(checkpoint.params))
         best = {**standing.best, **judged}
     return {"rounds": standing.round, "model_hash": vector_hash(standing.vector), "last": last, "best": best}
@@ -231,16 +248,11 @@ def _judge(grid: Grid, strategy: MetaStrategy, round: int, vector: Tensor) -> di
     arrays, base = vector_record(vector), strategy.base_config(round)
     messages = [message for judging in judgings for message in judging.messages(strategy.directory, arrays, base)]
     replies = list(grid.send_and_receive(messages, timeout=strategy.experiment.server.timeout))
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"failed": {}}
     for judging in judgings:
-        evaluation, failed = judging.summarise(strategy.directory, replies)
+        evaluation, failed = judging.summarise(strategy.directory, messages, replies)
         for line in group_reasons(failed):
             log.warning("evaluation on %s clients, failed: %s", judging.split, line)
         found[judging.split] = evaluation.to_json() if evaluation else None
+        found["failed"] |= {str(client): reason for client, reason in failed.items()}
     return found
-
-
-def describe_directory(directory: Directory) -> str:
-    """How many clients of which role, in words."""
-    counts = {role: len(directory.role(role)) for role in ("train", "validation", "test", "pooled")}
-    return ", ".join(f"{count} {role}" for role, count in counts.items() if count)

@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -89,13 +90,17 @@ class RunDir:
         place = path if path is not None else _fresh(experiment.name)
         try:
             place.mkdir(parents=True, exist_ok=True)
-            if any(place.iterdir()):
+            if any(place.iterdir()) and not _clear_unstarted(place):
                 raise FedmetaError(
                     f"'{place}' is not empty: resume the run in it with --resume, or choose another folder"
                 )
             lock = _locked(place)
-            (place / "checkpoints").mkdir()
-            _write_atomically(place / CONFIG, json.dumps(experiment.model_dump(mode="json"), indent=2).encode())
+            try:
+                (place / "checkpoints").mkdir(exist_ok=True)
+                _write_atomically(place / CONFIG, json.dumps(experiment.model_dump(mode="json"), indent=2).encode())
+            except BaseException:
+                lock.close()
+                raise
         except OSError as error:
             raise FedmetaError(
                 f"cannot write the run directory '{place}': {error.strerror or error}. Choose another with --out"
@@ -148,6 +153,8 @@ class RunDir:
         line = json.dumps(_finite(dict(record)), allow_nan=False)
         with (self.path / METRICS).open("a", encoding="utf-8") as file:
             file.write(line + "\n")
+            file.flush()
+            os.fsync(file.fileno())
 
     def metrics(self) -> list[dict[str, Any]]:
         """All records; a last line that a crash cut short is left out."""
@@ -161,7 +168,9 @@ class RunDir:
                 records.append(json.loads(line))
             except json.JSONDecodeError as error:
                 if number < len(lines):
-                    raise CheckpointError(f"line {number} of '{path}' is damaged: {error}") from error
+                    raise CheckpointError(
+                        f"line {number} of '{path}' is damaged ({error}): take the line away, or start a new run"
+                    ) from error
                 log.warning("the last line of %s was cut short by a crash and is left out", path)
         return records
 
@@ -239,14 +248,18 @@ class RunDir:
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
     def write_environment(self) -> None:
-        """Write what the run was run with."""
+        """Add what this session runs with to what earlier sessions of the run did; a difference is a warning."""
         described = describe_environment(self.experiment)
-        _write_atomically(self.path / ENVIRONMENT, json.dumps(described, indent=2).encode())
+        sessions = self.environment()
+        for key in ("code_hash", "packages", "python"):
+            if sessions and sessions[0][key] != described[key]:
+                log.warning("this run began with another %s (see environment.json): its numbers may differ", key)
+        _write_atomically(self.path / ENVIRONMENT, json.dumps([*sessions, described], indent=2).encode())
 
-    def environment(self) -> dict[str, Any]:
-        """What the run was run with; empty where it is not known."""
+    def environment(self) -> list[dict[str, Any]]:
+        """What each session of the run was run with, the first first; empty where it is not known."""
         path = self.path / ENVIRONMENT
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
 
     def _checkpoint_path(self, name: str) -> Path:
         return self.path / "checkpoints" / f"{name}.safetensors"
@@ -259,6 +272,23 @@ def _fresh(name: str) -> Path:
         number += 1
         place = Path("runs") / f"{name}-{stamp}-{number}"
     return place
+
+
+def _clear_unstarted(place: Path) -> bool:
+    """Clear a run directory whose run never finished a round, so that a mended command can use it; else False."""
+    known = {CONFIG, ENVIRONMENT, REPORT, METRICS, ".lock", "checkpoints", "plots", "tensorboard"}
+    names = {path.name for path in place.iterdir()}
+    if CONFIG not in names or not names <= known or list(place.glob("checkpoints/*")):
+        return False
+    lock = _locked(place)
+    for name in names - {".lock"}:
+        path = place / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    lock.close()
+    return True
 
 
 def _locked(place: Path) -> IO[str]:
@@ -282,6 +312,11 @@ def _write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the new name, too, must survive a power cut
+        finally:
+            os.close(folder)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise

@@ -20,6 +20,7 @@ from rich.table import Table
 
 from fedmeta.errors import ConfigurationError, did_you_mean
 from fedmeta.registry import Registry
+from fedmeta.statistics import Evaluation
 
 INTERRUPTED = 130
 FAILED_ROUNDS = 1
@@ -51,8 +52,7 @@ def run_with_progress(
     console.print(f"report: {result.path / 'report.html'}")
     if result.failed_rounds:
         console.print(
-            f"[red]{len(result.failed_rounds)} of {result.rounds} rounds were not aggregated: too few clients gave a "
-            "valid update (server.min_success_fraction); the report lists why[/]"
+            f"[red]{len(result.failed_rounds)} of {result.rounds} rounds gave no new model: the report lists why[/]"
         )
         return FAILED_ROUNDS
     return 0
@@ -72,10 +72,9 @@ def _log_to(console: Console) -> None:
 
 def _in_words(opened: Any) -> str:
     experiment = opened.experiment
-    task = experiment.task
     return (
         f"{experiment.learner.name} with {experiment.model.name} on {experiment.data.name}, "
-        f"{task.ways}-way {task.shots}-shot, {experiment.server.rounds} rounds, into {opened.rundir.path}"
+        f"{experiment.server.rounds} rounds, into {opened.rundir.path}"
     )
 
 
@@ -92,9 +91,9 @@ def _progress(console: Console) -> Progress:
 
 def _advance(progress: Progress, task: TaskID, record: Mapping[str, Any]) -> None:
     figures = [f"{key} {record['train'][key]:.3f}" for key in ("loss", "accuracy", "mse") if key in record["train"]]
-    validation = record["validation"]
-    if validation:
-        figures.append(f"validation {validation['score_name']} {validation['score'][-1]['mean']:.3f}")
+    if record["validation"]:
+        validation = Evaluation.from_json(record["validation"])
+        figures.append(f"validation {validation.score_name} {validation.after.mean:.3f}")
         progress.console.print(f"round {record['round']}: " + ", ".join(figures))
     progress.update(task, completed=record["round"], description=", ".join(figures))
 

@@ -76,8 +76,13 @@ def open_run(
             "a resumed run uses its own experiment and directory: give neither a file nor an output folder"
         )
     rundir = RunDir.open(Path(resume))
-    experiment = load(rundir.experiment, overrides)
+    try:
+        experiment = load(rundir.experiment, overrides)
+    except BaseException:
+        rundir.close()
+        raise
     if experiment.hash != rundir.experiment.hash:
+        rundir.close()
         raise ConfigurationError(
             f"these settings would change the results of the run in {resume}: start a new run for them"
         )

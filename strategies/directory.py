@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
@@ -11,6 +12,16 @@ from fedmeta.wire import CONFIG, MalformedRecord, config_record, only
 from strategies.replies import group_reasons
 
 QUERY_IDENTITY = "query.identity"
+IDENTITY: dict[str, type] = {
+    "client": int,
+    "name": str,
+    "role": str,
+    "expected-clients": int,
+    "unfit": str,
+    "code-hash": str,
+    "code-path": str,
+}
+"""What a client answers, by type."""
 
 
 class IdentityError(FedmetaError):
@@ -64,38 +75,68 @@ def learn_directory(
     nodes = sorted(grid.get_node_ids())
     content = RecordDict({CONFIG: config_record({"experiment": experiment_json})})
     messages = [Message(content=content, dst_node_id=node, message_type=QUERY_IDENTITY) for node in nodes]
+    answers = by_message(messages, grid.send_and_receive(messages, timeout=timeout))
     members: dict[int, Member] = {}
     refused: dict[int, str] = {}
-    for reply in sorted(
-        grid.send_and_receive(messages, timeout=timeout), key=lambda message: message.metadata.src_node_id
-    ):
-        node = reply.metadata.src_node_id
-        if reply.has_error():
-            refused[node] = (reply.error.reason or f"error code {reply.error.code}").strip()
-            continue
+    for message in messages:
+        node = message.metadata.dst_node_id
         try:
-            answer = only(reply.content, "config")
+            facts = _read_identity(answers.get(message.metadata.message_id))
         except MalformedRecord as error:
             refused[node] = str(error)
             continue
-        if answer["code-hash"] != code_hash:
-            refused[node] = _other_code(str(answer["code-hash"]), str(answer["code-path"]), code_hash, code_path)
+        if facts["code-hash"] != code_hash:
+            refused[node] = _other_code(str(facts["code-hash"]), str(facts["code-path"]), code_hash, code_path)
             continue
-        _check_count(int(answer["expected-clients"]), len(nodes))
-        if answer["unfit"]:
-            raise IdentityError(
-                f"client {answer['client']} ({answer['name']}) cannot serve this experiment: {answer['unfit']}"
-            )
-        client = int(answer["client"])
+        _check_fit(facts, len(nodes))
+        client = int(facts["client"])
         if client in members:
             refused[node] = f"claims client id {client}, which node {members[client].node} already has"
             continue
-        members[client] = Member(client, node, str(answer["name"]), str(answer["role"]))
+        members[client] = Member(client, node, str(facts["name"]), str(facts["role"]))
     if not members:
-        raise IdentityError(
-            f"none of {len(nodes)} nodes can take part: {'; '.join(group_reasons(refused)) or 'no answer in time'}"
-        )
+        raise IdentityError(f"none of {len(nodes)} nodes can take part: {'; '.join(group_reasons(refused))}")
     return Directory(tuple(members[client] for client in sorted(members))), refused
+
+
+def by_message(messages: Iterable[Message], replies: Iterable[Message]) -> dict[str, Message]:
+    """Message id -> the first reply to it.
+
+    Never by who seems to have sent a reply: an undeliverable one bears the server's own node id.
+    """
+    asked = {message.metadata.message_id for message in messages}
+    found: dict[str, Message] = {}
+    for reply in replies:
+        answered = reply.metadata.reply_to_message_id
+        if answered in asked:
+            found.setdefault(answered, reply)
+    return found
+
+
+def why_failed(reply: Message | None) -> str:
+    """Why there is no content to read, in words; empty where there is some."""
+    if reply is None:
+        return "no reply within the time limit"
+    return (reply.error.reason or f"error code {reply.error.code}").strip() if reply.has_error() else ""
+
+
+def _read_identity(reply: Message | None) -> dict[str, Any]:
+    failure = why_failed(reply)
+    if reply is None or failure:
+        raise MalformedRecord(failure)
+    facts = dict(only(reply.content, "config"))
+    missing = [key for key in IDENTITY if not isinstance(facts.get(key), IDENTITY[key])]
+    if missing:
+        raise MalformedRecord(f"its answer lacks {', '.join(missing)}: another version of the client's code?")
+    return facts
+
+
+def _check_fit(facts: dict[str, Any], nodes: int) -> None:
+    _check_count(facts["expected-clients"], nodes)
+    if facts["unfit"]:
+        raise IdentityError(
+            f"client {facts['client']} ({facts['name']}) cannot serve this experiment: {facts['unfit']}"
+        )
 
 
 def _other_code(theirs: str, their_path: str, ours: str, our_path: str) -> str:

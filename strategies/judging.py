@@ -8,7 +8,7 @@ from flwr.app import ArrayRecord, Message, RecordDict
 
 from fedmeta.statistics import ClientScores, Evaluation, summarise
 from fedmeta.wire import ARRAYS, CONFIG, MalformedRecord, config_record, only
-from strategies.directory import Directory, Member
+from strategies.directory import Directory, Member, by_message, why_failed
 
 EVALUATE = "evaluate"
 
@@ -42,40 +42,49 @@ class Judging:
             for member in self.members(directory)
         ]
 
-    def summarise(self, directory: Directory, replies: Iterable[Message]) -> tuple[Evaluation | None, dict[int, str]]:
-        """Summarise replies.
+    def summarise(
+        self, directory: Directory, messages: Iterable[Message], replies: Iterable[Message]
+    ) -> tuple[Evaluation | None, dict[int, str]]:
+        """Summarise the replies to messages of `messages()`; others among them are left alone.
 
         Returns:
             The evaluation, or None when no client answered; and client id -> reason for those that did not.
         """
-        asked = directory.nodes(member.client for member in self.members(directory))
-        failed = dict.fromkeys(asked.values(), "no reply within the time limit")
+        clients = directory.nodes(member.client for member in self.members(directory))
+        own = [message for message in messages if message.metadata.dst_node_id in clients]
+        answers = by_message(own, replies)
+        failed: dict[int, str] = {}
         scores: dict[int, ClientScores] = {}
-        facts: dict[str, Any] = {}
-        for reply in sorted(replies, key=lambda message: asked.get(message.metadata.src_node_id, -1)):
-            client = asked.get(reply.metadata.src_node_id)
-            if client is None:
-                continue
-            if reply.has_error():
-                failed[client] = (reply.error.reason or f"error code {reply.error.code}").strip()
+        protocol: dict[str, Any] | None = None
+        for client, message in sorted(((clients[m.metadata.dst_node_id], m) for m in own), key=lambda pair: pair[0]):
+            reply = answers.get(message.metadata.message_id)
+            failure = why_failed(reply)
+            if reply is None or failure:
+                failed[client] = failure
                 continue
             try:
-                scores[client] = _read_scores(reply)
-                facts = dict(only(reply.content, "config"))
-                del failed[client]
-            except (MalformedRecord, KeyError) as error:
+                found, facts = _read_scores(reply, self.episodes, self.steps)
+                if protocol not in (None, facts):
+                    raise MalformedRecord(f"judged by another protocol than the clients before it: {facts}")
+                scores[client], protocol = found, facts
+            except (MalformedRecord, KeyError, TypeError, ValueError) as error:
                 failed[client] = f"malformed scores: {error}"
-        if not scores:
+        if protocol is None:
             return None, failed
-        score_name, steps = str(facts.pop("score-name")), [int(step) for step in facts.pop("steps")]
+        score_name, steps = str(protocol["score-name"]), [int(step) for step in protocol["steps"]]
+        facts = {key: value for key, value in protocol.items() if key not in ("score-name", "steps")}
         return summarise(self.split, score_name, steps, scores, {**facts, "episodes": self.episodes}), failed
 
 
-def _read_scores(reply: Message) -> ClientScores:
-    metrics, facts = only(reply.content, "metric"), only(reply.content, "config")
+def _read_scores(reply: Message, episodes: int, asked: tuple[int, ...]) -> tuple[ClientScores, dict[str, Any]]:
+    metrics, facts = only(reply.content, "metric"), dict(only(reply.content, "config"))
     steps = [int(step) for step in facts["steps"]]
-    return ClientScores(
-        loss=[metrics[f"loss.{step}"] for step in steps],
-        score=[metrics[f"score.{step}"] for step in steps],
-        baseline=metrics.get("baseline", []),
-    )
+    if asked and steps != list(asked):
+        raise MalformedRecord(f"steps {steps} where {list(asked)} were asked for")
+    loss = [list(metrics[f"loss.{step}"]) for step in steps]
+    score = [list(metrics[f"score.{step}"]) for step in steps]
+    baseline = list(metrics.get("baseline", []))
+    lengths = {len(row) for row in [*loss, *score, *([baseline] if baseline else [])]}
+    if lengths != {episodes} or not facts["score-name"]:
+        raise MalformedRecord(f"{sorted(lengths)} episodes where {episodes} were asked for")
+    return ClientScores(loss, score, baseline), facts

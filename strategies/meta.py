@@ -23,7 +23,7 @@ from fedmeta.statistics import Evaluation
 from fedmeta.wire import ARRAYS, CONFIG, config_record, metric_record, read_vector, vector_record
 from strategies import AGGREGATORS, SAMPLERS
 from strategies.aggregation import RoundContext
-from strategies.directory import Directory
+from strategies.directory import Directory, by_message
 from strategies.judging import Judging
 from strategies.replies import Sorted, Update, sort_replies, stack
 
@@ -40,7 +40,8 @@ class RoundReport:
         metrics: means over the accepted clients, and facts of the aggregation.
         failed, refused: client id -> reason.
         event: why the model stayed as it was, or None when it was aggregated.
-        below_quorum: whether that was for want of valid updates: a run with such a round did not go well.
+        failed_round: whether that was for want of valid updates, or since the server's step diverged: a run with such
+            a round did not go well.
     """
 
     round: int
@@ -49,7 +50,7 @@ class RoundReport:
     failed: dict[int, str] = field(default_factory=dict)
     refused: dict[int, str] = field(default_factory=dict)
     event: str | None = None
-    below_quorum: bool = False
+    failed_round: bool = False
 
 
 class MetaStrategy(Strategy):
@@ -72,7 +73,10 @@ class MetaStrategy(Strategy):
         self.optimiser_state: dict[str, Tensor] = self.optimiser.init(torch.zeros(spec.size()))
         self.report: RoundReport | None = None
         self.evaluation: Evaluation | None = None
+        self.evaluation_failed: dict[int, str] = {}
         self._sampled: list[int] = []
+        self._asked: dict[int, Message] = {}
+        self._judging: list[Message] = []
         self._vector: Tensor | None = None
         self.sampler.check(len(directory.role("train")))
 
@@ -96,25 +100,31 @@ class MetaStrategy(Strategy):
         self._vector = read_vector(arrays, self.spec.size())
         content = RecordDict({ARRAYS: arrays, CONFIG: config_record({**config, **self.base_config(server_round)})})
         nodes = {client: node for node, client in self.directory.nodes(self._sampled).items()}
-        return [Message(content=content, dst_node_id=nodes[client], message_type=TRAIN) for client in self._sampled]
+        # Kept, since their ids, by which replies are matched, appear when they are sent.
+        self._asked = {client: Message(content, nodes[client], TRAIN) for client in self._sampled}
+        return list(self._asked.values())
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Aggregate the accepted replies; the model stays as it was where the round gives nothing to aggregate."""
-        found = sort_replies(replies, self.directory.nodes(self._sampled), self.spec.size(), self.spec.hash)
+        answers = by_message(self._asked.values(), replies)
+        by_client = {client: answers.get(message.metadata.message_id) for client, message in self._asked.items()}
+        found = sort_replies(by_client, self.spec.size(), self.spec.hash)
         event = self._why_not(found)
+        failed_round = self._below_quorum(found)
         metrics = _client_metrics(found.updates)
         arrays = None
         if event is None:
-            vector, facts = self._next(server_round, found.updates)
-            if torch.isfinite(vector).all():
-                arrays = vector_record(vector)
+            vector, state, facts = self._next(server_round, found.updates)
+            if all(torch.isfinite(tensor).all() for tensor in (vector, *state.values())):
+                arrays, self.optimiser_state = vector_record(vector), state
             else:
                 event = "the server's step gave NaN or infinite values: lower server.optimiser.lr"
+                failed_round = True
             metrics |= facts
         self.report = RoundReport(
-            server_round, tuple(self._sampled), metrics, found.failed, found.refused, event, self._below_quorum(found)
+            server_round, tuple(self._sampled), metrics, found.failed, found.refused, event, failed_round
         )
         return arrays, metric_record(metrics)
 
@@ -139,32 +149,35 @@ class MetaStrategy(Strategy):
             return torch.tensor([update.tasks for update in updates], dtype=torch.float64)
         return torch.ones(len(updates), dtype=torch.float64)
 
-    def _next(self, server_round: int, updates: list[Update]) -> tuple[Tensor, dict[str, float]]:
+    def _next(self, server_round: int, updates: list[Update]) -> tuple[Tensor, dict[str, Tensor], dict[str, float]]:
+        """The next model, the optimiser's state with it, and facts for the metrics."""
         assert self._vector is not None
         matrix = stack(updates)
         context = RoundContext(server_round, tuple(update.client for update in updates), self._weights(updates))
         aggregate = self.aggregator(matrix, context)
         server = self.experiment.server
-        scale = schedule(server.schedule, (server_round - 1) / max(server.rounds, 1))
+        scale = schedule(server.schedule, min(1.0, (server_round - 1) / max(server.rounds, 1)))
         # The update is a pseudo-gradient: what the optimiser descends is its negative.
-        self.optimiser_state, change = self.optimiser.step(self.optimiser_state, -aggregate.vector, scale=scale)
+        state, change = self.optimiser.step(self.optimiser_state, -aggregate.vector, scale=scale)
         facts = {"update-norm": float(aggregate.vector.norm()), "client-update-norm": float(matrix.norm(dim=1).mean())}
         numbers = {key: float(value) for key, value in aggregate.diagnostics.items() if isinstance(value, (int, float))}
-        return self._vector + change, {**facts, **numbers}
+        return self._vector + change, state, {**facts, **numbers}
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Ask the validation clients, on their frozen episodes; nobody where there are none."""
-        return self._validation().messages(self.directory, arrays, {**config, **self.base_config(server_round)})
+        base = {**config, **self.base_config(server_round)}
+        self._judging = self._validation().messages(self.directory, arrays, base)
+        return self._judging
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Summarise the validation clients' scores."""
-        self.evaluation, _ = self._validation().summarise(self.directory, replies)
+        self.evaluation, self.evaluation_failed = self._validation().summarise(self.directory, self._judging, replies)
         if self.evaluation is None:
             return None
         return metric_record(
-            {"loss": self.evaluation.loss[-1].mean, self.evaluation.score_name: self.evaluation.after.mean}
+            {"loss": self.evaluation.loss_after.mean, self.evaluation.score_name: self.evaluation.after.mean}
         )
 
     def _validation(self) -> Judging:

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -37,41 +37,36 @@ class Sorted:
     refused: dict[int, str]
 
 
-def sort_replies(replies: Iterable[Message], asked: Mapping[int, int], size: int, spec_hash: str) -> Sorted:
-    """Sort the replies to a round's train messages.
+def sort_replies(found: Mapping[int, Message | None], size: int, spec_hash: str) -> Sorted:
+    """Sort a round's replies to train messages.
 
     Args:
-        replies: in any order; a node that was not asked is ignored.
-        asked: node id -> client id of every client that was asked.
+        found: client id -> its reply, or None where there is none.
         size: D of the flat vector.
         spec_hash: of the server's `ParamSpec`; a reply made for another one is refused.
     """
-    updates: dict[int, Update] = {}
+    updates: list[Update] = []
     failed: dict[int, str] = {}
     refused: dict[int, str] = {}
-    for reply in replies:
-        client = asked.get(reply.metadata.src_node_id)
-        if client is None or client in updates:
-            continue
-        if reply.has_error():
-            failed[client] = (reply.error.reason or f"error code {reply.error.code}").strip()
-            continue
-        try:
-            updates[client] = _read_update(client, reply, size, spec_hash)
-        except MalformedRecord as error:
-            refused[client] = str(error)
-    for client in asked.values():
-        if client not in updates and client not in failed and client not in refused:
+    for client, reply in sorted(found.items()):
+        if reply is None:
             failed[client] = "no reply within the time limit"
-    return Sorted(
-        [updates[client] for client in sorted(updates)], dict(sorted(failed.items())), dict(sorted(refused.items()))
-    )
+        elif reply.has_error():
+            failed[client] = (reply.error.reason or f"error code {reply.error.code}").strip()
+        else:
+            try:
+                updates.append(_read_update(client, reply, size, spec_hash))
+            except MalformedRecord as error:
+                refused[client] = str(error)
+    return Sorted(updates, failed, refused)
 
 
 def _read_update(client: int, reply: Message, size: int, spec_hash: str) -> Update:
     config = only(reply.content, "config")
     if config.get("spec-hash") != spec_hash:
         raise MalformedRecord(f"made for a model of spec {str(config.get('spec-hash'))[:12]}, not {spec_hash[:12]}")
+    if config.get("update-form") != "delta":
+        raise MalformedRecord(f"an update of form '{config.get('update-form')}' where a delta was asked for")
     metrics = {
         key: float(value) for key, value in only(reply.content, "metric").items() if isinstance(value, (int, float))
     }

@@ -9,7 +9,7 @@ import torch
 
 from fedmeta.data.base import EpisodeShape, TaskSource
 from fedmeta.errors import DataError
-from fedmeta.seeding import numpy_generator
+from fedmeta.seeding import SERVER, numpy_generator
 from fedmeta.tasks import Batch, Episode
 
 
@@ -151,7 +151,15 @@ def split_support_query(
     return order[:cut], order[cut:]
 
 
-def frozen_episodes(source: TaskSource, shape: EpisodeShape, count: int, seed: int, client: int) -> list[Episode]:
-    """A client's test episodes: the same for every call, and the i-th the same whatever the count."""
-    rng = numpy_generator(seed, 0, client, "evaluation")
+def frozen_episodes(source: TaskSource, shape: EpisodeShape, count: int, seed: int, client: str) -> list[Episode]:
+    """A client's test episodes: the same for every call, and the i-th the same whatever the count.
+
+    Args:
+        source: of the client.
+        shape: of the episodes.
+        count: how many.
+        seed: of test episodes, apart from a run's seed.
+        client: what tells the client's draws from another's; its name, since its id depends on the partition.
+    """
+    rng = numpy_generator(seed, 0, SERVER, f"evaluation/{client}")
     return [source.sample(shape, rng) for _ in range(count)]

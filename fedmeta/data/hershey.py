@@ -6,6 +6,7 @@ fonts of 1967 are in the public domain).
 """
 
 from dataclasses import dataclass
+from importlib.metadata import version
 
 import numpy as np
 
@@ -62,6 +63,7 @@ class Hershey:
         specification = {
             "data": "hershey",
             "format": FORMAT,
+            "fonts": version("Hershey-Fonts"),
             "alphabets": [[name, alphabet.size] for name, alphabet in ALPHABETS.items()],
             "writers": self.writers,
             "examples_per_writer": self.examples_per_writer,

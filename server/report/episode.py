@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from fedmeta.data.base import ClientInfo
-from fedmeta.data.episodes import frozen_episodes
 from fedmeta.errors import DataError
 from fedmeta.tasks import Episode
 from fedmeta.workload import Workload
@@ -48,8 +47,7 @@ def draw_episode(workload: Workload, vector: Tensor) -> EpisodePicture | None:
         client = next((client for client in federation.clients if client.role == "test"), None)
         if client is None:
             return None
-        seed = workload.experiment.evaluation.seed
-        episode = frozen_episodes(workload.source(client.id), workload.evaluation_shape, 1, seed, client.id)[0]
+        episode = workload.frozen_episodes(client.id, 1)[0]
     except DataError as error:
         log.info("the report shows no episode, since the data are not here: %s", error)
         return None

@@ -62,7 +62,7 @@ def _rows(model: str, split: str, evaluation: Evaluation) -> list[Row]:
     rows = []
     if evaluation.baseline is not None:
         rows.append(Row("none", split, "pixel nearest neighbour", evaluation.score_name, evaluation.baseline))
-    last = evaluation.steps[-1]
+    last = evaluation.adapted
     if evaluation.steps[0] == 0:
         rows.append(Row(model, split, "before adaptation", evaluation.score_name, evaluation.before))
     if last > 0:

@@ -66,10 +66,10 @@ def write_report(rundir: RunDir, picture: EpisodePicture | None) -> Path:
 
 def _subtitle(rundir: RunDir) -> str:
     experiment = rundir.experiment
-    task, server = experiment.task, experiment.server
+    server = experiment.server
     return (
         f"{experiment.learner.name} with {experiment.model.name} on {experiment.data.name}, divided by "
-        f"{experiment.partition.name}; {task.ways}-way {task.shots}-shot; {server.rounds} rounds, "
+        f"{experiment.partition.name}; {server.rounds} rounds, "
         f"{server.sampling.name} sampling, {server.aggregator.name} aggregation; seed {experiment.seed}."
     )
 
@@ -97,14 +97,20 @@ def _groups(results: dict[str, Any]) -> list[dict[str, Any]]:
 def _protocol(evaluation: Evaluation) -> str:
     """What must stand beside a number."""
     facts = evaluation.protocol
-    clients = len(evaluation.clients)
-    whose = "one pooled client" if evaluation.split == "pooled" else f"each of {clients} clients"
+    whose = "one pooled client" if evaluation.split == "pooled" else f"each of {len(evaluation.clients)} clients"
     manner = "transductive: a query set is judged together" if facts.get("transductive") else "inductive"
     return (
-        f"{facts.get('ways')}-way {facts.get('shots')}-shot, {facts.get('queries')} queries a class; "
-        f"{facts.get('episodes')} frozen episodes of {whose}, seed {facts.get('seed')}; {manner}; "
-        f"intervals over {evaluation.after.count} {evaluation.after.unit}."
+        f"{_task_in_words(facts)}; {facts.get('episodes')} frozen episodes of {whose}, seed {facts.get('seed')}; "
+        f"{manner}; intervals over {evaluation.after.count} {evaluation.after.unit}."
     )
+
+
+def _task_in_words(facts: dict[str, Any]) -> str:
+    if "support-fraction" in facts:
+        return f"a client's own data, {100 * facts['support-fraction']:g} % of it support"
+    if "ways" in facts:
+        return f"{facts['ways']}-way {facts['shots']}-shot, {facts['queries']} queries a class"
+    return f"{facts.get('shots')} support and {facts.get('queries')} query points"
 
 
 def _best(results: dict[str, Any]) -> dict[str, Any] | None:

@@ -73,6 +73,30 @@ def test_flowers_fedavg_trains_our_clients(workload: Workload, grid: InlineGrid)
     assert 0.5 < moved.norm() / start.norm() < 2 and not torch.equal(moved, start)
 
 
+def test_under_flowers_strategies_rounds_draw_tasks_of_their_own(workload: Workload, grid: InlineGrid) -> None:
+    """Flower calls the round `server-round`; without it every round would train on the same tasks."""
+    base = {"experiment": workload.experiment.to_json()}
+    replies = []
+    for round in (1, 2):
+        content = RecordDict(
+            {ARRAYS: vector_record(workload.initial_vector()), CONFIG: config_record({**base, "server-round": round})}
+        )
+        replies.append(train(workload, content, grid)[0].content[ARRAYS]["flat"].data)
+    assert replies[0] != replies[1]
+
+
+def test_flowers_fedavg_evaluates_our_clients(workload: Workload, grid: InlineGrid) -> None:
+    config = ConfigRecord({"experiment": workload.experiment.to_json()})
+    result = FedAvg(fraction_train=0.6, min_train_nodes=3, min_evaluate_nodes=5, min_available_nodes=5).start(
+        grid=grid,
+        initial_arrays=vector_record(workload.initial_vector()),
+        num_rounds=1,
+        train_config=config,
+        evaluate_config=config,
+    )
+    assert sorted(result.evaluate_metrics_clientapp[1]) == ["loss", "mse"]
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

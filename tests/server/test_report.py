@@ -74,7 +74,7 @@ def test_a_run_on_glyphs_with_every_figure(tmp_path: Path, monkeypatch: pytest.M
     assert [row.label for row in rows[:3]] == [
         "pixel nearest neighbour",
         "before adaptation",
-        "after adaptation (3 steps)",
+        "after adaptation (1 step)",
     ]
     for row in rows:
         assert row.format(row.estimate.mean) in text and "%" in row.format(row.estimate.mean)

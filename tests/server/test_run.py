@@ -5,7 +5,7 @@ import logging
 from pathlib import Path
 
 import pytest
-from flwr.app import Context, Message
+from flwr.app import Array, Context, Message
 from flwr.clientapp import ClientApp
 
 import clients.app
@@ -144,6 +144,81 @@ def silent(message, context, app):
     if message.metadata.message_type == "evaluate":
         raise RuntimeError("busy")
     return app(message, context)
+
+
+def garbled(message, context, app):
+    reply = app(message, context)
+    if is_training(message) and context.node_config["partition-id"] == 0:
+        sent = reply.content[ARRAYS]["flat"]
+        reply.content[ARRAYS]["flat"] = Array(dtype=sent.dtype, shape=sent.shape, stype=sent.stype, data=b"garbage")
+    if is_training(message) and context.node_config["partition-id"] == 1:
+        reply.content["config"]["update-form"] = "model"
+    return reply
+
+
+def test_bytes_that_are_no_array_and_models_for_deltas_are_refused(tmp_path: Path) -> None:
+    result = run(tmp_path, garbled)
+    refused = result.history[0]["refused"]
+    assert "bytes that are no array" in refused["0"] and "form 'model'" in refused["1"]
+    assert not result.failed_rounds
+
+
+def mute(message, context, app):
+    reply = app(message, context)
+    if message.metadata.message_type == "query.identity" and context.node_config["partition-id"] == 2:
+        del reply.content["config"]["code-hash"]
+    return reply
+
+
+def test_a_client_of_an_older_protocol_is_refused_and_the_rest_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    result = run(tmp_path, mute, server__sampling__clients=3)
+    assert any("lacks code-hash" in record.message for record in caplog.records)
+    assert all(sorted(record["sampled"]) == [0, 1, 3] for record in result.history)
+
+
+def odd_scores(message, context, app):
+    reply = app(message, context)
+    if message.metadata.message_type == "evaluate" and context.node_config["partition-id"] == 4:
+        reply.content[METRICS]["score.0"] = [0.5]
+    return reply
+
+
+def test_malformed_scores_are_one_clients_failure(tmp_path: Path) -> None:
+    result = run(tmp_path, odd_scores)
+    assert result.evaluation("test") is None and "episodes where 2 were asked" in result.results["last"]["failed"]["4"]
+    assert result.evaluation("pooled") is not None
+
+
+VALIDATED = {**RAW, "partition": {"name": "iid", "clients": 3, "validation_clients": 1, "test_clients": 1}}
+
+
+def test_a_failed_validation_is_written_down_and_chooses_nothing(tmp_path: Path) -> None:
+    result = run(tmp_path, silent, raw=VALIDATED, server__sampling__clients=3, evaluation__every=1)
+    assert all("RuntimeError: busy" in record["validation_failed"]["3"] for record in result.history)
+    assert result.results["best"] is None
+
+
+def test_a_diverging_server_step_keeps_model_and_state(tmp_path: Path) -> None:
+    result = run(tmp_path, lambda m, c, app: app(m, c), server__optimiser__lr=1e38, client__optimiser__lr=1e6)
+    assert (
+        set(result.failed_rounds)
+        and "lower server.optimiser.lr" in result.history[result.failed_rounds[0] - 1]["event"]
+    )
+    checkpoint = RunDir.open(result.path, exclusive=False).load("last")
+    assert all(value.isfinite().all() for value in [*checkpoint.params.values(), *checkpoint.optimiser.values()])
+
+
+def test_a_record_of_a_round_that_crashed_before_its_checkpoint_is_dropped(tmp_path: Path) -> None:
+    experiment = load(RAW)
+    rundir = RunDir.create(tmp_path / "run", experiment)
+    rundir.append({"round": 1, "train": {}, "failed": {}, "refused": {}, "event": None, "failed_round": False})
+    with (rundir.path / "metrics.jsonl").open("a") as file:
+        file.write('{"round": 2, "tr')
+    rundir.close()
+    resumed = simulate(resume=tmp_path / "run", engine="inline")
+    assert [record["round"] for record in resumed.history] == [1, 2, 3]
 
 
 def test_nobody_evaluates_and_the_run_still_ends(tmp_path: Path) -> None:

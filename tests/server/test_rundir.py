@@ -101,8 +101,26 @@ def test_fresh_directories_do_not_collide(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_the_environment_says_what_it_was(rundir: RunDir) -> None:
     rundir.write_environment()
-    found = rundir.environment()
+    rundir.write_environment()
+    found, again = rundir.environment()
+    assert again["code_hash"] == found["code_hash"], "a resumed run keeps what it began with"
     assert (
         found["packages"]["torch"] == torch.__version__.split("+")[0] or found["packages"]["torch"] == torch.__version__
     )
     assert found["seed"] == 0 and found["code_hash"] and found["python"]
+
+
+def test_a_run_that_never_finished_a_round_gives_its_place_to_a_mended_one(tmp_path: Path) -> None:
+    first = RunDir.create(tmp_path / "run", load({}))
+    first.write_environment()
+    first.close()
+    second = RunDir.create(tmp_path / "run", load({"seed": 1}))
+    assert second.experiment.seed == 1 and second.environment() == []
+    second.save("last", checkpoint())
+    second.close()
+    with pytest.raises(FedmetaError, match="is not empty"):
+        RunDir.create(tmp_path / "run", load({}))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("mine")
+    with pytest.raises(FedmetaError, match="is not empty"):
+        RunDir.create(tmp_path / "other", load({}))

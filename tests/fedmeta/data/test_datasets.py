@@ -53,7 +53,7 @@ def test_omniglot_federation_is_thirty_and_twenty_alphabets(omniglot_path: str) 
 def test_pixel_neighbour_on_omniglot_is_what_others_measure(omniglot_path: str) -> None:
     federation = load_dataset("omniglot", path=omniglot_path).federate(PARTITIONS.make("alphabet"), 0)
     pooled = federation.source(federation.clients[-1].id)
-    scores = [nearest_neighbour(e) for e in frozen_episodes(pooled, EpisodeShape(5, 1, 15), 200, 0, 0)]
+    scores = [nearest_neighbour(e) for e in frozen_episodes(pooled, EpisodeShape(5, 1, 15), 200, 0, "pooled")]
     assert 0.37 < np.mean(scores) < 0.45, "chance is 0.2"
 
 
