@@ -150,12 +150,27 @@ def _explain(error: ValidationError) -> str:
     for fault in error.errors():
         place = ".".join(str(part) for part in fault["loc"])
         if fault["type"] == "extra_forbidden":
-            lines.append(f"unknown key '{place}'{did_you_mean(str(fault['loc'][-1]), _known_keys(fault['loc'][:-1]))}")
+            lines.append(f"unknown key '{place}'{_meant(fault['loc'])}")
+        elif fault["type"] == "tuple_type":
+            lines.append(f"{place} = {fault['input']!r} must be a list, such as [{fault['input']!r}]")
         elif fault["type"] == "missing":
             lines.append(f"'{place}' is missing")
         else:
             lines.append(f"{place} = {fault['input']!r}: {fault['msg'].removeprefix('Value error, ')}")
     return "; ".join(lines)
+
+
+def _meant(place: tuple[Any, ...]) -> str:
+    """The key that was meant, in full; a key given without its section is looked for in all of them."""
+    *above, last = (str(key) for key in place)
+    known = [".".join([*above, key]) for key in _known_keys(tuple(above))]
+    if not above:
+        sections = {key: field.annotation for key, field in Experiment.model_fields.items()}
+        inner = [f"{key}.{name}" for key, kind in sections.items() for name in getattr(kind, "model_fields", ())]
+        leaf = [key for key in inner if key.rpartition(".")[2] == last]
+        if leaf:
+            return f"; did you mean '{leaf[0]}'?"
+    return did_you_mean(".".join([*above, last]), known)
 
 
 def _known_keys(place: tuple[Any, ...]) -> list[str]:

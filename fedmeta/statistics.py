@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -134,8 +134,12 @@ def summarise(
     ordered = [scores[client] for client in sorted(scores)]
     unit: Unit = "clients" if len(ordered) > 1 else "episodes"
 
-    def pool(rows: Sequence[Sequence[float]]) -> Estimate:
-        return estimate([float(np.mean(row)) for row in rows] if unit == "clients" else rows[0], unit)
+    def pool(rows: Sequence[Sequence[float]], *, share: bool = False) -> Estimate:
+        found = estimate([float(np.mean(row)) for row in rows] if unit == "clients" else rows[0], unit)
+        # A share lies in [0, 1], and so does what is known of its mean.
+        return replace(found, low=max(0.0, found.low), high=min(1.0, found.high)) if share else found
+
+    share = score_name == "accuracy"
 
     wanted = int(protocol.get("test-steps", steps[-1]))
     adapted = wanted if wanted in steps else steps[-1]
@@ -147,10 +151,12 @@ def summarise(
         score_name=score_name,
         steps=tuple(steps),
         loss=tuple(pool([item.loss[i] for item in ordered]) for i in range(len(steps))),
-        score=tuple(pool([item.score[i] for item in ordered]) for i in range(len(steps))),
+        score=tuple(pool([item.score[i] for item in ordered], share=share) for i in range(len(steps))),
         quantiles={f"{level:g}": float(np.quantile(list(means.values()), level)) for level in levels},
         clients=means,
-        baseline=pool([item.baseline for item in ordered]) if all(len(item.baseline) for item in ordered) else None,
+        baseline=pool([item.baseline for item in ordered], share=share)
+        if all(len(item.baseline) for item in ordered)
+        else None,
         adapted=adapted,
         protocol=dict(protocol),
     )

@@ -1,6 +1,7 @@
 """The `fedmeta` command. Each subcommand imports what it needs when it runs, so that `--help` stays quick."""
 
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -117,6 +118,8 @@ def report(directory: Annotated[Path, typer.Argument(help="A run directory, fini
 
 def main() -> None:
     """Entry point: errors that a user can mend are one message and exit code 2; others keep their traceback."""
+    # A user needs the words of a warning, not the line of ours that said it.
+    warnings.showwarning = lambda message, *_, **__: print(f"fedmeta: warning: {message}", file=sys.stderr)
     try:
         app()
     except FedmetaError as error:

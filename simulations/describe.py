@@ -1,7 +1,8 @@
 """The resolved configuration as a commented TOML text: every key with its meaning, bounds and unit."""
 
 import json
-from typing import Any
+import typing
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
@@ -70,6 +71,8 @@ def _toml(value: Any) -> str:
 
 
 def _field_bounds(field: Any) -> str:
+    if typing.get_origin(field.annotation) is Literal:
+        return f" ({type_name(field.annotation)})"
     signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
     found = [
         f"{sign} {getattr(item, name):g}"

@@ -21,7 +21,9 @@ def test_importing_the_schema_loads_nothing_heavy() -> None:
     ("raw", "words"),
     [
         ({"rnds": 3}, ["unknown key 'rnds'"]),
-        ({"server": {"ronds": 3}}, ["server.ronds", "did you mean 'rounds'"]),
+        ({"server": {"ronds": 3}}, ["server.ronds", "did you mean 'server.rounds'"]),
+        ({"rounds": 3}, ["unknown key 'rounds'", "did you mean 'server.rounds'"]),
+        ({"tracking": {"backends": "wandb"}}, ["must be a list, such as ['wandb']"]),
         ({"server": {"rounds": "many"}}, ["server.rounds", "many"]),
         ({"server": {"rounds": -1}}, ["server.rounds", "-1", "greater than or equal to 0"]),
         ({"learner": {"name": "mamll"}}, ["unknown learner 'mamll'", "did you mean 'maml'"]),
