@@ -15,11 +15,12 @@ UNKNOWN = 0
 
 
 def check_replies(messages: Sequence[Message], replies: Sequence[Message]) -> list[Message]:
-    """Check replies to train messages; others pass.
+    """Check replies to train and evaluate messages; others pass.
 
     Refused are: arrays under a record's name that was sent, with other keys, shapes or dtypes than were sent; values
-    that are NaN or infinite; a negative or non-finite weight; metric keys other than most replies have. Records that
-    were not sent are the strategy's own affair. Weights that are all zero pass: a strategy must decide what they mean.
+    that are NaN or infinite; records or metric keys other than most replies have; a negative or non-finite weight; and
+    where all weights are zero every reply, since no mean can be taken. Records that were not sent are the strategy's
+    own affair.
 
     Args:
         messages: what was sent.
@@ -28,23 +29,48 @@ def check_replies(messages: Sequence[Message], replies: Sequence[Message]) -> li
     Returns:
         The replies, refused ones as error replies with the reason.
     """
-    usual = _usual_metrics(replies)
-    checked = []
-    for message, reply in zip(messages, replies, strict=True):
-        fault = None
-        if reply.has_content() and message.metadata.message_type.split(".")[0] == "train":
-            fault = _array_fault(message.content, reply.content) or _metric_fault(reply.content, usual)
-        checked.append(reply if fault is None else Message(Error(UNKNOWN, f"refused: {fault}"), reply_to=message))
+    judged = [
+        index
+        for index, (message, reply) in enumerate(zip(messages, replies, strict=True))
+        if reply.has_content() and message.metadata.message_type.split(".")[0] in ("train", "evaluate")
+    ]
+    usual = _usual([replies[index].content for index in judged])
+    weightless = bool(judged) and all(_weight(replies[index].content) == 0 for index in judged)
+    checked = list(replies)
+    for index in judged:
+        sent, got = messages[index].content, replies[index].content
+        fault = _array_fault(sent, got) or _shape_fault(got, usual) or _weight_fault(got)
+        if fault is None and weightless:
+            fault = f"{WEIGHT} is 0 for every client: there is no mean"
+        if fault is not None:
+            checked[index] = Message(Error(UNKNOWN, f"refused: {fault}"), reply_to=messages[index])
     return checked
 
 
-def _usual_metrics(replies: Iterable[Message]) -> frozenset[str] | None:
-    counts = Counter(_metric_keys(reply.content) for reply in replies if reply.has_content())
-    return counts.most_common(1)[0][0] if counts else None
+def _usual(contents: Sequence[RecordDict]) -> tuple[str, ...]:
+    """The records and metric keys that most replies have."""
+    counts = Counter(_shape(content) for content in contents)
+    return counts.most_common(1)[0][0] if counts else ()
 
 
-def _metric_keys(content: RecordDict) -> frozenset[str]:
-    return frozenset(f"{name}.{key}" for name, record in content.metric_records.items() for key in record)
+def _shape(content: RecordDict) -> tuple[str, ...]:
+    metrics = [f"metric {name}.{key}" for name, record in content.metric_records.items() for key in record]
+    return tuple(sorted([*(f"arrays {name}" for name in content.array_records), *metrics]))
+
+
+def _shape_fault(content: RecordDict, usual: tuple[str, ...]) -> str | None:
+    found = _shape(content)
+    return None if found == usual else f"metrics and arrays {list(found)} where most clients send {list(usual)}"
+
+
+def _weight(content: RecordDict) -> float | None:
+    weights = [record[WEIGHT] for record in content.metric_records.values() if WEIGHT in record]
+    return float(weights[0]) if weights and isinstance(weights[0], (int, float)) else None
+
+
+def _weight_fault(content: RecordDict) -> str | None:
+    weight = _weight(content)
+    return None if weight is None or (math.isfinite(weight) and weight >= 0) else f"{WEIGHT} = {weight} is not a count"
 
 
 def _array_fault(sent: RecordDict, got: RecordDict) -> str | None:
@@ -64,19 +90,12 @@ def _one_array_fault(key: str, array: Array, expected: Array | None) -> str | No
         return (
             f"array '{key}' is {array.dtype} {tuple(array.shape)}, not {expected.dtype} {tuple(expected.shape)} as sent"
         )
-    values = array.numpy()
+    try:
+        values = array.numpy()
+    except Exception as error:  # whatever the other side's bytes make the reader raise
+        return f"array '{key}' has bytes that are no array: {error}"
     if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
         return f"array '{key}' has {int((~np.isfinite(values)).sum())} values that are NaN or infinite"
-    return None
-
-
-def _metric_fault(content: RecordDict, usual: frozenset[str] | None) -> str | None:
-    if usual is not None and _metric_keys(content) != usual:
-        return f"metrics {sorted(_metric_keys(content))} where most clients send {sorted(usual)}"
-    for record in content.metric_records.values():
-        weight = record.get(WEIGHT)
-        if isinstance(weight, (int, float)) and not (math.isfinite(weight) and weight >= 0):
-            return f"{WEIGHT} = {weight} is not a count"
     return None
 
 

@@ -22,7 +22,8 @@ class Bootstrap:
         # Before torch is imported, so that its pools are made with one thread.
         os.environ["OMP_NUM_THREADS"] = "1"
         os.environ["MKL_NUM_THREADS"] = "1"
-        sys.path[:] = path
+        # The worker's own places stay behind: another machine may keep its packages elsewhere.
+        sys.path[:] = path + [place for place in sys.path if place not in path]
         for name in [name for name in sys.modules if name.partition(".")[0] in packages]:
             del sys.modules[name]
         import signal

@@ -20,10 +20,15 @@ from simulations.engine.flower_internals import error_reply, is_plain
 
 @dataclass(frozen=True)
 class Turn:
-    """One client's turn: what it was sent, and who it is."""
+    """One client's turn: what it was sent, who it is, and where its global random generators start.
+
+    Attributes:
+        seed: below 2^64, its own for every turn; a turn that runs again elsewhere draws the same.
+    """
 
     message: Message
     context: Context
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,7 @@ def _alone(app: ClientApp, turn: Turn) -> Outcome:
     message = copy.copy(turn.message)
     message.__dict__["_content"] = copy.deepcopy(turn.message.content)
     context = _own_context(turn.context)
-    with _global_generators_restored():
+    with _own_generators(turn.seed):
         try:
             return Outcome(_checked(app(message, context), turn.message), context.state)
         except Exception as error:
@@ -121,11 +126,19 @@ def _own_context(context: Context) -> Context:
 
 
 @contextmanager
-def _global_generators_restored() -> Iterator[None]:
-    """A client that seeds global generators must not decide what the next one on this worker draws."""
+def _own_generators(seed: int) -> Iterator[None]:
+    """Give a turn global generators of its own, and restore what was there.
+
+    A client that seeds them must not decide what the next one on this worker draws; and clients that do not seed them
+    must not all draw the same. torch is left alone where the app has not loaded it.
+    """
     python, numbers = random.getstate(), np.random.get_state()
     torch = sys.modules.get("torch")
     tensors = torch.random.get_rng_state() if torch is not None else None
+    random.seed(seed)
+    np.random.seed([seed & 0xFFFFFFFF, seed >> 32])
+    if torch is not None:
+        torch.random.default_generator.manual_seed(seed)
     try:
         yield
     finally:

@@ -3,6 +3,7 @@
 import logging
 import time
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -13,6 +14,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
 from fedmeta.errors import ConfigurationError, FedmetaError
+from fedmeta.seeding import derive
 from simulations.engine.executor import Outcome, Turn
 from simulations.engine.flower_internals import NODE_UNAVAILABLE, adopt_identity, empty_run, error_reply, give_id
 from strategies.checking import check_replies
@@ -36,6 +38,8 @@ class LocalGrid(Grid):
         check: turn replies that would end or poison any strategy into errors (see `strategies.checking`).
         log_failures: log failed replies, alike ones in one line.
         run_config: what clients find in `context.run_config`.
+        seed: of the global random generators that a foreign app may draw from, for each client and turn. Our own
+            clients draw from generators of their own.
 
     Raises:
         ConfigurationError: no clients.
@@ -49,6 +53,7 @@ class LocalGrid(Grid):
         check: bool = True,
         log_failures: bool = True,
         run_config: Mapping[str, Any] | None = None,
+        seed: int = 0,
     ) -> None:
         if num_clients < 1:
             raise ConfigurationError(f"num_clients = {num_clients} must be at least 1")
@@ -58,6 +63,7 @@ class LocalGrid(Grid):
         self._check, self._log_failures = check, log_failures
         self._run_config = dict(run_config or {})
         self._states: dict[int, RecordDict] = {}
+        self._seed, self._turns_had = seed, Counter[int]()
         self._replies: dict[str, Message] = {}
         self._run = empty_run()
         self._closed = False
@@ -149,7 +155,8 @@ class LocalGrid(Grid):
             state=self._states.get(partition, RecordDict()),
             run_config=self._run_config,
         )
-        return Turn(message, context)
+        self._turns_had[partition] += 1
+        return Turn(message, context, derive(self._seed, self._turns_had[partition], partition, "global generators"))
 
     def _unknown(self, message: Message) -> Message:
         return error_reply(message, NODE_UNAVAILABLE, f"there is no node {message.metadata.dst_node_id}")

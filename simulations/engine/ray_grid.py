@@ -52,7 +52,7 @@ class RayGrid(LocalGrid):
         actors: none: as many as the cluster and the shares allow.
         ray_address: of a running cluster; None starts one here, or uses the one this process is connected to.
         start_timeout: longest wait for the actors to start [seconds].
-        check, log_failures, run_config: see `LocalGrid`.
+        check, log_failures, run_config, seed: see `LocalGrid`.
 
     Raises:
         ConfigurationError: a share that fits no machine, or an address where no cluster answers.
@@ -71,8 +71,9 @@ class RayGrid(LocalGrid):
         check: bool = True,
         log_failures: bool = True,
         run_config: Mapping[str, Any] | None = None,
+        seed: int = 0,
     ) -> None:
-        super().__init__(app, num_clients, check=check, log_failures=log_failures, run_config=run_config)
+        super().__init__(app, num_clients, check=check, log_failures=log_failures, run_config=run_config, seed=seed)
         self._start_timeout = start_timeout
         self._started_ray = _connect(ray_address)
         self._actors: list[Any] = []
@@ -265,17 +266,24 @@ def _packed(turns: Sequence[Turn]) -> tuple[Any, list[Job]]:
             places[id(content)] = len(contents)
             contents.append(content)
         state = turn.context.state if len(turn.context.state) else None
-        jobs.append(Job(turn.message.metadata, places[id(content)], dict(turn.context.node_config), state))
+        jobs.append(Job(turn.message.metadata, places[id(content)], dict(turn.context.node_config), state, turn.seed))
     return ray.put(contents), jobs
 
 
 def _connect(address: str | None) -> bool:
     """Connect to Ray; returns whether this call started a cluster or connection that is ours to end."""
     if ray.is_initialized():
+        if address is not None:
+            log.warning("engine.ray_address = '%s' is not used: this process is connected to Ray already", address)
         return False
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
-        ray.init(include_dashboard=False, **options)
+        try:
+            ray.init(include_dashboard=False, **options)
+        except Exception as error:  # Ray raises a bare Exception when its own processes are too slow to start
+            raise FedmetaError(
+                f"Ray did not start here ({error}): try again when the machine is less busy, or use engine inline"
+            ) from error
         return True
     try:
         ray.init(address=address, **options)

@@ -23,12 +23,14 @@ class Job:
         content: index into the broadcast contents.
         node_config: of the client's node.
         state: the client's committed state; None for an empty one.
+        seed: see `Turn`.
     """
 
     metadata: Metadata
     content: int
     node_config: dict[str, Any]
     state: RecordDict | None
+    seed: int
 
 
 class Worker:
@@ -79,6 +81,7 @@ class Worker:
                     state=job.state if job.state is not None else RecordDict(),
                     run_config=self._run_config,
                 ),
+                job.seed,
             )
             for job in jobs
         ]

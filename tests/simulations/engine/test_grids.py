@@ -115,17 +115,19 @@ def test_flowers_own_strategy_runs_unchanged(engine: Engine) -> None:
     assert result.arrays["w"].numpy().tolist() == [8.0, 8.0, 8.0]
 
 
-def test_global_generators_do_not_leak_between_clients(engine: Engine) -> None:
-    with engine("foreign_app:app", 3) as grid:
-        content = RecordDict({"config": ConfigRecord({"round": 1})})
-        draws = [
-            reply.content["me"]["before"]
-            for _ in range(2)
-            for reply in grid.send_and_receive(
-                [Message(content, node, "query.global_draw") for node in grid.get_node_ids()]
-            )
-        ]
-    assert 0.5488135039273248 not in draws, "the first draw after seed(0): one client's seed reached another"
+def test_every_turn_has_global_generators_of_its_own(engine: Engine) -> None:
+    """Neither does one client's seed reach another, nor do clients that draw without seeding all draw the same."""
+
+    def draws(grid: LocalGrid, round: int) -> list[float]:
+        content = RecordDict({"config": ConfigRecord({"round": round})})
+        messages = [Message(content, node, "query.global_draw") for node in grid.get_node_ids()]
+        return [reply.content["me"]["before"] for reply in grid.send_and_receive(messages)]
+
+    with engine("foreign_app:app", 3, seed=5) as grid:
+        found = [draw for round in (1, 2, 2) for draw in draws(grid, round)]
+    assert len(set(found)) == 9 and 0.5488135039273248 not in found
+    with engine("foreign_app:app", 3, seed=5) as grid:
+        assert draws(grid, 1) == found[:3]
 
 
 def test_cohorts_are_whole_and_one_failing_member_costs_one(engine: Engine) -> None:
