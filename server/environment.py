@@ -1,5 +1,6 @@
 """What a run was run with: versions, machine, code."""
 
+import logging
 import os
 import platform
 import subprocess
@@ -12,7 +13,18 @@ from typing import Any
 from fedmeta.code_hash import code_hash, code_path
 from fedmeta.experiment import Experiment
 
+log = logging.getLogger("fedmeta.server")
+
 PACKAGES = ("fedmeta", "flwr", "torch", "ray", "opacus", "numpy", "pydantic", "safetensors")
+
+
+def add_session(sessions: list[dict[str, Any]], experiment: Experiment) -> list[dict[str, Any]]:
+    """The sessions of a run with this one after them; what differs from the first is a warning."""
+    described = describe_environment(experiment)
+    for key in ("code_hash", "packages", "python"):
+        if sessions and sessions[0].get(key) != described[key]:
+            log.warning("this run began with another %s (see environment.json): its numbers may differ", key)
+    return [*sessions, described]
 
 
 def describe_environment(experiment: Experiment) -> dict[str, Any]:

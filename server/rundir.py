@@ -1,13 +1,15 @@
 """A run directory: configuration, environment, metrics, checkpoints, results; written so that a crash loses nothing."""
 
 import fcntl
+import hashlib
 import json
 import logging
 import math
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,17 +22,12 @@ from torch import Tensor
 from fedmeta.errors import CheckpointError, FedmetaError
 from fedmeta.experiment import Experiment
 from fedmeta.params import Params
-from server.environment import describe_environment
+from server.environment import add_session
 
 log = logging.getLogger("fedmeta.server")
 
-CONFIG, METRICS, RESULTS, ENVIRONMENT, REPORT = (
-    "config.json",
-    "metrics.jsonl",
-    "results.json",
-    "environment.json",
-    "report.html",
-)
+CONFIG, METRICS, RESULTS = "config.json", "metrics.jsonl", "results.json"
+ENVIRONMENT, REPORT = "environment.json", "report.html"
 
 
 @dataclass(frozen=True)
@@ -149,9 +146,14 @@ class RunDir:
             self._lock.close()
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Add one record to the metrics; NaN and infinity become null, since JSON has neither."""
+        """Add one record to the metrics; NaN and infinity become null, since JSON has neither.
+
+        Raises:
+            FedmetaError: the disk is full or the directory is gone; so for all that is written here.
+        """
         line = json.dumps(_finite(dict(record)), allow_nan=False)
-        with (self.path / METRICS).open("a", encoding="utf-8") as file:
+        path = self.path / METRICS
+        with _writing(path), path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -165,9 +167,11 @@ class RunDir:
         records = []
         for number, line in enumerate(lines, 1):
             try:
-                records.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                if number < len(lines):
+                record = json.loads(line)
+                record["round"]
+                records.append(record)
+            except (ValueError, TypeError, KeyError) as error:
+                if number < len(lines) or not isinstance(error, json.JSONDecodeError):
                     raise CheckpointError(
                         f"line {number} of '{path}' is damaged ({error}): take the line away, or start a new run"
                     ) from error
@@ -178,20 +182,22 @@ class RunDir:
         """Drop the records of rounds after `after_round`, which the checkpoint does not hold."""
         kept = [record for record in self.metrics() if record["round"] <= after_round]
         text = "".join(json.dumps(record) + "\n" for record in kept)
-        _write_atomically(self.path / METRICS, text.encode())
+        _store(self.path / METRICS, text.encode())
 
     def has(self, name: str) -> bool:
         """Whether there is a checkpoint `last` or `best`."""
         return self._checkpoint_path(name).exists()
 
     def save(self, name: str, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint as one safetensors file, atomically.
-
-        Raises:
-            FedmetaError: the disk is full or the directory is gone.
-        """
+        """Write a checkpoint as one safetensors file, atomically."""
         from safetensors.torch import save
 
+        tensors = {
+            **{f"model/{key}": value for key, value in checkpoint.params.items()},
+            **{f"optimiser/{key}": value for key, value in checkpoint.optimiser.items()},
+        }
+        # Views of one flat vector share storage, which the format refuses.
+        tensors = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
         header = {
             "round": checkpoint.round,
             "experiment_hash": checkpoint.experiment_hash,
@@ -199,19 +205,8 @@ class RunDir:
             "order": list(checkpoint.params),
             "facts": checkpoint.facts,
         }
-        tensors = {
-            **{f"model/{key}": value.detach().cpu().contiguous() for key, value in checkpoint.params.items()},
-            **{f"optimiser/{key}": value.detach().cpu().contiguous() for key, value in checkpoint.optimiser.items()},
-        }
-        # Views of one flat vector share storage, which the format refuses.
-        content = save({key: value.clone() for key, value in tensors.items()}, {"fedmeta": json.dumps(header)})
-        try:
-            _write_atomically(self._checkpoint_path(name), content)
-        except OSError as error:
-            raise FedmetaError(
-                f"cannot write a checkpoint in '{self.path}': {error.strerror or error}. The run can be resumed "
-                "from the last one when there is space"
-            ) from error
+        header["digest"] = _digest(header, tensors)
+        _store(self._checkpoint_path(name), save(tensors, {"fedmeta": json.dumps(header)}))
 
     def load(self, name: str) -> Checkpoint:
         """Read a checkpoint.
@@ -226,6 +221,8 @@ class RunDir:
             with safe_open(path, framework="pt") as file:
                 header = json.loads(file.metadata()["fedmeta"])
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
+            if header.pop("digest") != _digest(header, tensors):
+                raise ValueError("its bytes are not those that were written")
             params = {key: tensors[f"model/{key}"] for key in header["order"]}
             optimiser = {
                 key.removeprefix("optimiser/"): value for key, value in tensors.items() if key.startswith("optimiser/")
@@ -240,26 +237,24 @@ class RunDir:
 
     def write_results(self, results: Mapping[str, Any]) -> None:
         """Write the final evaluations."""
-        _write_atomically(self.path / RESULTS, json.dumps(_finite(dict(results)), indent=2).encode())
+        _store(self.path / RESULTS, json.dumps(_finite(dict(results)), indent=2).encode())
 
     def results(self) -> dict[str, Any] | None:
         """The final evaluations; None for a run that is not finished."""
-        path = self.path / RESULTS
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        return _read_json(self.path / RESULTS, "resume the run, which judges the model again")
 
     def write_environment(self) -> None:
         """Add what this session runs with to what earlier sessions of the run did; a difference is a warning."""
-        described = describe_environment(self.experiment)
-        sessions = self.environment()
-        for key in ("code_hash", "packages", "python"):
-            if sessions and sessions[0][key] != described[key]:
-                log.warning("this run began with another %s (see environment.json): its numbers may differ", key)
-        _write_atomically(self.path / ENVIRONMENT, json.dumps([*sessions, described], indent=2).encode())
+        sessions = add_session(self.environment(), self.experiment)
+        _store(self.path / ENVIRONMENT, json.dumps(sessions, indent=2).encode())
 
     def environment(self) -> list[dict[str, Any]]:
         """What each session of the run was run with, the first first; empty where it is not known."""
-        path = self.path / ENVIRONMENT
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        return _read_json(self.path / ENVIRONMENT, "delete it; the run itself is whole") or []
+
+    def write_report(self, text: str) -> None:
+        """Write the report page."""
+        _store(self.report, text.encode())
 
     def _checkpoint_path(self, name: str) -> Path:
         return self.path / "checkpoints" / f"{name}.safetensors"
@@ -293,13 +288,50 @@ def _clear_unstarted(place: Path) -> bool:
 
 def _locked(place: Path) -> IO[str]:
     """Hold the directory; the operating system lets go when this process ends, however it ends."""
-    file = (place / ".lock").open("w")
+    try:
+        file = (place / ".lock").open("w")
+    except OSError as error:
+        raise FedmetaError(
+            f"cannot write in '{place}': {error.strerror or error}. A run can only go on where it can write"
+        ) from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         file.close()
         raise FedmetaError(f"another process is writing the run in '{place}': wait for it, or end it") from error
     return file
+
+
+def _read_json(path: Path, remedy: str) -> Any:
+    """A JSON file; None where there is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"'{path}' is damaged ({error}): {remedy}") from error
+
+
+def _digest(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over all that a checkpoint holds: the format itself would not notice a flipped bit."""
+    found = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name in sorted(tensors):
+        found.update(name.encode())
+        found.update(tensors[name].flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise FedmetaError(
+            f"cannot write '{path}': {error.strerror or error}. Mend that, then go on with --resume"
+        ) from error
+
+
+def _store(path: Path, content: bytes) -> None:
+    with _writing(path):
+        _write_atomically(path, content)
 
 
 def _write_atomically(path: Path, content: bytes) -> None:

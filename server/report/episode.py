@@ -60,7 +60,8 @@ def draw_episode(workload: Workload, vector: Tensor) -> EpisodePicture | None:
         before, after = (learner.predict(state, episode.query.x) for state in (adapted[0], adapted[-1]))
         curve = None
         if learner.task.kind == "regression" and episode.query.x.shape[1:] == (1,):
-            x = torch.linspace(-5, 5, 100).unsqueeze(1)
+            known = torch.cat([episode.support.x, episode.query.x])
+            x = torch.linspace(float(known.min()), float(known.max()), 100).unsqueeze(1)
             along = [learner.predict(state, x)[:, 0].numpy() for state in (adapted[0], adapted[-1])]
             curve = (x[:, 0].numpy(), along[0], along[1])
     return EpisodePicture(client, episode, before.numpy(), after.numpy(), steps, curve)

@@ -1,25 +1,31 @@
 """The report page: one self-contained HTML file, drawn from what the run directory holds, finished or not."""
 
+from __future__ import annotations
+
 import json
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedmeta.statistics import Evaluation
 from server.report import plots
 from server.report.episode import EpisodePicture
-from server.report.headline import SPLITS, format_score, headline
+from server.report.glyphs import glyph_figure
+from server.report.headline import SPLITS, Row, format_score, headline
 from server.report.template import TEMPLATE
+from server.report.troubles import troubles
 from server.rundir import RunDir
-from strategies.replies import group_reasons
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SHOWN_TROUBLES = 20
 
 
 @dataclass(frozen=True)
 class Section:
-    """One figure of the page."""
+    """One figure of the page; a narrow one keeps its own width."""
 
     title: str
     svg: str
@@ -42,25 +48,26 @@ def write_report(rundir: RunDir, picture: EpisodePicture | None) -> Path:
     metrics, results = rundir.metrics(), rundir.results()
     experiment = rundir.experiment
     page = Environment(autoescape=True, undefined=StrictUndefined).from_string(TEMPLATE)
-    troubles = _troubles(metrics)
+    lines = troubles(metrics, results or {})
+    sections = _sections(rundir, metrics, results or {}, picture)
     text = page.render(
         title=experiment.name,
         subtitle=_subtitle(rundir),
+        facts=_facts(metrics, rundir.environment()),
         finished=results is not None,
         rounds=metrics[-1]["round"] if metrics else 0,
         total_rounds=experiment.server.rounds,
         groups=_groups(results or {}),
+        interval=_interval,
         best=_best(results or {}),
-        sections=_sections(rundir, metrics, results or {}, picture),
-        no_episode=""
-        if picture is not None
-        else "The data of the test clients were not at hand when this page was drawn.",
-        troubles=troubles[:SHOWN_TROUBLES],
-        more_troubles=max(0, len(troubles) - SHOWN_TROUBLES),
+        sections=sections,
+        no_episode=_why_no_episode(results is not None, picture, sections),
+        troubles=lines[:SHOWN_TROUBLES],
+        more_troubles=max(0, len(lines) - SHOWN_TROUBLES),
         configuration=json.dumps(experiment.model_dump(mode="json"), indent=2),
         environment=json.dumps(rundir.environment(), indent=2),
     )
-    rundir.report.write_text(text, encoding="utf-8")
+    rundir.write_report(text)
     return rundir.report
 
 
@@ -74,24 +81,53 @@ def _subtitle(rundir: RunDir) -> str:
     )
 
 
+def _facts(metrics: list[dict[str, Any]], sessions: list[dict[str, Any]]) -> list[str]:
+    """When, how long and with what, in a few words each."""
+    facts = []
+    if sessions:
+        first = sessions[0]
+        packages = first["packages"]
+        facts += [first["started"][:16].replace("T", " ") + " UTC", f"Python {first['python']}"]
+        facts += [f"{name} {packages[name]}" for name in ("torch", "flwr", "ray") if packages.get(name)]
+        if first["git"]:
+            facts.append(f"commit {first['git']['commit'][:10]}" + (" with changes" if first["git"]["changed"] else ""))
+        if len(sessions) > 1:
+            facts.append(f"{len(sessions)} sessions")
+    seconds = sum(record.get("seconds") or 0.0 for record in metrics)
+    if seconds:
+        facts.append(f"rounds took {seconds:.1f} s" if seconds < 120 else f"rounds took {seconds / 60:.1f} min")
+    return facts
+
+
 def _groups(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """Headline rows by what was judged and which model, with the protocol in words."""
+    """Headline rows by what they were judged on: the last model's, and the best model's where it is another."""
     rows = headline(results) if results else []
     found = []
-    for split, members in groupby(rows, key=lambda row: row.split):
+    for split, members in groupby(sorted(rows, key=lambda row: list(SPLITS.values()).index(row.split)), key=_split):
         own = list(members)
+        last = [row for row in own if not row.model.startswith("best")]
+        best = [row for row in own if row.model.startswith("best")]
         key = next(name for name, words in SPLITS.items() if words == split)
-        model = own[-1].model
-        which = "best" if model.startswith("best") else "last"
         found.append(
             {
                 "split": split,
-                "model": model,
-                "rows": own,
-                "protocol": _protocol(Evaluation.from_json(results[which][key])),
+                "model": (last or best)[-1].model,
+                "rows": last or best,
+                "best": best[0] if last and best else None,
+                "protocol": _protocol(Evaluation.from_json(results["last" if last else "best"][key])),
             }
         )
     return found
+
+
+def _interval(row: Row) -> str:
+    if row.estimate.count < 2:
+        return "one value, no interval"
+    return f"95 %: {row.format(row.estimate.low)} to {row.format(row.estimate.high)}"
+
+
+def _split(row: Row) -> str:
+    return row.split
 
 
 def _protocol(evaluation: Evaluation) -> str:
@@ -128,45 +164,60 @@ def _sections(
     judged = [Evaluation.from_json(last[split]) for split in SPLITS if last.get(split)]
     score_name = judged[0].score_name if judged else _score_name(metrics)
     baseline = any(evaluation.baseline is not None for evaluation in judged)
-    figures: list[tuple[str, str, Any, str, bool]] = [
-        ("learning", "Learning", plots.learning_curves(metrics, score_name), "Band: 95 % interval.", False),
+    bars = "Bands and bars: 95 % intervals."
+    learning = bars if any(record["validation"] for record in metrics) else "Means over the clients of a round."
+    figures: list[tuple[str, str, Figure | None, str, bool]] = [
+        ("learning", "Learning", plots.learning_curves(metrics, score_name), learning, False),
         (
             "adaptation",
             "Adaptation",
             plots.adaptation_curve(judged),
-            "Bands: 95 % intervals." + (" Dotted: pixel nearest neighbour." if baseline else ""),
-            True,
+            bars + (" Dotted: pixel nearest neighbour." if baseline else ""),
+            False,
         ),
+        ("episode", "An episode", _episode(picture), _episode_caption(picture), _has_glyphs(picture)),
     ]
-    if picture is not None:
-        count = f"{picture.steps} step{'s' if picture.steps != 1 else ''}"
-        words = f"The first frozen episode of test client {picture.client.name}, adapted in {count}."
-        figures.append(("episode", "An episode", plots.episode_figure(picture), words, True))
-    own = [evaluation for evaluation in judged if evaluation.split == "test"]
-    if own:
-        names = last.get("names", {})
-        figures.append(
-            ("clients", "Clients", plots.clients_chart(own[0], names), "Mean over a client's episodes.", True)
-        )
+    if last.get("test"):
+        chart = plots.clients_chart(Evaluation.from_json(last["test"]), last.get("names", {}))
+        figures.append(("clients", "Clients", chart, "Mean over a client's episodes.", False))
     sections = []
     for name, title, figure, caption, narrow in figures:
         if figure is not None:
             plots.save_png(figure, rundir.plots / f"{name}.png")
-            sections.append(Section(title, plots.themed_svg(figure), caption, narrow))
+            sections.append(Section(title, plots.themed_svg(figure, f"{title}: {caption}"), caption, narrow))
     return sections
+
+
+def _episode(picture: EpisodePicture | None) -> Figure | None:
+    """Pictures for images, curves for one number of one number, nothing for other tasks."""
+    if picture is None:
+        return None
+    if picture.curve is not None:
+        return plots.curve_figure(picture)
+    return glyph_figure(picture) if _has_glyphs(picture) else None
+
+
+def _has_glyphs(picture: EpisodePicture | None) -> bool:
+    query = picture.episode.query if picture is not None else None
+    return query is not None and query.x.dim() == 4 and not query.y.is_floating_point()
+
+
+def _episode_caption(picture: EpisodePicture | None) -> str:
+    if picture is None:
+        return ""
+    steps = plots.steps_in_words(picture.steps)
+    return f"The first frozen episode of test client {picture.client.name}, adapted in {steps}."
+
+
+def _why_no_episode(finished: bool, picture: EpisodePicture | None, sections: list[Section]) -> str:
+    if any(section.title == "An episode" for section in sections):
+        return ""
+    if picture is not None:
+        return "Tasks of this kind have no picture."
+    if not finished:
+        return "An episode is drawn when the run ends."
+    return "The data of the test clients were not at hand when this page was drawn."
 
 
 def _score_name(metrics: list[dict[str, Any]]) -> str:
     return "mse" if any("mse" in record["train"] for record in metrics) else "accuracy"
-
-
-def _troubles(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One line for each kind of failure of a round."""
-    found = []
-    for record in metrics:
-        lines = [f"the model stayed as it was: {record['event']}"] if record["event"] else []
-        for kind in ("failed", "refused"):
-            reasons = {int(client): reason for client, reason in record[kind].items()}
-            lines += [f"{kind}: {line}" for line in group_reasons(reasons)]
-        found += [{"round": record["round"], "text": line} for line in lines]
-    return found

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import html
 import io
+import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedmeta.statistics import Evaluation
+from fedmeta.statistics import Estimate, Evaluation
 from server.report.episode import EpisodePicture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 INK, MUTED, ACCENT, SECOND, WRONG = "#1a1d21", "#8a9099", "#2563eb", "#d97706", "#dc2626"
@@ -26,9 +30,20 @@ THEMED = {
     WRONG: "var(--wrong)",
 }
 
+NAMED = 40
+"""So many clients are drawn by name; of more, the distribution is."""
 
-def themed_svg(figure: Figure) -> str:
-    """A figure as SVG for the page, whose colours follow the page's light or dark theme."""
+SMOOTHED = 300
+"""More rounds than these are drawn faint under their running mean."""
+
+
+def themed_svg(figure: Figure, label: str) -> str:
+    """A figure as SVG for the page, whose colours follow the page's light or dark theme.
+
+    Args:
+        figure: to draw.
+        label: what a screen reader says in its place.
+    """
     with io.StringIO() as buffer:
         figure.savefig(buffer, format="svg", transparent=True)
         text = buffer.getvalue()
@@ -37,10 +52,11 @@ def themed_svg(figure: Figure) -> str:
         text = text.replace(colour, variable)
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     # Ids repeat between figures and would collide in one page.
-    prefix = f"f{abs(hash(text)) % 10**8}-"
+    prefix = f"f{hashlib.sha256(text.encode()).hexdigest()[:8]}-"
     text = re.sub(r'id="([^"]+)"', rf'id="{prefix}\1"', text)
     text = re.sub(r'xlink:href="#([^"]+)"', rf'xlink:href="#{prefix}\1"', text)
-    return re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}\1)", text)
+    text = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}\1)", text)
+    return text.replace("<svg ", f'<svg role="img" aria-label="{html.escape(label, quote=True)}" ', 1)
 
 
 def save_png(figure: Figure, path: Path) -> None:
@@ -54,30 +70,24 @@ def learning_curves(metrics: Sequence[Mapping[str, Any]], score_name: str) -> Fi
     trained = [record for record in metrics if "loss" in record["train"]]
     if not trained:
         return None
-    figure, (left, right) = _panels(2)
-    rounds = [record["round"] for record in trained]
-    left.plot(rounds, [record["train"]["loss"] for record in trained], color=ACCENT, label="training clients")
-    _label(left, "round", "loss", "Loss before each outer step")
-    if score_name in trained[0]["train"]:
-        values = [record["train"].get(score_name) for record in trained]
-        right.plot(rounds, values, color=ACCENT, alpha=0.7, label="training clients")
     judged = [
         (record["round"], Evaluation.from_json(record["validation"])) for record in metrics if record["validation"]
     ]
-    if judged:
-        at = [round for round, _ in judged]
-        right.plot(at, [found.after.mean for _, found in judged], color=SECOND, marker="o", label="validation clients")
-        right.fill_between(
-            at,
-            [found.after.low for _, found in judged],
-            [found.after.high for _, found in judged],
-            color=SECOND,
-            alpha=0.15,
-            lw=0,
-        )
-    _label(right, "round", score_name, f"{score_name.capitalize()} after adaptation")
-    _percent(right, score_name)
-    right.legend(frameon=False, labelcolor=INK)
+    scored = [record for record in trained if score_name in record["train"]]
+    figure, panels = _panels(2 if scored or judged else 1)
+    _line(panels[0], [(record["round"], record["train"]["loss"]) for record in trained], ACCENT, "training clients")
+    _label(panels[0], "round", "loss", "Loss before each outer step")
+    panels[0].legend(frameon=False, labelcolor=INK, fontsize=9)
+    if len(panels) == 2:
+        right = panels[1]
+        if scored:
+            _line(right, [(r["round"], r["train"][score_name]) for r in scored], ACCENT, "training clients")
+        if judged:
+            rounds = [round for round, _ in judged]
+            _interval_curve(right, rounds, [found.after for _, found in judged], SECOND, "validation clients")
+        _label(right, "round", score_name, f"{_title(score_name)} after adaptation")
+        _percent(right.yaxis, score_name)
+        right.legend(frameon=False, labelcolor=INK, fontsize=9)
     return figure
 
 
@@ -88,108 +98,78 @@ def adaptation_curve(evaluations: Sequence[Evaluation]) -> Figure | None:
         return None
     figure, (axes,) = _panels(1)
     for evaluation, colour in zip(shown, (ACCENT, SECOND), strict=False):
-        means = [item.mean for item in evaluation.score]
         words = "across test clients" if evaluation.split == "pooled" else "each client's own tasks"
-        axes.plot(evaluation.steps, means, color=colour, marker="o", label=words)
-        low, high = [item.low for item in evaluation.score], [item.high for item in evaluation.score]
-        axes.fill_between(evaluation.steps, low, high, color=colour, alpha=0.15, lw=0)
+        _interval_curve(axes, evaluation.steps, evaluation.score, colour, words)
         if evaluation.baseline is not None:
             axes.axhline(evaluation.baseline.mean, color=colour, lw=1, ls=":")
-    axes.set_xticks(shown[0].steps)
-    _label(axes, "adaptation steps", shown[0].score_name, "Adaptation on unseen clients")
-    _percent(axes, shown[0].score_name)
-    axes.legend(frameon=False, labelcolor=INK)
+    axes.set_xticks(_few(shown[0].steps))
+    _label(axes, "adaptation steps", shown[0].score_name, f"{_title(shown[0].score_name)} on unseen clients")
+    _percent(axes.yaxis, shown[0].score_name)
+    axes.legend(frameon=False, labelcolor=INK, fontsize=9)
     return figure
 
 
 def clients_chart(evaluation: Evaluation, names: Mapping[str, str]) -> Figure | None:
-    """Every test client's mean score, sorted; None for a single client."""
-    if len(evaluation.clients) < 2:
+    """Test clients' mean scores: a dot each by name, or the distribution of many; None for a single client."""
+    found = [(client, math.nan if score is None else score) for client, score in evaluation.clients.items()]
+    if len(found) < 2:
         return None
-    found = ((client, float("nan") if score is None else score) for client, score in evaluation.clients.items())
-    items = sorted(found, key=lambda item: item[1])
-    figure, (axes,) = _panels(1, height=0.9 + 0.22 * len(items))
-    axes.barh(
-        [names.get(client, f"client {client}") for client, _ in items],
-        [score for _, score in items],
-        color=ACCENT,
-        height=0.62,
-    )
+    items = sorted((item for item in found if math.isfinite(item[1])), key=lambda item: item[1])
+    many = len(found) > NAMED
+    figure, (axes,) = _panels(1, height=3.2 if many else 1.0 + 0.24 * len(found))
+    if many:
+        axes.hist([score for _, score in items], bins=30, color=ACCENT, alpha=0.85, rwidth=0.88)
+    else:
+        labels = [names.get(client, f"client {client}") for client, _ in items]
+        axes.hlines(range(len(items)), 0, 1, transform=axes.get_yaxis_transform(), color=MUTED, lw=0.5, alpha=0.4)
+        axes.plot([score for _, score in items], range(len(items)), "o", color=ACCENT, ms=6)
+        axes.set_yticks(range(len(items)), labels)
+        axes.set_ylim(-0.7, len(items) - 0.3)
     axes.axvline(evaluation.after.mean, color=SECOND, lw=1.2)
-    axes.tick_params(axis="y", labelsize=8)
-    _label(axes, evaluation.score_name, "", "Each test client after adaptation (line: mean)")
-    if evaluation.score_name == "accuracy":
-        axes.set_xlim(0, 1)
-        axes.xaxis.set_major_formatter(_per_cent_formatter())
+    axes.margins(x=0.06)
+    title = f"{len(found)} test clients after adaptation" if many else "Each test client after adaptation"
+    _label(axes, evaluation.score_name, "clients" if many else "", f"{title} (line: mean)")
+    _percent(axes.xaxis, evaluation.score_name)
     return figure
 
 
-def episode_figure(picture: EpisodePicture) -> Figure | None:
-    """Support and query as pictures with predictions, or the fitted curves of one number; None for other tasks."""
-    if picture.curve is not None:
-        return _curve_figure(picture)
-    few = 0 < len(picture.episode.classes) <= min(10, len(picture.episode.support.y))
-    if picture.episode.query.x.dim() != 4 or not few:
-        return None
-    return _glyph_figure(picture)
-
-
-def _glyph_figure(picture: EpisodePicture) -> Figure:
-    support, query = picture.episode.support, picture.episode.query
-    ways = len(picture.episode.classes)
-    shots, shown = len(support.y) // ways, min(5, len(query.y) // ways)
-    guess = picture.after.argmax(axis=1)
-    figure = _figure(1.15 * (shots + shown) + 1.0, 1.15 * ways + 0.5)
-    grid = figure.subplots(ways, shots + shown, squeeze=False)
-    for way in range(ways):
-        rows = np.flatnonzero(support.y.numpy() == way)
-        for column, row in enumerate(rows):
-            _glyph(grid[way][column], support.x[row, 0].numpy(), MUTED, f"class {chr(65 + way)}")
-        for column, row in enumerate(np.flatnonzero(query.y.numpy() == way)[:shown]):
-            right = guess[row] == way
-            words = chr(65 + int(guess[row])) + (" ✓" if right else " ✗")
-            _glyph(grid[way][shots + column], query.x[row, 0].numpy(), ACCENT if right else WRONG, words)
-    grid[0][0].set_title("support", color=INK, fontsize=9, loc="left")
-    grid[0][shots].set_title("query and prediction", color=INK, fontsize=9, loc="left")
-    return figure
-
-
-def _glyph(axes: Axes, pixels: np.ndarray, colour: str, words: str) -> None:
-    axes.imshow(pixels, cmap="gray_r", vmin=0, vmax=1)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for side in axes.spines.values():
-        side.set_color(colour)
-        side.set_linewidth(1.8)
-    axes.set_xlabel(words, color=colour, fontsize=8, labelpad=2)
-
-
-def _curve_figure(picture: EpisodePicture) -> Figure:
+def curve_figure(picture: EpisodePicture) -> Figure:
+    """A task of one number from one number: support, the truth at the queries, and what was predicted."""
     assert picture.curve is not None
     x, before, after = picture.curve
+    support, query = picture.episode.support, picture.episode.query
     figure, (axes,) = _panels(1)
-    truth = np.argsort(picture.episode.query.x[:, 0].numpy())
-    axes.plot(x, before, color=MUTED, ls="--", label="before adaptation")
-    axes.plot(x, after, color=ACCENT, label=f"after {picture.steps} steps")
-    axes.scatter(*(part[:, 0].numpy() for part in picture.episode.support), color=SECOND, zorder=3, label="support")
-    query = picture.episode.query
-    axes.scatter(query.x[truth, 0].numpy(), query.y[truth, 0].numpy(), color=INK, s=10, zorder=2, label="query")
+    axes.plot(x, before, color=MUTED, ls="--", lw=1.4, label="before adaptation")
+    axes.plot(x, after, color=ACCENT, lw=2, label=f"after {steps_in_words(picture.steps)}")
+    axes.scatter(query.x[:, 0].numpy(), query.y[:, 0].numpy(), color=INK, s=12, zorder=2, label="query: the truth")
+    axes.scatter(support.x[:, 0].numpy(), support.y[:, 0].numpy(), color=SECOND, s=34, zorder=3, label="support")
     _label(axes, "x", "y", "One task of a test client")
-    axes.legend(frameon=False, labelcolor=INK)
+    axes.legend(frameon=False, labelcolor=INK, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
-def _figure(width: float, height: float) -> Figure:
+def steps_in_words(steps: int) -> str:
+    """A count with its noun.
+
+    >>> steps_in_words(1), steps_in_words(5)
+    ('1 step', '5 steps')
+    """
+    return f"{steps} step{'' if steps == 1 else 's'}"
+
+
+def empty_figure(width: float, height: float) -> Figure:
+    """A figure of so many inches, bound to no display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
     return figure
 
 
 def _panels(count: int, height: float = 3.2) -> tuple[Figure, list[Axes]]:
-    figure = _figure(4.6 * count if count > 1 else 5.6, height)
+    figure = empty_figure(9.2, height)
+    figure.set_layout_engine("constrained")
     panels = list(np.atleast_1d(figure.subplots(1, count)))
     for axes in panels:
         for side in ("top", "right"):
@@ -200,18 +180,50 @@ def _panels(count: int, height: float = 3.2) -> tuple[Figure, list[Axes]]:
     return figure, panels
 
 
+def _line(axes: Axes, points: Sequence[tuple[int, float | None]], colour: str, words: str) -> None:
+    """A line by round: a lone round is a dot, null (for NaN) a gap, and many rounds have their mean drawn over them."""
+    rounds = np.array([round for round, _ in points])
+    values = np.array([math.nan if value is None else value for _, value in points])
+    if len(points) <= SMOOTHED:
+        axes.plot(rounds, values, color=colour, marker="o" if len(points) == 1 else None, label=words)
+        return
+    window = len(points) // 50
+    axes.plot(rounds, values, color=colour, lw=0.5, alpha=0.3)
+    means = np.convolve(values, np.ones(window) / window, mode="valid")
+    start = window // 2
+    axes.plot(rounds[start : start + len(means)], means, color=colour, label=f"{words}, mean of {window} rounds")
+
+
+def _interval_curve(axes: Axes, at: Sequence[int], estimates: Sequence[Estimate], colour: str, words: str) -> None:
+    """Means joined by a line, the intervals as a band and, so that a lone one shows too, as bars."""
+    low, high = [item.low for item in estimates], [item.high for item in estimates]
+    axes.fill_between(at, low, high, color=colour, alpha=0.15, lw=0)
+    axes.vlines(at, low, high, color=colour, lw=1, alpha=0.6)
+    axes.plot(at, [item.mean for item in estimates], color=colour, marker="o", ms=5, label=words)
+
+
+def _few(steps: Sequence[int]) -> list[int]:
+    """At most a dozen ticks, the first and the last among them."""
+    stride = max(1, -(-(len(steps) - 1) // 11))
+    return sorted({*steps[::stride], steps[-1]})
+
+
+def _title(score_name: str) -> str:
+    return score_name.upper() if score_name == "mse" else score_name.capitalize()
+
+
 def _label(axes: Axes, x: str, y: str, title: str) -> None:
     axes.set_xlabel(x, color=MUTED, fontsize=9)
     axes.set_ylabel(y, color=MUTED, fontsize=9)
-    axes.set_title(title, color=INK, fontsize=10, loc="left")
+    axes.set_title(title, color=INK, fontsize=10, loc="left", pad=10)
+    if x == "round":
+        from matplotlib.ticker import MaxNLocator
+
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _percent(axes: Axes, score_name: str) -> None:
+def _percent(axis: Axis, score_name: str) -> None:
     if score_name == "accuracy":
-        axes.yaxis.set_major_formatter(_per_cent_formatter())
+        from matplotlib.ticker import FuncFormatter
 
-
-def _per_cent_formatter() -> Callable[..., str]:
-    from matplotlib.ticker import PercentFormatter
-
-    return PercentFormatter(xmax=1, decimals=0)
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g} %"))

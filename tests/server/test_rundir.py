@@ -1,7 +1,10 @@
 """Run directories: nothing half written, nothing lost, nothing of another run."""
 
+import errno
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,9 +77,55 @@ def test_a_torn_last_line_is_left_out_and_a_torn_middle_is_not(rundir: RunDir) -
 def test_missing_and_damaged_checkpoints(rundir: RunDir) -> None:
     with pytest.raises(CheckpointError, match="no checkpoint"):
         rundir.load("last")
-    (rundir.path / "checkpoints" / "last.safetensors").write_bytes(b"\0" * 100)
-    with pytest.raises(CheckpointError, match="damaged"):
-        rundir.load("last")
+    path = rundir.path / "checkpoints" / "last.safetensors"
+    rundir.save("last", checkpoint())
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[-3] ^= 0x40  # within the numbers, where the format checks nothing
+    at = whole.index(b"{") + whole[whole.index(b"{") :].index(b"round") + 9
+    other_round = whole[:at] + whole[at:].replace(b"3", b"4", 1)
+    for damaged in (b"", b"\0" * 100, whole[:-5], bytes(flipped), other_round):
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=r"last.safetensors' is damaged .*start a new run"):
+            rundir.load("last")
+    path.write_bytes(whole)
+    assert rundir.load("last").round == 3
+
+
+def test_damaged_files_are_named_with_what_to_do(rundir: RunDir) -> None:
+    for name, read in (("results.json", rundir.results), ("environment.json", rundir.environment)):
+        (rundir.path / name).write_text('{"rou')
+        with pytest.raises(CheckpointError, match=rf"{name}' is damaged"):
+            read()
+    (rundir.path / "metrics.jsonl").write_text('{"round": 1}\n[2]\n')
+    with pytest.raises(CheckpointError, match=r"line 2 .* is damaged"):
+        rundir.truncate(1)
+    (rundir.path / "config.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"config.json' is damaged or of another version"):
+        RunDir.open(rundir.path, exclusive=False)
+    with pytest.raises(CheckpointError, match="is not a run directory"):
+        RunDir.open(rundir.path / "checkpoints")
+
+
+def test_a_disk_that_fills_is_one_message_and_the_old_files_stay(
+    rundir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rundir.write_results({"rounds": 1})
+    rundir.save("last", checkpoint(1))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    for write in (
+        lambda: rundir.append({"round": 2}),
+        lambda: rundir.write_results({"rounds": 2}),
+        lambda: rundir.save("last", checkpoint(2)),
+    ):
+        with pytest.raises(FedmetaError, match=r"cannot write .*No space left.* --resume"):
+            write()
+    assert rundir.results() == {"rounds": 1} and rundir.load("last").round == 1
+    assert not list(rundir.path.rglob(".*json.*")) and not list(rundir.path.rglob(".last*"))
 
 
 def test_one_writer_at_a_time(rundir: RunDir) -> None:
@@ -85,6 +134,32 @@ def test_one_writer_at_a_time(rundir: RunDir) -> None:
     assert RunDir.open(rundir.path, exclusive=False).experiment == rundir.experiment
     rundir.close()
     assert RunDir.open(rundir.path).experiment == rundir.experiment
+
+
+def test_a_killed_process_lets_go_of_its_directory(rundir: RunDir) -> None:
+    rundir.close()
+    hold = (
+        f"from server.rundir import RunDir; run = RunDir.open({str(rundir.path)!r}); print('held', flush=True); input()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
+    )
+    try:
+        assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+        with pytest.raises(FedmetaError, match="another process"):
+            RunDir.open(rundir.path)
+    finally:
+        holder.kill()
+        holder.wait()
+    RunDir.open(rundir.path).close()
+
+
+def test_a_directory_that_has_become_unwritable_is_not_resumed(rundir: RunDir) -> None:
+    rundir.close()
+    (rundir.path / ".lock").unlink()
+    (rundir.path / ".lock").mkdir()  # stands for a read-only place, which root could write
+    with pytest.raises(FedmetaError, match="only go on where it can write"):
+        RunDir.open(rundir.path)
 
 
 def test_a_place_that_cannot_be_written_is_refused_early(tmp_path: Path) -> None:
