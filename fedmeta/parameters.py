@@ -179,7 +179,7 @@ def type_name(annotation: Any) -> str:
     """A type as a user reads it.
 
     >>> type_name(float | None), type_name(Literal["a", "b"]), type_name(tuple[int, ...])
-    ('a number or none', "one of 'a', 'b'", 'a list of whole number')
+    ('a number or none', "one of 'a', 'b'", 'a list of a whole number')
     """
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
