@@ -42,6 +42,21 @@ def test_inline_and_ray_agree_bit_for_bit(tmp_path: Path, ray_session) -> None:
     assert inline.results["last"] == two.results["last"]
 
 
+def test_convolutions_agree_too(tmp_path: Path, ray_session) -> None:
+    """The network of the shipped experiments, with batch statistics, second order and a lasting Adam."""
+    glyphs = {
+        **SMALL,
+        "data": {"name": "hershey", "writers": 2, "examples_per_writer": 2},
+        "partition": {"name": "alphabet", "validation_clients": 0},
+        "task": {"ways": 5, "shots": 1, "queries": 2},
+        "model": {"name": "conv4", "filters": 4},
+        "learner": {"name": "maml", "inner_lr": 0.4},
+    }
+    inline = simulate(glyphs, out=tmp_path / "inline", engine="inline")
+    two = simulate(glyphs, out=tmp_path / "two", engine="ray", overrides={"engine.actors": 2})
+    assert inline.model_hash == two.model_hash and inline.results["last"] == two.results["last"]
+
+
 def test_seeds_differ_and_zero_is_one_of_them(tmp_path: Path) -> None:
     zero = run(tmp_path, "zero", engine="inline", overrides={"seed": 0})
     again = run(tmp_path, "again", engine="inline", overrides={"seed": 0})
