@@ -4,9 +4,16 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from server.report import headline, write_report
+from fedmeta.data.base import ClientInfo
+from fedmeta.statistics import Estimate, Evaluation
+from fedmeta.tasks import Batch, Episode
+from server.report import EpisodePicture, headline, plots, write_report
+from server.report.glyphs import glyph_figure
+from server.report.troubles import troubles
 from server.rundir import RunDir
 from simulations import simulate
 
@@ -112,3 +119,72 @@ def test_a_run_of_no_rounds_and_troubles_in_words(tmp_path: Path) -> None:
     text = read(write_report(rundir, None))
     assert "12 clients (0, 1, 2, 3, 4, ...): ValueError: &lt;b&gt;age&lt;/b&gt;" in text
     assert "the model stayed as it was: nobody" in text and "not at hand" in text
+
+
+def pictured(support: list[int], query: list[int], ways: int, channels: int = 1) -> EpisodePicture:
+    parts = [
+        Batch(torch.rand(len(slots), channels, 28, 28), torch.tensor(slots, dtype=torch.int64))
+        for slots in (support, query)
+    ]
+    outputs = np.eye(ways)[query]
+    return EpisodePicture(ClientInfo(0, "mine", "test"), Episode(*parts, torch.arange(ways)), outputs, outputs, 1, None)
+
+
+@pytest.mark.parametrize(
+    ("picture", "shown"),
+    [
+        (pictured([0], [0], 1), 2),
+        (pictured([0] * 9 + [1, 2], [0, 1, 1, 3], 4), 5 + 1 + 1 + 1 + 2 + 1),
+        (pictured(list(range(20)), list(range(20)), 20), 20),
+        (pictured(list(range(5)) * 20, list(range(5)), 5, channels=3), 30),
+    ],
+    ids=["one of all", "unbalanced, and classes without support or query", "many ways", "many shots, in colour"],
+)
+def test_episodes_of_any_make_have_a_picture(picture: EpisodePicture, shown: int) -> None:
+    figure = glyph_figure(picture)
+    assert len(figure.axes) == 1 and len(figure.axes[0].images) == shown
+    assert max(figure.get_size_inches()) < 15
+    words = [text.get_text() for text in figure.axes[0].texts]
+    assert not any("✗" in word for word in words) and any("✓" in word for word in words)
+
+
+def judged(clients: dict[str, float]) -> Evaluation:
+    whole = Estimate(0.9, 0.85, 0.95, len(clients), "clients")
+    return Evaluation("test", "accuracy", (0, 1), (whole, whole), (whole, whole), {}, clients, None, 1)
+
+
+def test_thousands_of_clients_take_no_more_room_than_a_hundred() -> None:
+    hundred, thousands = (
+        plots.clients_chart(judged({str(i): i / count for i in range(count)}), {}) for count in (100, 5000)
+    )
+    assert hundred is not None and thousands is not None
+    assert tuple(hundred.get_size_inches()) == tuple(thousands.get_size_inches())
+    assert plots.clients_chart(judged({"0": 0.5}), {}) is None
+    few = plots.clients_chart(judged({"0": 0.5, "1": 0.25, "2": float("nan")}), {"0": "Greek"})
+    assert few is not None and [t.get_text() for t in few.axes[0].get_yticklabels()] == ["client 1", "Greek"]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("count", [1, 3, 301])
+def test_learning_curves_of_few_rounds_many_rounds_and_rounds_without_numbers(count: int) -> None:
+    records = [{"round": 1 + i, "train": {"loss": 1.0, "accuracy": 0.5}, "validation": None} for i in range(count)]
+    assert len(plots.learning_curves(records, "accuracy").axes) == 2  # type: ignore[union-attr]
+    empty = {"round": count + 1, "train": {}, "validation": None}
+    null = {"round": count + 2, "train": {"loss": None, "accuracy": None}, "validation": None}
+    assert plots.learning_curves([*records, empty, null], "accuracy") is not None
+    assert plots.learning_curves([empty], "accuracy") is None
+    only_loss = [{"round": 1, "train": {"loss": 1.0}, "validation": None}]
+    assert len(plots.learning_curves(only_loss, "accuracy").axes) == 1  # type: ignore[union-attr]
+
+
+def test_alike_troubles_are_told_once_and_none_is_left_out() -> None:
+    quiet = {"failed": {}, "refused": {}, "event": None}
+    metrics = [{**quiet, "round": 1 + i, "failed": {str(i % 3): "ValueError: age"}} for i in range(6)]
+    metrics[3] = {**quiet, "round": 4, "event": "nobody", "validation_failed": {"7": "busy"}}
+    results = {"last": {"round": 6, "failed": {"8": "gone"}}, "best": {"round": 6, "failed": {"8": "gone"}}}
+    assert troubles(metrics, results) == [
+        {"rounds": "1 to 3, 5 to 6", "text": "failed: 3 clients (0, 1, 2): ValueError: age"},
+        {"rounds": "4", "text": "the model stayed as it was: nobody"},
+        {"rounds": "4", "text": "failed at validation: 1 client (7): busy"},
+        {"rounds": "end", "text": "failed at the final evaluation of the last model: 1 client (8): gone"},
+    ]
