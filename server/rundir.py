@@ -221,7 +221,8 @@ class RunDir:
             with safe_open(path, framework="pt") as file:
                 header = json.loads(file.metadata()["fedmeta"])
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
-            if header.pop("digest") != _digest(header, tensors):
+            digest = header.pop("digest", None)  # checkpoints of early versions have none
+            if digest is not None and digest != _digest(header, tensors):
                 raise ValueError("its bytes are not those that were written")
             params = {key: tensors[f"model/{key}"] for key in header["order"]}
             optimiser = {
@@ -271,7 +272,7 @@ def _fresh(name: str) -> Path:
 
 def _clear_unstarted(place: Path) -> bool:
     """Clear a run directory whose run never finished a round, so that a mended command can use it; else False."""
-    known = {CONFIG, ENVIRONMENT, REPORT, METRICS, ".lock", "checkpoints", "plots", "tensorboard"}
+    known = {CONFIG, ENVIRONMENT, REPORT, METRICS, ".lock", "checkpoints", "plots", "tensorboard", "wandb"}
     names = {path.name for path in place.iterdir()}
     if CONFIG not in names or not names <= known or list(place.glob("checkpoints/*")):
         return False

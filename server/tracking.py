@@ -38,7 +38,7 @@ class TensorBoard:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise _missing("tensorboard") from error
+            raise _missing("tensorboard", error) from error
         self._writer: Any = SummaryWriter(str(rundir.path / "tensorboard"))
 
     def log(self, round: int, scalars: Mapping[str, float]) -> None:
@@ -58,7 +58,7 @@ class WeightsAndBiases:
         try:
             import wandb
         except ImportError as error:
-            raise _missing("wandb") from error
+            raise _missing("wandb", error) from error
         self._run: Any = wandb.init(
             project=experiment.tracking.project,
             name=rundir.path.name,
@@ -76,7 +76,8 @@ class WeightsAndBiases:
         self._run.finish()
 
 
-def _missing(extra: str) -> ConfigurationError:
+def _missing(extra: str, error: ImportError) -> ConfigurationError:
+    # Not always the package itself: one of those it needs may be what is missing.
     return ConfigurationError(
-        f"tracking.backends has '{extra}', which is not installed: pip install 'fedmeta[{extra}]'"
+        f"tracking.backends has '{extra}', which cannot be imported ({error}): pip install 'fedmeta[{extra}]'"
     )

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save as serialise
 
 from fedmeta.errors import CheckpointError, FedmetaError
 from server.configuration import load
@@ -89,6 +91,17 @@ def test_missing_and_damaged_checkpoints(rundir: RunDir) -> None:
         with pytest.raises(CheckpointError, match=r"last.safetensors' is damaged .*start a new run"):
             rundir.load("last")
     path.write_bytes(whole)
+    assert rundir.load("last").round == 3
+
+
+def test_a_checkpoint_of_before_digests_is_not_called_damaged(rundir: RunDir) -> None:
+    rundir.save("last", checkpoint())
+    path = rundir.path / "checkpoints" / "last.safetensors"
+    with safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()["fedmeta"])
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
+    del header["digest"]
+    path.write_bytes(serialise(tensors, {"fedmeta": json.dumps(header)}))
     assert rundir.load("last").round == 3
 
 

@@ -1,7 +1,9 @@
 """Metrics beside the run directory."""
 
-import importlib.util
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -31,7 +33,41 @@ def test_tensorboard_holds_what_metrics_hold(tmp_path: Path) -> None:
     assert len(events.Scalars("validation/mse")) == 2
 
 
-@pytest.mark.skipif(importlib.util.find_spec("wandb") is not None, reason="the extra `wandb` is installed")
-def test_a_missing_extra_is_one_line_that_names_it(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"pip install 'fedmeta\[wandb\]'"):
-        simulate(RAW, engine="inline", out=tmp_path / "run", overrides={"tracking.backends": ["wandb"]})
+@pytest.mark.parametrize("backend", ["wandb", "tensorboard"])
+def test_a_missing_extra_is_one_line_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    for name in ("wandb", "tensorboard", "torch.utils.tensorboard"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(
+        ConfigurationError, match=rf"'{backend}', which cannot .*pip install 'fedmeta\[{backend}\]'"
+    ) as e:
+        simulate(RAW, engine="inline", out=tmp_path / "run", overrides={"tracking.backends": [backend]})
+    assert "\n" not in str(e.value)
+
+
+def test_wandb_is_offline_and_in_the_run_directory_unless_told_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[dict[str, Any]] = []
+    logged: list[tuple[int, dict[str, float]]] = []
+
+    class Run:
+        def log(self, scalars: dict[str, float], step: int) -> None:
+            logged.append((step, scalars))
+
+        def finish(self) -> None:
+            logged.append((-1, {}))
+
+    def init(**settings: Any) -> Run:
+        begun.append(settings)
+        return Run()
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    result = simulate(RAW, engine="inline", out=tmp_path / "run", overrides={"tracking.backends": ["wandb"]})
+    assert begun[0]["mode"] == "offline" and begun[0]["dir"] == str(result.path)
+    assert [step for step, _ in logged] == [1, 2, -1] and "validation/mse" in logged[0][1]
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    simulate(RAW, engine="inline", out=tmp_path / "other", overrides={"tracking.backends": ["wandb"]})
+    assert begun[1]["mode"] == "disabled"
