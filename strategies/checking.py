@@ -3,12 +3,18 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedmeta.wire import WEIGHT
+
+if TYPE_CHECKING:  # Flower's internals, for types only
+    from flwr.proto.node_pb2 import NodeInfo
+    from flwr.supercore.run import Run
 
 UNKNOWN = 0
 """Flower's error code for what has no code of its own."""
@@ -94,9 +100,17 @@ def _one_array_fault(key: str, array: Array, expected: Array | None) -> str | No
         values = array.numpy()
     except Exception as error:  # whatever the other side's bytes make the reader raise
         return f"array '{key}' has bytes that are no array: {error}"
-    if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
-        return f"array '{key}' has {int((~np.isfinite(values)).sum())} values that are NaN or infinite"
-    return None
+    bad = _non_finite(values)
+    return f"array '{key}' has {bad} values that are NaN or infinite" if bad else None
+
+
+def _non_finite(values: npt.NDArray[Any]) -> int:
+    if not np.issubdtype(values.dtype, np.inexact):
+        return 0
+    with np.errstate(all="ignore"):
+        if np.isfinite(values.sum()):  # a NaN or infinity would show; cheaper than looking at each
+            return 0
+    return int((~np.isfinite(values)).sum())
 
 
 class CheckedGrid(Grid):
@@ -117,16 +131,18 @@ class CheckedGrid(Grid):
         matched = [reply for reply in replies if reply.metadata.reply_to_message_id in by_id]
         return check_replies([by_id[reply.metadata.reply_to_message_id] for reply in matched], matched)
 
-    def set_run(self, run):  # type: ignore[no-untyped-def]
+    def set_run(self, run: "Run") -> None:
         """Passed on."""
         self._grid.set_run(run)
 
     @property
-    def run(self):  # type: ignore[no-untyped-def]
+    def run(self) -> "Run":
         """Passed on."""
         return self._grid.run
 
-    def create_message(self, content, message_type, dst_node_id, group_id, ttl=None):  # type: ignore[no-untyped-def]
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
         """Passed on."""
         return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
 
@@ -134,7 +150,7 @@ class CheckedGrid(Grid):
         """Passed on."""
         return self._grid.get_node_ids()
 
-    def get_nodes(self):  # type: ignore[no-untyped-def]
+    def get_nodes(self) -> Iterable["NodeInfo"]:
         """Passed on."""
         return self._grid.get_nodes()
 

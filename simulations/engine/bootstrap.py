@@ -38,6 +38,6 @@ class Bootstrap:
         """The process id, once the app is loaded."""
         return self._worker.ready()
 
-    def run(self, contents: list[Any], jobs: list[Any]) -> list[Any]:
+    def run(self, broadcast: Any, sent: Any) -> Any:
         """See `Worker.run`."""
-        return self._worker.run(contents, jobs)
+        return self._worker.run(broadcast, sent)

@@ -4,9 +4,11 @@ import copy
 import importlib
 import random
 import sys
+import sysconfig
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import TracebackType
 
 import numpy as np
 from flwr.app import Context, Message, RecordDict
@@ -16,6 +18,9 @@ from clients.cohort import CohortApp, CohortHandler
 from clients.failures import CLIENT_APP_RAISED_EXCEPTION, describe
 from fedmeta.errors import ConfigurationError, did_you_mean
 from simulations.engine.flower_internals import error_reply, is_plain
+
+LIBRARIES = (*{sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")}, "<frozen ", __file__)
+"""Where code lives that is not the user's."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,7 @@ def _together(handler: CohortHandler, turns: Sequence[Turn]) -> list[Outcome]:
         replies = handler([turn.message for turn in turns], contexts)
         if len(replies) != len(turns):
             raise RuntimeError(f"the cohort handler gave {len(replies)} replies to {len(turns)} messages")
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if len(turns) == 1:
             return [Outcome(_failed(turns[0].message, error), turns[0].context.state)]
         # One client's fault must not cost the others: each goes alone, from its committed state.
@@ -107,11 +112,11 @@ def _alone(app: ClientApp, turn: Turn) -> Outcome:
     message = copy.copy(turn.message)
     message.__dict__["_content"] = copy.deepcopy(turn.message.content)
     context = _own_context(turn.context)
-    with _own_generators(turn.seed):
-        try:
-            return Outcome(_checked(app(message, context), turn.message), context.state)
-        except Exception as error:
-            return Outcome(_failed(turn.message, error), turn.context.state)
+    _seed_generators(turn.seed)
+    try:
+        return Outcome(_checked(app(message, context), turn.message), context.state)
+    except (Exception, SystemExit) as error:
+        return Outcome(_failed(turn.message, error), turn.context.state)
 
 
 def _own_context(context: Context) -> Context:
@@ -125,20 +130,27 @@ def _own_context(context: Context) -> Context:
     )
 
 
-@contextmanager
-def _own_generators(seed: int) -> Iterator[None]:
-    """Give a turn global generators of its own, and restore what was there.
+def _seed_generators(seed: int) -> None:
+    """Start a turn's global generators anew.
 
-    A client that seeds them must not decide what the next one on this worker draws; and clients that do not seed them
+    A client that seeds them must not decide what the next one on this worker draws, and clients that do not seed them
     must not all draw the same. torch is left alone where the app has not loaded it.
     """
+    random.seed(seed)
+    np.random.seed([seed & 0xFFFFFFFF, seed >> 32])
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would ask every backend: a millisecond
+        if torch.cuda.is_initialized():
+            torch.cuda.manual_seed_all(seed)
+
+
+@contextmanager
+def generators_kept() -> Iterator[None]:
+    """Leave the global generators as they were: the server in this process draws from them too."""
     python, numbers = random.getstate(), np.random.get_state()
     torch = sys.modules.get("torch")
     tensors = torch.random.get_rng_state() if torch is not None else None
-    random.seed(seed)
-    np.random.seed([seed & 0xFFFFFFFF, seed >> 32])
-    if torch is not None:
-        torch.random.default_generator.manual_seed(seed)
     try:
         yield
     finally:
@@ -149,12 +161,28 @@ def _own_generators(seed: int) -> Iterator[None]:
 
 
 def _checked(reply: object, message: Message) -> Message:
-    if isinstance(reply, Message):
+    if not isinstance(reply, Message):
+        fault = f"TypeError: the handler returned {type(reply).__name__}, not a Message"
+    elif reply.metadata.reply_to_message_id != message.metadata.message_id:
+        fault = "ValueError: the handler returned a message that is no reply to what it was sent: use reply_to=message"
+    else:
         return reply
+    return error_reply(message, CLIENT_APP_RAISED_EXCEPTION, fault)
+
+
+def _failed(message: Message, error: BaseException) -> Message:
     return error_reply(
-        message, CLIENT_APP_RAISED_EXCEPTION, f"TypeError: the handler returned {type(reply).__name__}, not a Message"
+        message, CLIENT_APP_RAISED_EXCEPTION, describe(error.with_traceback(_to_users_line(error.__traceback__)))
     )
 
 
-def _failed(message: Message, error: Exception) -> Message:
-    return error_reply(message, CLIENT_APP_RAISED_EXCEPTION, describe(error))
+def _to_users_line(trace: TracebackType | None) -> TracebackType | None:
+    """Cut a traceback after the user's own last line: where a library raised is no help in finding the cause."""
+    users, frame = None, trace
+    while frame is not None:
+        if not frame.tb_frame.f_code.co_filename.startswith(LIBRARIES):
+            users = frame
+        frame = frame.tb_next
+    if users is None:
+        return trace
+    return TracebackType(None, users.tb_frame, users.tb_lasti, users.tb_lineno)

@@ -5,7 +5,7 @@ from functools import cached_property
 
 from flwr.clientapp import ClientApp
 
-from simulations.engine.executor import Outcome, Turn, load_app, run_turns
+from simulations.engine.executor import Outcome, Turn, generators_kept, load_app, run_turns
 from simulations.engine.local_grid import LocalGrid
 
 
@@ -20,4 +20,5 @@ class InlineGrid(LocalGrid):
         return load_app(self._app)
 
     def _execute(self, turns: Sequence[Turn], timeout: float | None) -> list[Outcome]:
-        return run_turns(self._loaded, turns)
+        with generators_kept():
+            return run_turns(self._loaded, turns)

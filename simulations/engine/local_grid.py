@@ -164,12 +164,15 @@ class LocalGrid(Grid):
     def _report(self, sent: Sequence[Message], replies: Sequence[Message]) -> None:
         if not self._log_failures:
             return
-        reasons = {
+        known = {
             self._partition(message): reply.error.reason or f"error code {reply.error.code}"
             for message, reply in zip(sent, replies, strict=True)
-            if reply.has_error()
+            if reply.has_error() and 0 <= self._partition(message) < self._num_clients
         }
-        for line in group_reasons(reasons):
+        strangers = [m.metadata.dst_node_id for m in sent if not 0 <= self._partition(m) < self._num_clients]
+        if strangers:
+            log.warning("%d messages went to nodes that do not exist, such as %d", len(strangers), strangers[0])
+        for line in group_reasons(known):
             log.warning("%s", line)
 
 

@@ -6,6 +6,12 @@ from dataclasses import dataclass
 
 from fedmeta.errors import ConfigurationError
 
+_BOUNDS = {
+    "cpus_per_client": "a share above 0, such as 1",
+    "gpus_per_client": "0 for none, a fraction such as 0.25, or a whole number",
+    "actors": "at least 1, or leave it away for as many as fit",
+}
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -63,6 +69,13 @@ def make_plan(
     >>> make_plan([Machine(8, 2)], cpus_per_client=1, gpus_per_client=0.4, clients=10).actors
     4
     """
+    for key, value, sound in (
+        ("cpus_per_client", cpus_per_client, cpus_per_client > 0),
+        ("gpus_per_client", gpus_per_client, gpus_per_client >= 0),
+        ("actors", actors, actors is None or actors >= 1),
+    ):
+        if not sound:
+            raise ConfigurationError(f"engine.{key} = {value} cannot be: give {_BOUNDS[key]}")
     if gpus_per_client > 1 and gpus_per_client != int(gpus_per_client):
         raise ConfigurationError(f"engine.gpus_per_client = {gpus_per_client:g}: above 1 it must be a whole number")
     fitting = [_fits(machine, cpus_per_client, gpus_per_client) for machine in machines]

@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flwr.app import Context, RecordDict
+from flwr.app import Context, Message, RecordDict
 from flwr.app.metadata import Metadata
 from flwr.clientapp import ClientApp
 
 from fedmeta.errors import FedmetaError
 from simulations.engine.executor import Outcome, Turn, load_app, run_turns
 from simulations.engine.flower_internals import adopt_identity, message_from
+from simulations.engine.transport import Packed, pack, settled, unpack
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,35 @@ class Job:
     node_config: dict[str, Any]
     state: RecordDict | None
     seed: int
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """An outcome on its way back: the reply, and what it changed in the client's state.
+
+    Attributes:
+        reply: of the client.
+        changed: records of the state that are new or differ.
+        removed: names of records that are gone.
+    """
+
+    reply: Message
+    changed: RecordDict
+    removed: tuple[str, ...]
+
+
+def delivered(outcome: Outcome, before: RecordDict) -> Delivery:
+    """What must travel: records that a client only read stay where they are."""
+    changed = {name: record for name, record in outcome.state.items() if before.get(name) != record}
+    return Delivery(outcome.reply, RecordDict(changed), tuple(name for name in before if name not in outcome.state))
+
+
+def received(delivery: Delivery, before: RecordDict) -> Outcome:
+    """The outcome again, from what travelled and the state that the driver holds."""
+    if not delivery.changed and not delivery.removed:
+        return Outcome(delivery.reply, before)
+    kept = {name: record for name, record in before.items() if name not in delivery.removed}
+    return Outcome(delivery.reply, RecordDict({**kept, **settled(delivery.changed)}))
 
 
 class Worker:
@@ -67,11 +97,22 @@ class Worker:
             raise FedmetaError(f"a {type(app).__name__} was given where a flwr.clientapp.ClientApp belongs")
         return app
 
-    def run(self, contents: Sequence[RecordDict], jobs: Sequence[Job]) -> list[Outcome]:
-        """Run jobs to outcomes in the same order; no exception of a client leaves this."""
+    def run(self, broadcast: Packed, sent: Packed) -> Packed:
+        """Run jobs to deliveries in the same order; no exception of a client leaves this.
+
+        Args:
+            broadcast: the contents (`list[RecordDict]`) that the jobs point to.
+            sent: the jobs (`list[Job]`).
+        """
         self.ready()
         assert self._app is not None
-        turns = [
+        contents, jobs = unpack(broadcast), unpack(sent)
+        turns = self._turns(contents, jobs)
+        outcomes = run_turns(self._app, turns)
+        return pack([delivered(outcome, turn.context.state) for outcome, turn in zip(outcomes, turns, strict=True)])
+
+    def _turns(self, contents: Sequence[RecordDict], jobs: Sequence[Job]) -> list[Turn]:
+        return [
             Turn(
                 message_from(job.metadata, contents[job.content]),
                 Context(
@@ -85,4 +126,3 @@ class Worker:
             )
             for job in jobs
         ]
-        return run_turns(self._app, turns)

@@ -1,0 +1,121 @@
+"""The pool of client actors: starting, replacing and ending them."""
+
+import logging
+import os
+import sys
+import time
+from typing import Any
+
+import ray
+import ray.cloudpickle
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+
+from fedmeta.errors import ConfigurationError, FedmetaError
+from simulations.engine import bootstrap
+from simulations.engine.plan import Plan
+from simulations.engine.transport import pack
+from simulations.engine.worker import Job
+
+log = logging.getLogger("fedmeta.engine")
+
+PACKAGES = ("fedmeta", "clients", "server", "strategies", "simulations")
+"""What an actor imports afresh from the driver's path."""
+
+
+class ActorPool:
+    """As many places for actors as planned; a place is ready, starting, or empty.
+
+    Args:
+        plan: how many actors, and what each may use.
+        settings: arguments of each actor's `Worker`.
+        start_timeout: longest start of an actor [seconds].
+    """
+
+    def __init__(self, plan: Plan, settings: dict[str, Any], start_timeout: float) -> None:
+        self.plan = plan
+        self.start_timeout = start_timeout
+        self.starting: dict[Any, tuple[int, float]] = {}
+        """Future of an actor's first word -> its place, and when waiting for it ends (monotonic seconds)."""
+        self._settings = settings
+        self._actors: list[Any] = [None] * plan.actors
+        for place in range(plan.actors):
+            self.start(place)
+
+    def start(self, place: int) -> None:
+        """Begin to start an actor at a place, ending the one that is there."""
+        self.drop(place)
+        ray.cloudpickle.register_pickle_by_value(bootstrap)
+        path = [os.path.abspath(folder) for folder in sys.path]
+        remote: Any = ray.remote(bootstrap.Bootstrap)
+        shares = remote.options(num_cpus=self.plan.cpus, num_gpus=self.plan.gpus, max_restarts=0)
+        actor = shares.remote(path, PACKAGES, self._settings)
+        self._actors[place] = actor
+        self.starting[actor.ready.remote()] = (place, time.monotonic() + self.start_timeout)
+
+    def drop(self, place: int) -> None:
+        """End the actor at a place, whatever it is doing."""
+        if self._actors[place] is not None and ray.is_initialized():
+            ray.kill(self._actors[place], no_restart=True)
+        self._actors[place] = None
+        self.starting = {future: entry for future, entry in self.starting.items() if entry[0] != place}
+
+    def revive(self) -> None:
+        """Begin to start actors at all empty places."""
+        for place, actor in enumerate(self._actors):
+            if actor is None:
+                self.start(place)
+
+    def close(self) -> None:
+        """End all actors."""
+        for place in range(len(self._actors)):
+            self.drop(place)
+
+    def ready(self, place: int) -> bool:
+        """Whether the actor at a place takes work."""
+        return self._actors[place] is not None and all(place != other for other, _ in self.starting.values())
+
+    def submit(self, place: int, broadcast: Any, jobs: list[Job]) -> Any:
+        """Give jobs to an actor; returns the future of their packed deliveries."""
+        return self._actors[place].run.remote(broadcast, pack(jobs))
+
+    def confirm(self) -> None:
+        """Wait until every actor that is starting is ready.
+
+        Raises:
+            FedmetaError: they did not start in time, or the app cannot be loaded there.
+        """
+        try:
+            ray.get(list(self.starting), timeout=self.start_timeout)
+        except GetTimeoutError as error:
+            free = ray.available_resources()
+            raise ConfigurationError(
+                f"{self.plan.describe()} did not start in engine.start_timeout = {self.start_timeout:g} s; "
+                f"free now: {free.get('CPU', 0):g} CPUs, {free.get('GPU', 0):g} GPUs. Another job may hold the rest: "
+                "lower engine.actors, or raise the limit"
+            ) from error
+        except RayError as error:
+            raise _start_error(error) from None
+        self.starting.clear()
+
+    def arrived(self, future: Any) -> bool:
+        """Take an actor's first word; one that could not start leaves its place empty."""
+        place, _ = self.starting.pop(future)
+        try:
+            ray.get(future)
+        except RayError as error:
+            log.warning("%s", _start_error(error))
+            self.drop(place)
+            return False
+        return True
+
+    def expire(self) -> None:
+        """Give up on actors that have been starting for too long; their places stay empty."""
+        for place, limit in list(self.starting.values()):
+            if time.monotonic() >= limit:
+                log.warning("a client actor did not start in engine.start_timeout = %g s", self.start_timeout)
+                self.drop(place)
+
+
+def _start_error(error: RayError) -> FedmetaError:
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    return cause if isinstance(cause, FedmetaError) else FedmetaError(f"a client actor cannot start: {cause}")

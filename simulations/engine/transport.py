@@ -1,0 +1,139 @@
+"""Moving messages between driver and actors without copying large arrays more than once.
+
+Ray places numpy arrays in its object store by one copy, and reads them without any; bytes inside other objects it
+pickles in line, which copies them again and again. So the bytes of large arrays travel beside the pickle, and are read
+where they lie.
+"""
+
+import copyreg
+import io
+import pickle
+from collections import ChainMap
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from flwr.app import Array, ArrayRecord, RecordDict
+
+_KNOWN: dict[type, Any] = copyreg.dispatch_table
+
+LARGE = 1 << 15
+"""Arrays from this size travel beside the pickle [bytes]."""
+
+
+class StoredArray(Array):
+    """An Array whose bytes lie in Ray's object store, and stay there for as long as it lives.
+
+    It decodes without an intermediate copy; `data` copies, as do pickling and `settled`, which make a plain Array.
+    """
+
+    def __init__(self, dtype: str, shape: tuple[int, ...], stype: str, stored: npt.NDArray[np.uint8]) -> None:
+        self.dtype, self.shape, self.stype = dtype, shape, stype
+        self._stored = stored
+
+    @property
+    def data(self) -> bytes:
+        """The encoded array."""
+        return self._stored.tobytes()
+
+    @data.setter
+    def data(self, value: bytes) -> None:
+        self._stored = np.frombuffer(value, dtype=np.uint8)
+
+    def numpy(self) -> npt.NDArray[Any]:
+        """A copy of the array that may be written to."""
+        view = decoded_view(self)
+        return super().numpy() if view is None else view.copy(order="K")
+
+    def plain(self) -> Array:
+        """The same array with bytes of its own."""
+        return Array(self.dtype, tuple(self.shape), self.stype, self.data)
+
+    def deflate(self) -> bytes:
+        """As a plain array: the class's name is part of what Flower hashes."""
+        return self.plain().deflate()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Array:
+        return StoredArray(self.dtype, self.shape, self.stype, self._stored)  # nobody can write to what is stored
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Array, (self.dtype, tuple(self.shape), self.stype, self.data)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Array):
+            return NotImplemented
+        return (self.dtype, self.shape, self.stype) == (other.dtype, other.shape, other.stype) and (
+            (isinstance(other, StoredArray) and other._stored is self._stored) or self.data == other.data
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def decoded_view(array: Array) -> npt.NDArray[Any] | None:
+    """The array where it lies, read-only; None where it is not in the plain format that Flower writes."""
+    stored = array._stored.data if isinstance(array, StoredArray) else memoryview(array.data)
+    if array.stype != "numpy.ndarray":
+        return None
+    stream = io.BytesIO(stored[:1024])
+    try:
+        version = np.lib.format.read_magic(stream)
+        reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = reader(stream)
+    except ValueError:
+        return None
+    if dtype.hasobject:
+        return None
+    count = int(np.prod(shape, dtype=np.int64))
+    flat = np.frombuffer(stored, dtype=dtype, count=count, offset=stream.tell())
+    return flat.reshape(shape, order="F" if fortran else "C")
+
+
+def settled(records: RecordDict) -> RecordDict:
+    """The same records with no array in Ray's object store: for what outlives a round."""
+    result = RecordDict()
+    for name, record in records.items():
+        if isinstance(record, ArrayRecord):
+            result[name] = ArrayRecord(
+                {key: array.plain() if isinstance(array, StoredArray) else array for key, array in record.items()}
+            )
+        else:
+            result[name] = record
+    return result
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Any picklable value: its pickle, and the bytes of its large arrays."""
+
+    pickled: bytes
+    buffers: list[npt.NDArray[np.uint8]]
+
+
+def pack(value: Any) -> Packed:
+    """Take a value apart; an array that occurs twice is packed once."""
+    buffers: list[npt.NDArray[np.uint8]] = []
+    stream = io.BytesIO()
+    pickler = pickle.Pickler(
+        stream, protocol=5, buffer_callback=lambda out: buffers.append(np.frombuffer(out.raw(), dtype=np.uint8))
+    )
+    pickler.dispatch_table = ChainMap({Array: _reduced, StoredArray: _reduced}, _KNOWN)
+    pickler.dump(value)
+    return Packed(stream.getvalue(), buffers)
+
+
+def unpack(packed: Packed) -> Any:
+    """Put a value together again; large arrays are read where they lie."""
+    return pickle.loads(packed.pickled, buffers=packed.buffers)
+
+
+def _reduced(array: Array) -> tuple[Any, ...]:
+    stored: Any = array._stored if isinstance(array, StoredArray) else array.data
+    out = pickle.PickleBuffer(stored) if len(stored) >= LARGE else bytes(stored)
+    return _array, (array.dtype, tuple(array.shape), array.stype, out)
+
+
+def _array(dtype: str, shape: tuple[int, ...], stype: str, data: Any) -> Array:
+    if isinstance(data, bytes):
+        return Array(dtype, shape, stype, data)
+    return StoredArray(dtype, shape, stype, np.frombuffer(data, dtype=np.uint8))
