@@ -69,6 +69,21 @@ def hangs(message, context):
     return train(message, context)
 
 
+@app.train("exits")
+def exits(message, context):
+    if context.node_config["partition-id"] == 0:
+        raise SystemExit(3)
+    return train(message, context)
+
+
+@app.train("large")
+def large(message, context):
+    """Keep more in the state than fits into a pickle."""
+    kept = context.state["large"]["w"].numpy().mean() if "large" in context.state else 0.0
+    context.state["large"] = ArrayRecord({"w": Array(np.ones(100_000))})
+    return reply(message, np.ones(3), kept=float(kept))
+
+
 @app.train("poison")
 def poison(message, context):
     bad = [np.full(3, np.nan), np.ones(2), np.ones(3)]

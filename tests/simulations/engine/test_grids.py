@@ -1,37 +1,52 @@
 """One suite for every engine: a grid is a grid, whatever runs beneath."""
 
-import functools
-import os
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg
 
 from fedmeta.errors import ConfigurationError, FedmetaError
 from simulations import InlineGrid, RayGrid
+from simulations.engine.executor import Outcome, Turn
 from simulations.engine.local_grid import LocalGrid
 
 Engine = Callable[..., LocalGrid]
-ENGINES = {
-    "inline": InlineGrid,
-    "ray": functools.partial(RayGrid, actors=2),
-}
 
 
-@pytest.fixture(params=list(ENGINES))
+class SharedRayGrid(LocalGrid):
+    """A grid of its own state over actors that serve many tests: starting these for each would take a second each."""
+
+    owners: ClassVar[dict[object, RayGrid]] = {}
+
+    def __init__(self, app: str | ClientApp, num_clients: int, **options) -> None:
+        super().__init__(app, num_clients, **options)
+        if app not in self.owners:
+            self.owners[app] = RayGrid(app, 200, actors=2, cpus_per_client=0.1)
+        self.plan = self.owners[app].plan
+
+    def _execute(self, turns: Sequence[Turn], timeout: float | None) -> list[Outcome]:
+        return self.owners[self._app]._execute(turns, timeout)
+
+
+@pytest.fixture(scope="module")
+def shared_actors(ray_session: None) -> Iterator[None]:
+    yield
+    for grid in SharedRayGrid.owners.values():
+        grid.close()
+    SharedRayGrid.owners.clear()
+
+
+@pytest.fixture(params=["inline", "ray"])
 def engine(request: pytest.FixtureRequest, apps: Path) -> Engine:
-    if request.param != "inline":
-        request.getfixturevalue("ray_session")
-    return ENGINES[request.param]
-
-
-@pytest.fixture
-def ray_grid(apps: Path, ray_session: None) -> Engine:
-    return ENGINES["ray"]
+    if request.param == "inline":
+        return InlineGrid
+    request.getfixturevalue("shared_actors")
+    return SharedRayGrid
 
 
 def ask(grid: LocalGrid, kind: str = "train", **config) -> list[Message]:
@@ -172,59 +187,3 @@ def test_unknown_nodes_and_closed_grids(engine: Engine) -> None:
 def test_an_app_that_cannot_be_loaded_is_an_error_in_seconds(engine: Engine, reference: str) -> None:
     with pytest.raises(ConfigurationError, match="app = "), engine(reference, 2) as grid:
         ask(grid)
-
-
-def test_a_killed_actor_is_replaced_and_nothing_is_lost(ray_grid: Engine, tmp_path: Path) -> None:
-    marker = tmp_path / "marker"
-    with ray_grid("foreign_app:app", 6) as grid:
-        ask(grid)
-        marker.touch()
-        replies = ask(grid, "train.deadly", victim=2, marker=str(marker), once=True)
-        assert not marker.exists(), "the actor was killed"
-        assert figures(replies, "turns") == [2] * 6, "from the last committed state, each once"
-        assert figures(ask(grid), "turns") == [3] * 6
-
-
-def test_a_client_that_always_kills_its_actor_fails_alone(ray_grid: Engine, tmp_path: Path) -> None:
-    with ray_grid("foreign_app:app", 4) as grid:
-        replies = ask(grid, "train.deadly", victim=1, marker=str(tmp_path / "none"), once=False)
-    assert [reply.has_error() for reply in replies] == [False, True, False, False]
-    assert "3 actors died while running this client" in (replies[1].error.reason or "")
-
-
-def test_a_hanging_client_becomes_a_failed_reply(ray_grid: Engine) -> None:
-    with ray_grid("foreign_app:app", 4) as grid:
-        ask(grid)
-        content = RecordDict({"arrays": ArrayRecord({"w": Array(np.ones(3))}), "config": ConfigRecord({"round": 1})})
-        started = time.monotonic()
-        replies = grid.send_and_receive(
-            [Message(content, node, "train.hangs") for node in grid.get_node_ids()], timeout=3
-        )
-        assert time.monotonic() - started < 20
-        assert "time limit of 3 s" in (replies[0].error.reason or "") and not replies[1].has_error()
-        assert not any(reply.has_error() for reply in ask(grid)), "the late actor was replaced"
-
-
-def test_clients_stay_with_their_actors(ray_grid: Engine) -> None:
-    with ray_grid("foreign_app:app", 6) as grid:
-        pids = {reply.content["me"]["pid"] for reply in ask(grid, "query")}
-        assert os.getpid() not in pids and 1 <= len(pids) <= 2
-
-
-def test_resources_that_cannot_be_given_are_refused_at_once(ray_session: None, apps: Path) -> None:
-    started = time.monotonic()
-    with pytest.raises(ConfigurationError, match=r"cpus_per_client = 64.*2 CPUs and 0 GPUs"):
-        RayGrid("foreign_app:app", 4, cpus_per_client=64)
-    with pytest.raises(ConfigurationError, match=r"gpus_per_client = 1"):
-        RayGrid("foreign_app:app", 4, gpus_per_client=1)
-    assert time.monotonic() - started < 5
-
-
-def test_actors_that_do_not_start_are_an_error_not_a_hang(ray_session: None, apps: Path) -> None:
-    with RayGrid("foreign_app:app", 2, actors=2) as first:
-        ask(first)
-        with (
-            RayGrid("foreign_app:app", 2, actors=2, start_timeout=2) as second,
-            pytest.raises(FedmetaError, match="start_timeout = 2"),
-        ):
-            ask(second)

@@ -30,3 +30,19 @@ def test_what_does_not_fit_is_refused() -> None:
         make_plan([Machine(2, 0)], cpus_per_client=4, gpus_per_client=0, clients=1)
     with pytest.raises(ConfigurationError, match="whole number"):
         make_plan([Machine(2, 4)], cpus_per_client=1, gpus_per_client=1.5, clients=1)
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {"cpus_per_client": 0},
+        {"cpus_per_client": -1},
+        {"cpus_per_client": float("nan")},
+        {"gpus_per_client": -0.5},
+        {"actors": 0},
+    ],
+)
+def test_shares_and_counts_out_of_bounds_are_refused(wish: dict[str, float]) -> None:
+    """F16: zero is a value, never "not given"."""
+    with pytest.raises(ConfigurationError, match=f"engine.{next(iter(wish))} = "):
+        make_plan([Machine(2, 1)], **{"cpus_per_client": 1, "gpus_per_client": 0, "clients": 4, **wish})

@@ -1,0 +1,97 @@
+"""One client after the other, each with what is its own; failures name the user's line."""
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from clients.cohort import CohortApp
+from simulations.engine.executor import Outcome, Turn, run_turns
+from simulations.engine.flower_internals import adopt_identity, give_id
+
+
+def turns(count: int, kind: str = "train") -> list[Turn]:
+    adopt_identity()
+    content = RecordDict({"arrays": ArrayRecord({"w": Array(np.ones(2))})})
+    made = []
+    for client in range(count):
+        message = Message(content, 1000 + client, kind)
+        give_id(message)
+        context = Context(
+            run_id=1, node_id=1000 + client, node_config={"partition-id": client}, state=RecordDict(), run_config={}
+        )
+        made.append(Turn(message, context, seed=client))
+    return made
+
+
+def reasons(outcomes: list[Outcome]) -> list[str]:
+    return [outcome.reply.error.reason or "" if outcome.reply.has_error() else "" for outcome in outcomes]
+
+
+def empty(message: Message) -> Message:
+    return Message(RecordDict(), reply_to=message)
+
+
+def test_a_failure_inside_a_library_names_the_users_line() -> None:
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        np.testing.assert_array_equal(np.ones(2), np.zeros(2))
+        return empty(message)
+
+    [reason] = reasons(run_turns(app, turns(1)))
+    assert "AssertionError" in reason and "(test_executor.py:" in reason and "in train)" in reason
+    assert "\n" not in reason
+
+
+def test_what_is_no_reply_is_an_error() -> None:
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        return [None, message][context.node_config["partition-id"]]  # type: ignore[return-value]
+
+    none, same = reasons(run_turns(app, turns(2)))
+    assert "NoneType, not a Message" in none and "no reply to what it was sent" in same
+
+
+def test_an_action_nobody_registered_is_an_error() -> None:
+    assert "No query function registered" in reasons(run_turns(ClientApp(), turns(1, "query")))[0]
+
+
+def test_a_cohort_that_gives_too_few_replies_is_asked_one_by_one() -> None:
+    app = CohortApp()
+    sizes = []
+
+    @app.cohort_train()
+    def train(messages: list[Message], contexts: list[Context]) -> list[Message]:
+        sizes.append(len(messages))
+        return [empty(message) for message in messages][:2]
+
+    assert reasons(run_turns(app, turns(3))) == ["", "", ""] and sizes == [3, 1, 1, 1]
+
+
+def test_a_failing_cohort_starts_again_from_the_committed_state() -> None:
+    app = CohortApp()
+
+    @app.cohort_train()
+    def train(messages: list[Message], contexts: list[Context]) -> list[Message]:
+        for context in contexts:
+            assert "mark" not in context.state
+            context.state["mark"] = MetricRecord({"n": 1})
+        if len(messages) > 1:
+            raise MemoryError("too many at once")
+        return [empty(message) for message in messages]
+
+    outcomes = run_turns(app, turns(3))
+    assert reasons(outcomes) == ["", "", ""] and all("mark" in outcome.state for outcome in outcomes)
+
+
+def test_replies_in_the_wrong_order_are_not_taken_for_each_others() -> None:
+    app = CohortApp()
+
+    @app.cohort_train()
+    def train(messages: list[Message], contexts: list[Context]) -> list[Message]:
+        return [empty(message) for message in reversed(messages)]
+
+    assert [bool(reason) for reason in reasons(run_turns(app, turns(2)))] == [True, True]
