@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp.strategy import FedAvg
 
+from simulations import InlineGrid
 from simulations.engine.flower_internals import adopt_identity, give_id
-from strategies.checking import check_replies
+from strategies.checking import CheckedGrid, check_replies
 
 
 def content(array: np.ndarray | None = None, metrics: dict | None = None) -> RecordDict:
@@ -61,3 +64,29 @@ def test_evaluations_are_checked_and_queries_are_not() -> None:
     odd = [content(None, {"loss": 1.0}), content(None, {"loss": 2.0}), content(None, {"mse": 1.0})]
     assert [bool(reason) for reason in checked(*odd, kind="evaluate")] == [False, False, True]
     assert checked(*odd, kind="query.anything") == ["", "", ""]
+
+
+def test_several_records_pass_where_most_send_them() -> None:
+    """A strategy that exchanges control variates beside the model, as SCAFFOLD does."""
+    both = content(GOOD)
+    both["controls"] = ArrayRecord({"c": Array(np.zeros(5))})
+    alone = content(GOOD)
+    assert [bool(reason) for reason in checked(both, alone, both)] == [False, True, False]
+
+
+def test_any_grid_can_be_wrapped() -> None:
+    """One client of three answers NaN: Flower's FedAvg averages the other two."""
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        partition = context.node_config["partition-id"]
+        return Message(content(np.full(3, [1.0, np.nan, 3.0][partition])), reply_to=message)
+
+    arrays = ArrayRecord({"w": Array(np.ones(3))})
+    with InlineGrid(app, 3, check=False) as inner:
+        grid = CheckedGrid(inner)
+        strategy = FedAvg(fraction_evaluate=0.0, min_available_nodes=3)
+        result = strategy.start(grid=grid, initial_arrays=arrays, num_rounds=1)
+        assert grid.run.run_id == inner.run.run_id and [node.node_id for node in grid.get_nodes()] == [1000, 1001, 1002]
+    assert result.arrays["w"].numpy().tolist() == [2.0, 2.0, 2.0]
