@@ -2,8 +2,9 @@
 
     python -m simulations.benchmarks.engine_overhead [--output overhead.json]
 
-A trivial client returns what it got, with Flower's own FedAvg and full replies; 100 clients. And the useful share of a
-whole federated round: MAML on conv4 under Ray with one actor, against a bare loop of the same meta-steps.
+A trivial client adds one to what it got, with Flower's own FedAvg and full, distinct replies; 100 clients. And the
+useful share of a whole federated round: MAML on conv4 under Ray with one actor, against a bare loop of the same
+meta-steps.
 """
 
 import argparse
@@ -37,8 +38,9 @@ app = ClientApp()
 
 @app.train()
 def echo(message: Message, _: Any) -> Message:
-    """The trivial client."""
-    content = RecordDict({"arrays": message.content["arrays"], "metrics": MetricRecord({"num-examples": 1})})
+    """The trivial client; it adds one, so that replies are distinct and none can be sent for another."""
+    array = message.content.array_records["arrays"]["w"].numpy() + 1
+    content = RecordDict({"arrays": ArrayRecord({"w": Array(array)}), "metrics": MetricRecord({"num-examples": 1})})
     return Message(content, reply_to=message)
 
 
