@@ -19,7 +19,8 @@ from fedmeta.experiment import Experiment
 from fedmeta.statistics import Evaluation
 from fedmeta.wire import read_vector, vector_record
 from fedmeta.workload import Workload
-from server.rundir import Checkpoint, RunDir
+from server.checkpoint import Checkpoint
+from server.rundir import RunDir
 from strategies.directory import learn_directory
 from strategies.judging import Judging
 from strategies.meta import MetaStrategy, RoundReport, vector_hash

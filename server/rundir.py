@@ -1,7 +1,6 @@
 """A run directory: configuration, environment, metrics, checkpoints, results; written so that a crash loses nothing."""
 
 import fcntl
-import hashlib
 import json
 import logging
 import math
@@ -17,51 +16,16 @@ from typing import IO, Any
 
 import torch
 from pydantic import ValidationError
-from torch import Tensor
 
 from fedmeta.errors import CheckpointError, FedmetaError
 from fedmeta.experiment import Experiment
-from fedmeta.params import Params
+from server.checkpoint import Checkpoint, read_checkpoint
 from server.environment import add_session
 
 log = logging.getLogger("fedmeta.server")
 
 CONFIG, METRICS, RESULTS = "config.json", "metrics.jsonl", "results.json"
 ENVIRONMENT, REPORT = "environment.json", "report.html"
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """Everything that a run needs to go on, and the model for anybody else.
-
-    Attributes:
-        round: finished rounds.
-        experiment_hash: of the experiment it belongs to.
-        spec_hash: of the model's `ParamSpec`.
-        params: the shared entries by name, in the order of the spec.
-        optimiser: the server optimiser's state.
-        facts: JSON values, such as the best validation so far.
-    """
-
-    round: int
-    experiment_hash: str
-    spec_hash: str
-    params: Params
-    optimiser: dict[str, Tensor]
-    facts: dict[str, Any]
-
-    def check(self, experiment_hash: str, spec_hash: str) -> None:
-        """Refuse a checkpoint of another experiment or model.
-
-        Raises:
-            CheckpointError: a hash differs.
-        """
-        if (self.experiment_hash, self.spec_hash) != (experiment_hash, spec_hash):
-            raise CheckpointError(
-                f"the checkpoint of round {self.round} belongs to another experiment or model "
-                f"({self.experiment_hash[:12]}, {self.spec_hash[:12]}) than this one ({experiment_hash[:12]}, "
-                f"{spec_hash[:12]}): resume its own run directory, or start a new run"
-            )
 
 
 @dataclass(frozen=True)
@@ -190,23 +154,7 @@ class RunDir:
 
     def save(self, name: str, checkpoint: Checkpoint) -> None:
         """Write a checkpoint as one safetensors file, atomically."""
-        from safetensors.torch import save
-
-        tensors = {
-            **{f"model/{key}": value for key, value in checkpoint.params.items()},
-            **{f"optimiser/{key}": value for key, value in checkpoint.optimiser.items()},
-        }
-        # Views of one flat vector share storage, which the format refuses.
-        tensors = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
-        header = {
-            "round": checkpoint.round,
-            "experiment_hash": checkpoint.experiment_hash,
-            "spec_hash": checkpoint.spec_hash,
-            "order": list(checkpoint.params),
-            "facts": checkpoint.facts,
-        }
-        header["digest"] = _digest(header, tensors)
-        _store(self._checkpoint_path(name), save(tensors, {"fedmeta": json.dumps(header)}))
+        _store(self._checkpoint_path(name), checkpoint.to_bytes())
 
     def load(self, name: str) -> Checkpoint:
         """Read a checkpoint.
@@ -214,27 +162,7 @@ class RunDir:
         Raises:
             CheckpointError: missing or damaged.
         """
-        from safetensors import SafetensorError, safe_open
-
-        path = self._checkpoint_path(name)
-        try:
-            with safe_open(path, framework="pt") as file:
-                header = json.loads(file.metadata()["fedmeta"])
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
-            digest = header.pop("digest", None)  # checkpoints of early versions have none
-            if digest is not None and digest != _digest(header, tensors):
-                raise ValueError("its bytes are not those that were written")
-            params = {key: tensors[f"model/{key}"] for key in header["order"]}
-            optimiser = {
-                key.removeprefix("optimiser/"): value for key, value in tensors.items() if key.startswith("optimiser/")
-            }
-            return Checkpoint(
-                header["round"], header["experiment_hash"], header["spec_hash"], params, optimiser, header["facts"]
-            )
-        except FileNotFoundError as error:
-            raise CheckpointError(f"there is no checkpoint '{path}': the run had not finished a round") from error
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"the checkpoint '{path}' is damaged ({error}): start a new run") from error
+        return read_checkpoint(self._checkpoint_path(name))
 
     def write_results(self, results: Mapping[str, Any]) -> None:
         """Write the final evaluations."""
@@ -309,15 +237,6 @@ def _read_json(path: Path, remedy: str) -> Any:
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"'{path}' is damaged ({error}): {remedy}") from error
-
-
-def _digest(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over all that a checkpoint holds: the format itself would not notice a flipped bit."""
-    found = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
-    for name in sorted(tensors):
-        found.update(name.encode())
-        found.update(tensors[name].flatten().view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
 
 
 @contextmanager

@@ -13,8 +13,9 @@ from safetensors import safe_open
 from safetensors.torch import save as serialise
 
 from fedmeta.errors import CheckpointError, FedmetaError
+from server.checkpoint import Checkpoint
 from server.configuration import load
-from server.rundir import Checkpoint, RunDir
+from server.rundir import RunDir
 
 
 @pytest.fixture
