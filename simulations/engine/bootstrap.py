@@ -30,8 +30,10 @@ class Bootstrap:
 
         # Ctrl-C is the driver's to handle: it ends the actors.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        from simulations.engine.allocator import keep_freed_memory
         from simulations.engine.worker import Worker
 
+        keep_freed_memory()
         self._worker = Worker(**settings)
 
     def ready(self) -> int:

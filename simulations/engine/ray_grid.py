@@ -7,6 +7,7 @@ from typing import Any
 from flwr.clientapp import ClientApp
 
 from simulations.engine import ray_session  # before Ray itself, for which it sets the environment
+from simulations.engine.allocator import keep_freed_memory
 from simulations.engine.executor import Outcome, Turn
 from simulations.engine.local_grid import LocalGrid
 from simulations.engine.plan import Plan, make_plan
@@ -58,6 +59,7 @@ class RayGrid(LocalGrid):
         super().__init__(app, num_clients, check=check, log_failures=log_failures, run_config=run_config, seed=seed)
         self._pool: ActorPool | None = None
         self._confirmed = False
+        keep_freed_memory()
         ray_session.join(ray_address)
         try:
             self.plan = make_plan(

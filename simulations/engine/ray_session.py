@@ -6,10 +6,12 @@ import socket
 from dataclasses import dataclass
 from typing import Any
 
-# Read by Ray when it is imported: a worker must not rebuild an environment, and nothing reports home.
+# Read by Ray when it is imported or started: a worker must not rebuild an environment, and nothing reports home.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+# Ray makes its workers nice, and the least other load then takes the time of simulated clients.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 import ray
 from ray.exceptions import RayError
