@@ -137,6 +137,9 @@ class EngineSection(_Section):
     ray_address: str | None = Field(None, description="of a running Ray cluster; none: start one here")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where a GPU share is given")
     threads: int = Field(1, ge=1, description="torch threads of a client [threads]")
+    client_timeout: float | None = Field(
+        None, gt=0, description="longest turn of one client; none: only server.timeout [seconds]"
+    )
     start_timeout: float = Field(60.0, gt=0, description="longest wait for the actors to start [seconds]")
 
 

@@ -27,10 +27,11 @@ PROBE_SECONDS = 5.0
 
 @dataclass
 class _Session:
-    """A Ray connection in use: which one, whether a grid opened it, and how many grids use it."""
+    """A Ray connection in use: which one, whether a grid opened it, began Ray with it, and how many grids use it."""
 
     node: str
     ours: bool
+    local: bool
     members: int = 0
 
 
@@ -48,8 +49,9 @@ def join(address: str | None) -> None:
     """
     global _current
     ours = not ray.is_initialized()
+    cluster = address or os.environ.get("RAY_ADDRESS") or None
     if ours:
-        _connect(address or os.environ.get("RAY_ADDRESS") or None)
+        _connect(cluster)
     elif address is not None and address != ray.get_runtime_context().gcs_address:
         log.warning(
             "engine.ray_address = '%s' has no effect: this process is connected to the Ray at %s already",
@@ -58,7 +60,7 @@ def join(address: str | None) -> None:
         )
     node = ray.get_runtime_context().get_node_id()
     if _current is None or _current.node != node:
-        _current = _Session(node, ours)
+        _current = _Session(node, ours, local=cluster in (None, "local"))
     _current.members += 1
 
 
@@ -73,6 +75,11 @@ def leave() -> None:
     if _current.ours and ray.is_initialized() and ray.get_runtime_context().get_node_id() == _current.node:
         ray.shutdown()
     _current = None
+
+
+def has_other_machines() -> bool:
+    """Whether actors may land elsewhere: the cluster has other nodes, or was there before and may grow."""
+    return len(ray.nodes()) > 1 or (_current is not None and not _current.local)
 
 
 def machines() -> list[Machine]:
