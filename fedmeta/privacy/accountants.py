@@ -49,7 +49,7 @@ class Accountant(Protocol):
 
 
 class Rdp:
-    """Renyi accounting: valid for most schemes, looser than the others (by a tenth, at tiny rates by half), never fails."""
+    """Renyi accounting: valid for most schemes, looser than the others by a tenth or more, never fails."""
 
     name = "rdp"
 
