@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from fedmeta.errors import ConfigurationError, did_you_mean
 from fedmeta.experiment import DERIVED, LIBRARY_COMPONENTS, Experiment
 from fedmeta.learners import LEARNERS
+from fedmeta.privacy.settings import check_privacy
 from fedmeta.registry import Registry
 
 
@@ -194,5 +195,6 @@ def _check_together(experiment: Experiment) -> None:
         warnings.warn("client.chunk_size has no effect: execution = 'loop' takes tasks one by one", stacklevel=2)
     if server.weighting == "tasks" and experiment.task.kind == "episodes":
         warnings.warn("server.weighting = 'tasks' has no effect: all clients see as many tasks a round", stacklevel=2)
+    check_privacy(experiment)
     if server.rounds == 0 and server.schedule != "constant":
         warnings.warn(f"server.schedule = '{server.schedule}' has no effect: server.rounds = 0", stacklevel=2)

@@ -18,7 +18,14 @@ from server.tracking import make_trackers
 log = logging.getLogger("fedmeta.server")
 
 
-def execute(grid: Grid, experiment: Experiment, rundir: RunDir, observers: Sequence[Observer] = ()) -> RunResult:
+def execute(
+    grid: Grid,
+    experiment: Experiment,
+    rundir: RunDir,
+    observers: Sequence[Observer] = (),
+    *,
+    simulated: bool = False,
+) -> RunResult:
     """Run an experiment into its directory, with tracking, and draw the report.
 
     The report is drawn also when the run ends early, so that an interrupted run can be looked at.
@@ -28,6 +35,7 @@ def execute(grid: Grid, experiment: Experiment, rundir: RunDir, observers: Seque
         experiment: validated.
         rundir: new, or one to continue.
         observers: called after every round with its record.
+        simulated: an engine of ours runs it on data that are no one's: what protects in a deployment may be seeded.
     """
     trackers = make_trackers(experiment, rundir)
 
@@ -44,7 +52,7 @@ def execute(grid: Grid, experiment: Experiment, rundir: RunDir, observers: Seque
 
     rundir.write_environment()
     try:
-        result = run_experiment(grid, experiment, rundir, [*observers, track])
+        result = run_experiment(grid, experiment, rundir, [*observers, track], simulated=simulated)
     except BaseException:
         _report_unfinished(rundir)
         raise

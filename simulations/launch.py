@@ -93,7 +93,7 @@ def play(opened: Opened, engine: str, observers: Sequence[Observer] = ()) -> Run
     """Play an opened run to its end on an engine, `ray` or `inline`."""
     try:
         with _make_grid(opened.experiment, engine) as grid:
-            return execute(grid, opened.experiment, opened.rundir, observers)
+            return execute(grid, opened.experiment, opened.rundir, observers, simulated=True)
     finally:
         opened.rundir.close()
 

@@ -13,8 +13,9 @@ from fedmeta.errors import ConfigurationError
 def clip_rows(rows: Tensor, norm: float, layers: Sequence[int] = ()) -> tuple[Tensor, Tensor]:
     """Scale each row down to a norm of at most `norm`.
 
-    Computed in float64, so that rounding cannot carry a row over the bound by more than 1e-15 of it. A row of zeros
-    stays as it is. A row that holds NaN or infinity becomes zero: whatever one unit does, the sum moves by a bounded amount.
+    Computed in float64, so that rounding cannot carry a row over the bound by more than 1e-15 of it. A row of
+    zeros stays as it is. A row that holds NaN or infinity becomes zero: whatever one unit does, the
+    sum moves by a bounded amount.
 
     Args:
         rows: `[n, D]`, n >= 0; never modified.

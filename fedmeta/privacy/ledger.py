@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from fedmeta.errors import ConfigurationError, FedmetaError
 from fedmeta.privacy.accounting import AUTO, tightest
-from fedmeta.privacy.events import Event
+from fedmeta.privacy.events import Event, merged
 from fedmeta.privacy.units import Unit
 
 
@@ -67,6 +67,7 @@ class Ledger:
         self.path = Path(path)
         self._entries: list[Entry] = []
         self._released: set[int] = set()
+        self._accounts: dict[tuple[Unit, int | None], tuple[Event, ...]] = {}
         self._size = 0
         self._read()
 
@@ -80,13 +81,13 @@ class Ledger:
         """Reservations whose release was never confirmed: crashes, counted as spent."""
         return len(self._entries) - len(self._released)
 
-    def events(self, unit: Unit, client: int | None = None) -> list[Event]:
-        """What one account has spent: of a client, or of all where noise is central."""
-        return [entry.event for entry in self._entries if entry.unit is unit and entry.client == client]
+    def events(self, unit: Unit, client: int | None = None) -> tuple[Event, ...]:
+        """What one account has spent, merged: of a client, or of all where noise is central."""
+        return self._accounts.get((unit, client), ())
 
     def clients(self, unit: Unit) -> list[int]:
         """Clients that have an account of their own, ascending."""
-        return sorted({entry.client for entry in self._entries if entry.unit is unit and entry.client is not None})
+        return sorted(client for kind, client in self._accounts if kind is unit and client is not None)
 
     def reserve(self, entries: Sequence[Entry]) -> list[int]:
         """Write reservations and wait until they are on disk.
@@ -102,7 +103,7 @@ class Ledger:
             numbers = list(range(first, first + len(entries)))
             lines = [{"kind": "reserve", "id": n, **e.to_json()} for n, e in zip(numbers, entries, strict=True)]
             self._write(file, lines)
-            self._entries += entries
+            self._add(entries)
             return numbers
 
     def release(self, numbers: Sequence[int]) -> None:
@@ -163,7 +164,14 @@ class Ledger:
                     f"line {number} of the privacy ledger '{self.path}' is damaged ({error}): what was spent is no "
                     "longer known. Restore the file; do not train on the same data without it"
                 ) from error
-        self._entries, self._released, self._size = entries, released, len(whole)
+        self._entries, self._released, self._accounts, self._size = [], released, {}, len(whole)
+        self._add(entries)
+
+    def _add(self, entries: Sequence[Entry]) -> None:
+        self._entries += entries
+        for entry in entries:
+            account = (entry.unit, entry.client)
+            self._accounts[account] = merged([*self._accounts.get(account, ()), entry.event])
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,11 @@ class TwoStage:
     task_rate: float
     steps: int = 1
     natural: ClassVar[Adjacency] = Adjacency.ADD_REMOVE
-    adjacencies: ClassVar[frozenset[Adjacency]] = frozenset({Adjacency.ADD_REMOVE, Adjacency.REPLACE_SPECIAL})
+
+    @property
+    def adjacencies(self) -> frozenset[Adjacency]:
+        """A task may be replaced by another where all tasks of a client take part: clients are drawn as they were."""
+        return frozenset(Adjacency) if self.task_rate == 1 else frozenset(Adjacency) - {Adjacency.REPLACE_ONE}
 
     def __post_init__(self) -> None:
         _check_rate("client_rate", self.client_rate)
@@ -105,9 +109,9 @@ class TwoStage:
             raise ConfigurationError(f"steps = {self.steps} must be >= 1")
 
     def __str__(self) -> str:
-        return (
-            f"clients at rate {self.client_rate:g}, then tasks at rate {self.task_rate:g}, {self.steps} steps a round"
-        )
+        tasks = f"their tasks at rate {self.task_rate:g}" if self.task_rate < 1 else "all tasks of theirs"
+        steps = f", {self.steps} steps a round" if self.steps > 1 else ""
+        return f"clients at rate {self.client_rate:g}, then {tasks}{steps}"
 
 
 @dataclass(frozen=True)
