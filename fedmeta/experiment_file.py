@@ -1,5 +1,6 @@
 """Reading an experiment: TOML files, overrides, and the check of every component's parameters."""
 
+import copy
 import json
 import tomllib
 import warnings
@@ -104,7 +105,7 @@ def _with_overrides(
         if new_name is not None:
             _drop_foreign_parameters(merged, place, str(new_name), registry)
     for key, value in overrides.items():
-        _assign(merged, key.split("."), value)
+        _assign(merged, key.split("."), copy.deepcopy(value))  # a longer key may write into it
     for place in registries:
         _name_by_default(merged, place)
     return merged

@@ -116,6 +116,40 @@ def report(directory: Annotated[Path, typer.Argument(help="A run directory, fini
     typer.echo(str(write_report(rundir, picture)))
 
 
+@app.command()
+def privacy(
+    noise_multiplier: Annotated[float | None, typer.Option(help="Standard deviation of the noise over C.")] = None,
+    target_epsilon: Annotated[float | None, typer.Option(help="Find the noise multiplier for this epsilon.")] = None,
+    sampling_rate: Annotated[
+        float | None, typer.Option(help="Probability of taking part in a round; without one, no amplification.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="Releases.")] = 1,
+    delta: Annotated[float, typer.Option(help="Below one over the number of units.")] = 1e-5,
+    population: Annotated[
+        int | None, typer.Option(help="Units there are; for --drawn, --cap and a check of delta.")
+    ] = None,
+    drawn: Annotated[int | None, typer.Option(help="Units a round without replacement, in place of a rate.")] = None,
+    cap: Annotated[int | None, typer.Option(help="Most units of a Poisson draw.")] = None,
+    task_rate: Annotated[float | None, typer.Option(help="A second stage: tasks of a client, by coins.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
+) -> None:
+    """Epsilon of a plan, or the noise for a wanted epsilon, by every valid accountant side by side."""
+    import json
+
+    from rich.console import Console
+
+    from fedmeta.privacy.accounting import check_delta
+    from simulations.privacy_table import answers, as_json_object, scheme_of, table_of
+
+    scheme = scheme_of(sampling_rate, population, drawn, cap, task_rate)
+    check_delta(delta, population)
+    found = answers(scheme, rounds, delta, noise_multiplier, target_epsilon)
+    if as_json:
+        typer.echo(json.dumps(as_json_object(scheme, rounds, delta, found), indent=2))
+    else:
+        Console().print(table_of(scheme, rounds, delta, found))
+
+
 def main() -> None:
     """Entry point: errors that a user can mend are one message and exit code 2; others keep their traceback."""
     # A user needs the words of a warning, not the line of ours that said it.

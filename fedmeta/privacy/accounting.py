@@ -1,5 +1,6 @@
 """Epsilon of what happened, by every valid bound; and the noise that keeps to a wanted epsilon."""
 
+import functools
 import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -207,10 +208,16 @@ def _verdict(each: Accountant, events: tuple[Event, ...], delta: float) -> Verdi
         found = math.inf
     else:
         try:
-            found = each.epsilon(events, delta)
+            found = _epsilon(each.name, events, delta)
         except OutOfReach as error:
             return Verdict(each.name, None, str(error))
     return Verdict(each.name, Bound(found, delta, each.name, each.version()))
+
+
+@functools.lru_cache(maxsize=256)
+def _epsilon(name: str, events: tuple[Event, ...], delta: float) -> float:
+    """Kept, since a run asks for the same figure for its results, its report and its console."""
+    return ACCOUNTANTS[name].epsilon(events, delta)
 
 
 def _whole(name: str, value: int) -> int:
