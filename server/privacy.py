@@ -53,3 +53,13 @@ def privacy_statement(rundir: RunDir) -> dict[str, Any]:
     ledger: Ledger = rundir.ledger()
     account = Account(facts.plan(rundir.experiment), ledger, rundir.experiment.privacy.budget)
     return statement(rundir.experiment, facts, account)
+
+
+def in_one_line(said: dict[str, Any]) -> str:
+    """The claim of `privacy_statement` as one line for a console."""
+    epsilon = "no guarantee" if said["epsilon"] is None else f"epsilon {said['epsilon']:.4g} at delta {said['delta']:g}"
+    stopped = f"; stopped: {said['stopped']}" if said.get("stopped") else ""
+    return (
+        f"{said['title'].lower()}: {epsilon} for one {said['unit']} ({said['adjacency']}, {said['placement']} noise, "
+        f"{said['accountant']}){stopped}"
+    )

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from fedmeta.errors import ConfigurationError
@@ -78,7 +79,9 @@ def answers(
             )
         found = bounds([Event(Gaussian(noise_multiplier), scheme, count=rounds)], delta)
         return [
-            Answer(v.accountant, v.bound.epsilon if v.bound else None, noise_multiplier, _version(v), v.refusal)
+            Answer(v.accountant, v.bound.epsilon, noise_multiplier, v.bound.version, "")
+            if v.bound
+            else Answer(v.accountant, None, None, "", v.refusal)
             for v in found
         ]
     assert target_epsilon is not None
@@ -125,5 +128,5 @@ def table_of(scheme: Scheme, rounds: int, delta: float, found: list[Answer]) -> 
     for answer in found:
         style = "bold" if answer is best else ""
         figures = ["" if value is None else f"{value:.4g}" for value in (answer.epsilon, answer.noise_multiplier)]
-        table.add_row(answer.accountant, *figures, answer.refusal or answer.version, style=style)
+        table.add_row(answer.accountant, *figures, escape(answer.refusal or answer.version), style=style)
     return table
