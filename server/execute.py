@@ -11,7 +11,7 @@ from fedmeta.experiment import Experiment
 from fedmeta.statistics import Evaluation
 from fedmeta.workload import Workload
 from server.report import draw_episode, write_report
-from server.rounds import Observer, RunResult, run_experiment
+from server.rounds import Observer, Prepare, RunResult, run_experiment
 from server.rundir import RunDir
 from server.tracking import make_trackers
 
@@ -25,6 +25,7 @@ def execute(
     observers: Sequence[Observer] = (),
     *,
     simulated: bool = False,
+    prepare: Prepare | None = None,
 ) -> RunResult:
     """Run an experiment into its directory, with tracking, and draw the report.
 
@@ -36,6 +37,7 @@ def execute(
         rundir: new, or one to continue.
         observers: called after every round with its record.
         simulated: an engine of ours runs it on data that are no one's: what protects in a deployment may be seeded.
+        prepare: of a private run, see `run_experiment`.
     """
     trackers = make_trackers(experiment, rundir)
 
@@ -52,7 +54,7 @@ def execute(
 
     rundir.write_environment()
     try:
-        result = run_experiment(grid, experiment, rundir, [*observers, track], simulated=simulated)
+        result = run_experiment(grid, experiment, rundir, [*observers, track], simulated=simulated, prepare=prepare)
     except BaseException:
         _report_unfinished(rundir)
         raise

@@ -52,7 +52,7 @@ def privacy_statement(rundir: RunDir) -> dict[str, Any]:
     facts = Facts.from_json(written)
     ledger: Ledger = rundir.ledger()
     account = Account(facts.plan(rundir.experiment), ledger, rundir.experiment.privacy.budget)
-    return statement(rundir.experiment, facts, account)
+    return {**statement(rundir.experiment, facts, account), "audit": rundir.audit()}
 
 
 def in_one_line(said: dict[str, Any]) -> str:

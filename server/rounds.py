@@ -25,12 +25,17 @@ from server.rundir import RunDir
 from strategies.directory import learn_directory
 from strategies.judging import Judging
 from strategies.meta import MetaStrategy, RoundReport, vector_hash
+from strategies.private_rounds import PrivateRounds
 from strategies.replies import group_reasons
 
 log = logging.getLogger("fedmeta.server")
 
 Observer = Callable[[dict[str, Any]], None]
 """Called with the record of every finished round, as it stands in metrics.jsonl."""
+
+
+Prepare = Callable[[PrivateRounds], None]
+"""Called once, before the first round of a private run."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,7 @@ def run_experiment(
     observers: Sequence[Observer] = (),
     *,
     simulated: bool = False,
+    prepare: Prepare | None = None,
 ) -> RunResult:
     """Play all rounds that are still to play, judge the model on the test clients, and write everything down.
 
@@ -86,6 +92,7 @@ def run_experiment(
         rundir: new, or one to continue: a checkpoint in it is where the run goes on.
         observers: called after every round.
         simulated: no one's data are real, so that noise and private draws may come from the seed.
+        prepare: called before the first round with what privacy adds to the run: an audit puts its canaries there.
 
     Raises:
         IdentityError: the clients do not fit the experiment.
@@ -101,6 +108,8 @@ def run_experiment(
     for line in group_reasons(refused):
         log.warning("nodes refused: %s", line)
     private = open_privacy(experiment, workload.spec, directory, rundir, simulated)
+    if private is not None and prepare is not None:
+        prepare(private)
     strategy = MetaStrategy(experiment, workload.spec, directory, private)
     standing = _standing(rundir, workload, strategy)
     stopped = None

@@ -27,7 +27,7 @@ log = logging.getLogger("fedmeta.server")
 
 CONFIG, METRICS, RESULTS = "config.json", "metrics.jsonl", "results.json"
 ENVIRONMENT, REPORT = "environment.json", "report.html"
-LEDGER, PRIVACY = "privacy.jsonl", "privacy.json"
+LEDGER, PRIVACY, AUDIT = "privacy.jsonl", "privacy.json", "audit.json"
 
 
 @dataclass(frozen=True)
@@ -194,6 +194,15 @@ class RunDir:
     def privacy(self) -> dict[str, Any] | None:
         """What `write_privacy` wrote; None for a run without privacy."""
         found: dict[str, Any] | None = _read_json(self.path / PRIVACY, "resume the run, which writes it again")
+        return found
+
+    def write_audit(self, found: Mapping[str, Any]) -> None:
+        """Write what an audit of this run's privacy found."""
+        _store(self.path / AUDIT, json.dumps(_finite(dict(found)), indent=2).encode())
+
+    def audit(self) -> dict[str, Any] | None:
+        """What the last audit found; None where there was none."""
+        found: dict[str, Any] | None = _read_json(self.path / AUDIT, "audit the run again")
         return found
 
     def write_report(self, text: str) -> None:

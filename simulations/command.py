@@ -117,6 +117,30 @@ def report(directory: Annotated[Path, typer.Argument(help="A run directory, fini
 
 
 @app.command()
+def audit(
+    target: Annotated[Path, typer.Argument(help="A run directory, or an experiment file.")],
+    settings: Settings = None,
+    canaries: Annotated[int, typer.Option(help="Made-up clients; at most the parameters of the model.")] = 500,
+    engine: Annotated[str, typer.Option(help="ray (client actors) or inline (this process).")] = "ray",
+    out: Annotated[Path | None, typer.Option(help="Directory of the audited run; by default a fresh one.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
+) -> None:
+    """Play a private experiment with canaries: an empirical lower bound on epsilon beside the claim."""
+    import json
+
+    from fedmeta.experiment_file import parse_override
+    from server.report.confidential import audit_in_words
+    from simulations.audit import audit as run_audit
+
+    overrides = dict(parse_override(text) for text in settings or [])
+    found = run_audit(target, canaries=canaries, engine=engine, overrides=overrides, out=out)
+    typer.echo(json.dumps(found, indent=2) if as_json else audit_in_words(found))
+    if found["one_run"]["epsilon"] > (found["claim"] if found["claim"] is not None else float("inf")):
+        typer.echo("the lower bound is above the claim: the mechanism does not do what it says", err=True)
+        raise typer.Exit(1)
+
+
+@app.command()
 def privacy(
     noise_multiplier: Annotated[float | None, typer.Option(help="Standard deviation of the noise over C.")] = None,
     target_epsilon: Annotated[float | None, typer.Option(help="Find the noise multiplier for this epsilon.")] = None,

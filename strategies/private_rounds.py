@@ -50,6 +50,7 @@ class PrivateRounds:
         simulated: bool,
     ) -> None:
         privacy = experiment.privacy
+        self.size = spec.size()
         self.experiment, self.sampler, self.population, self.simulated = experiment, sampler, population, simulated
         self.plan = make_plan(experiment, sampler, population)
         self.account = Account(self.plan, ledger, privacy.budget)

@@ -61,9 +61,23 @@ def _rows(said: dict[str, Any], metrics: list[dict[str, Any]]) -> list[tuple[str
     if empty:
         manner = "released noise and count" if said["placement"] == "central" else "released nothing"
         rows.insert(7, ("empty rounds", f"{empty} of {len(metrics)} rounds drew no client: they {manner}"))
+    if said["audit"]:
+        rows.insert(8, ("audited", audit_in_words(said["audit"])))
     if said["budget"] is not None:
         rows.append(("budget", f"epsilon {said['budget']:g}"))
     return rows
+
+
+def audit_in_words(found: dict[str, Any]) -> str:
+    """What an audit found, in one sentence each."""
+    one_run = found["one_run"]
+    return (
+        f"at least epsilon {_epsilon(one_run['epsilon'])} by the one-run audit ({one_run['correct']} of "
+        f"{one_run['guesses']} guesses about {found['canaries']} canaries were right); at least "
+        f"{_epsilon(found['by_rates'])} if the trade-off is Gaussian; about {_epsilon(found['estimate'])} by the "
+        f"one-shot estimate, which is no bound; claimed {_epsilon(found['claim'])}; confidence "
+        f"{100 * (1 - one_run['beta']):g} %"
+    )
 
 
 def _releases(said: dict[str, Any]) -> str:

@@ -28,7 +28,9 @@ def test_all_accountants_side_by_side():
 
 
 def test_a_target():
-    found = json.loads(call(*["--target-epsilon", "2", "--population", "1000", "--drawn", "50", "--rounds", "100", "--json"]))
+    found = json.loads(
+        call(*["--target-epsilon", "2", "--population", "1000", "--drawn", "50", "--rounds", "100", "--json"])
+    )
     assert found["adjacency"] == "replace-one"
     rdp, prv, _ = found["answers"]
     assert 1.96 <= rdp["epsilon"] <= 2 and rdp["noise_multiplier"] > 1
