@@ -174,6 +174,41 @@ def privacy(
         Console().print(table_of(scheme, rounds, delta, found))
 
 
+@app.command("privacy-sweep")
+def privacy_sweep(
+    file: Annotated[Path, typer.Argument(help="An experiment file with privacy.unit set, or set it with --set.")],
+    out: Annotated[Path, typer.Option(help="Directory of the runs, sweep.json and the plot; a sweep in it goes on.")],
+    settings: Settings = None,
+    epsilon: Annotated[list[float] | None, typer.Option(help="A target; repeatable. By default 1, 3, 10, 30.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Repeatable. By default 0.")] = None,
+    engine: Annotated[str, typer.Option(help="ray (client actors) or inline (this process).")] = "ray",
+) -> None:
+    """What privacy costs: the score of one experiment over epsilon, and without privacy."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from fedmeta.experiment_file import parse_override
+    from server.report.headline import format_score
+    from simulations.privacy_sweep import sweep
+
+    overrides = dict(parse_override(text) for text in settings or [])
+    points = sweep(
+        file,
+        epsilon if epsilon is not None else [1.0, 3.0, 10.0, 30.0],
+        seed if seed is not None else [0],
+        out,
+        engine=engine,
+        overrides=overrides,
+    )
+    table = Table("epsilon", "spent", "noise multiplier", "after adaptation", title=f"plot: {out}/sweep.svg")
+    for point in points:
+        figures = ["none" if v is None else f"{v:.3g}" for v in (point.epsilon, point.spent, point.noise_multiplier)]
+        low, high = (format_score(point.score_name, value) for value in (point.score.low, point.score.high))
+        spread = f" ({low} to {high})" if point.score.count > 1 else ""
+        table.add_row(*figures, format_score(point.score_name, point.score.mean) + spread)
+    Console().print(table)
+
+
 def main() -> None:
     """Entry point: errors that a user can mend are one message and exit code 2; others keep their traceback."""
     # A user needs the words of a warning, not the line of ours that said it.
