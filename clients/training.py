@@ -1,19 +1,18 @@
 """Local meta-training of a cohort: from train messages to updates."""
 
-from collections.abc import Sequence
-
 import torch
 from flwr.app import Context, Message, RecordDict
 from torch import Tensor
 
 from clients.failures import error_reply
 from clients.personal import keep_personal, personal_vector
+from clients.privacy import Protection, Reservation, pool_tasks, reserve
 from clients.request import Request, read_request
 from fedmeta.optimisers import OPTIMISERS, schedule
 from fedmeta.seeding import numpy_generator
 from fedmeta.tasks import Episode
 from fedmeta.training import CohortResult, LocalPlan, train_cohort
-from fedmeta.wire import ARRAYS, CONFIG, METRICS, WEIGHT, MalformedRecord, config_record, metric_record, vector_record
+from fedmeta.wire import ARRAYS, CONFIG, METRICS, MalformedRecord, config_record, metric_record, vector_record
 from fedmeta.workload import Workload
 
 
@@ -25,19 +24,26 @@ def train(messages: list[Message], contexts: list[Context]) -> list[Message]:
     replies: dict[int, Message] = {}
     groups: dict[tuple[int, int, str], list[int]] = {}
     requests: dict[int, Request] = {}
+    reserved: dict[int, Reservation] = {}
     for index, (message, context) in enumerate(zip(messages, contexts, strict=True)):
         try:
             request = requests[index] = read_request(message, context)
             form = _update_form(request)
+            reservation = reserve(request, context)
+            if reservation is not None:
+                reserved[index] = reservation
         except Exception as error:
             replies[index] = error_reply(message, error)
             continue
         key = (id(request.workload), request.round, form)
         groups.setdefault(key, []).append(index)
     for members in groups.values():
-        result = _train_group([requests[i] for i in members], [contexts[i] for i in members])
+        protection = Protection([requests[i] for i in members], [contexts[i] for i in members])
+        result = _train_group(protection)
         for row, index in enumerate(members):
-            replies[index] = _reply(messages[index], contexts[index], requests[index], result, row)
+            replies[index] = _reply(messages[index], protection, result, row)
+            if index in reserved and not replies[index].has_error():
+                reserved[index].confirm()
     return [replies[index] for index in range(len(messages))]
 
 
@@ -49,7 +55,8 @@ def _update_form(request: Request) -> str:
     return form
 
 
-def _train_group(requests: Sequence[Request], contexts: Sequence[Context]) -> CohortResult:
+def _train_group(protection: Protection) -> CohortResult:
+    requests, contexts = protection.requests, protection.contexts
     workload = requests[0].workload
     personal = torch.stack([personal_vector(workload, context) for context in contexts])
     frozen = {entry.name: workload.initial[entry.name] for entry in workload.spec.select("frozen")}
@@ -59,8 +66,8 @@ def _train_group(requests: Sequence[Request], contexts: Sequence[Context]) -> Co
         workload.spec,
         torch.stack([request.vector for request in requests]),
         len(requests),
-        lambda client, step, count: draw_tasks(requests[client], step, count),
-        local_plan(workload, requests[0].round),
+        lambda client, step, count: draw_tasks(requests[client], contexts[client], step, count),
+        protection.plan(local_plan(workload, requests[0].round)),
         personal=personal.to(device),
         frozen={name: value.to(device) for name, value in frozen.items()},
     )
@@ -79,26 +86,32 @@ def local_plan(workload: Workload, round: int) -> LocalPlan:
     )
 
 
-def draw_tasks(request: Request, step: int, count: int) -> list[Episode]:
-    """The client's tasks of one local step, from the seed, the round, the client and the step alone."""
+def draw_tasks(request: Request, context: Context, step: int, count: int) -> list[Episode]:
+    """The client's tasks of one local step, from the seed, the round, the client and the step alone.
+
+    Where a private client owns a fixed pool of tasks, they come out of that.
+    """
     workload = request.workload
+    if workload.experiment.privacy.task_pool is not None:
+        return pool_tasks(request, context, step, count)
     source = workload.source(request.client)
     rng = numpy_generator(workload.experiment.seed, request.round, request.client, f"episodes/{step}")
     return [source.sample(workload.training_shape, rng) for _ in range(count)]
 
 
-def _reply(message: Message, context: Context, request: Request, result: CohortResult, row: int) -> Message:
+def _reply(message: Message, protection: Protection, result: CohortResult, row: int) -> Message:
     if row in result.failures:
         return error_reply(message, result.failures[row])
-    vector: Tensor = result.updates[row]
+    request, context = protection.requests[row], protection.contexts[row]
+    vector: Tensor = protection.update(result.updates[row], row)
     if _update_form(request) == "model":
         vector = request.vector + vector
     keep_personal(result.personal[row], context)
-    metrics = {name: float(values[row]) for name, values in result.metrics.items()}
+    metrics = protection.metrics({name: float(values[row]) for name, values in result.metrics.items()}, row)
     content = RecordDict(
         {
             ARRAYS: vector_record(vector),
-            METRICS: metric_record({**metrics, WEIGHT: request.workload.weight(request.client)}),
+            METRICS: metric_record(metrics),
             CONFIG: config_record({"spec-hash": request.workload.spec.hash, "update-form": _update_form(request)}),
         }
     )

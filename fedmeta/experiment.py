@@ -128,6 +128,44 @@ class EvaluationSection(_Section):
         return steps
 
 
+class PrivacySection(_Section):
+    """Differential privacy: whose, where the noise is added, and how much may be spent."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, strict=True, allow_inf_nan=False)
+
+    unit: Literal["none", "client", "task", "example"] = Field(
+        "none", description="whose presence is hidden; none: no privacy"
+    )
+    placement: Literal["central", "local"] = Field(
+        "central", description="the server adds the noise and is trusted, or each client does before anything leaves it"
+    )
+    clip_norm: float = Field(1.0, gt=0, description="C, of one unit's contribution; the first one where adaptive")
+    clipping: Literal["fixed", "adaptive"] = Field(
+        "fixed", description="adaptive follows a quantile of the norms (central, client unit)"
+    )
+    per_layer: bool = Field(False, description="clip each parameter tensor to C / sqrt(their number)")
+    quantile: float = Field(0.5, gt=0, lt=1, description="share of norms within C that adaptive clipping aims at")
+    clip_rate: float = Field(0.2, gt=0, description="rate of adaptive clipping")
+    count_noise: float | None = Field(
+        None, gt=0, description="noise on the count within C; none: cohort / 20, at least z [clients]"
+    )
+    noise_multiplier: float | None = Field(
+        None, ge=0, description="z: standard deviation of the noise over C; or give target_epsilon"
+    )
+    target_epsilon: float | None = Field(
+        None, gt=0, description="find the noise multiplier that spends this in all rounds"
+    )
+    delta: float = Field(1e-5, gt=0, lt=1, description="below one over the number of units")
+    accountant: Literal["auto", "rdp", "prv", "pld"] = Field("auto", description="auto: the least of the valid bounds")
+    budget: float | None = Field(None, gt=0, description="epsilon that ends the run before the round that exceeds it")
+    task_pool: int | None = Field(
+        None,
+        ge=1,
+        description="tasks a client owns, each drawn by its own coin; none: fresh tasks at every step [tasks]",
+    )
+    share_metrics: bool = Field(False, description="clients send training metrics, which no noise protects")
+
+
 class EngineSection(_Section):
     """Where clients run. Results depend on device and threads only, and on these by rounding."""
 
@@ -170,6 +208,7 @@ class Experiment(_Section):
     client: ClientSection = Field(ClientSection(), description=ClientSection.__doc__)
     server: ServerSection = Field(ServerSection(), description=ServerSection.__doc__)
     evaluation: EvaluationSection = Field(EvaluationSection(), description=EvaluationSection.__doc__)
+    privacy: PrivacySection = Field(PrivacySection(), description=PrivacySection.__doc__)
     engine: EngineSection = Field(EngineSection(), description=EngineSection.__doc__)
     tracking: TrackingSection = Field(TrackingSection(), description=TrackingSection.__doc__)
 
@@ -193,4 +232,6 @@ class Experiment(_Section):
         relevant = self.model_dump(mode="json", exclude={"tracking", "name"})
         relevant["engine"] = {key: relevant["engine"][key] for key in ("device", "threads")}
         relevant["data"].pop("path", None)
+        if self.privacy.unit == "none":
+            del relevant["privacy"]  # runs from before there was any keep their hash
         return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()

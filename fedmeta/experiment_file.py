@@ -1,5 +1,6 @@
 """Reading an experiment: TOML files, overrides, and the check of every component's parameters."""
 
+import copy
 import json
 import tomllib
 import warnings
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 from fedmeta.errors import ConfigurationError, did_you_mean
 from fedmeta.experiment import DERIVED, LIBRARY_COMPONENTS, Experiment
 from fedmeta.learners import LEARNERS
+from fedmeta.privacy.settings import check_privacy
 from fedmeta.registry import Registry
 
 
@@ -103,7 +105,7 @@ def _with_overrides(
         if new_name is not None:
             _drop_foreign_parameters(merged, place, str(new_name), registry)
     for key, value in overrides.items():
-        _assign(merged, key.split("."), value)
+        _assign(merged, key.split("."), copy.deepcopy(value))  # a longer key may write into it
     for place in registries:
         _name_by_default(merged, place)
     return merged
@@ -194,5 +196,6 @@ def _check_together(experiment: Experiment) -> None:
         warnings.warn("client.chunk_size has no effect: execution = 'loop' takes tasks one by one", stacklevel=2)
     if server.weighting == "tasks" and experiment.task.kind == "episodes":
         warnings.warn("server.weighting = 'tasks' has no effect: all clients see as many tasks a round", stacklevel=2)
+    check_privacy(experiment)
     if server.rounds == 0 and server.schedule != "constant":
         warnings.warn(f"server.schedule = '{server.schedule}' has no effect: server.rounds = 0", stacklevel=2)

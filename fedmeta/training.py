@@ -6,6 +6,7 @@ For every client c and step: G = mean over its tasks of meta_gradient(theta_c, t
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -28,6 +29,13 @@ whole row: the next step's shared gradient depends on personal entries. Index an
 """
 
 
+Gradient = Callable[[Params, Episode], tuple[Params, Metrics]]
+"""A function like `MetaLearner.meta_gradient`."""
+
+TaskGradient = Callable[[int, int], Gradient]
+"""(client's index, step) -> the gradient of that client's tasks of that step, which are taken in their order."""
+
+
 def mean_of_tasks(rows: Tensor, client: int, step: int) -> Tensor:
     """The plain mean over tasks: `[T, D + P]` to `[D + P]`."""
     return rows.mean(dim=0)
@@ -45,6 +53,8 @@ class LocalPlan:
         execution: `auto`, `loop` or `vmap`.
         chunk_size: tasks batched at once under vmap; None for all.
         reduce: per-task gradients to one.
+        gradient: what takes the place of the learner's `meta_gradient`; its tasks are then trained one by one.
+        may_be_empty: a step may draw no task at all (Poisson sampling of tasks); `reduce` then gets `[0, D + P]`.
     """
 
     steps: int
@@ -54,6 +64,8 @@ class LocalPlan:
     execution: Execution = "auto"
     chunk_size: int | None = None
     reduce: Reduction = mean_of_tasks
+    gradient: TaskGradient | None = None
+    may_be_empty: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,11 +119,11 @@ def train_cohort(
     if missing:
         raise ValueError(f"no value for the frozen parameters {', '.join(missing)}")
     cohort = _Cohort(learner, spec, sample, plan, {name: value.detach() for name, value in (frozen or {}).items()})
-    if resolve(plan.execution, learner.model, shared.device) == "loop":
+    if plan.gradient is not None or resolve(plan.execution, learner.model, shared.device) == "loop":
         progress = _one_by_one(cohort, start)
     else:
         progress = _together(cohort, start)
-    return _collect(progress, start, spec.size(), plan.steps)
+    return _collect(progress, start, spec.size())
 
 
 @dataclass(frozen=True)
@@ -126,7 +138,11 @@ class _Cohort:
 
     def task_gradient(self, trained: Params, episode: Episode) -> tuple[Tensor, Metrics]:
         """One task's meta-gradient as a row `[D + P]`, and its metrics."""
-        grads, metrics = self.learner.meta_gradient({**trained, **self.frozen}, episode)
+        return self.row(self.learner.meta_gradient, trained, episode)
+
+    def row(self, gradient: Gradient, trained: Params, episode: Episode) -> tuple[Tensor, Metrics]:
+        """A gradient of one task as a row `[D + P]`, and its metrics."""
+        grads, metrics = gradient({**trained, **self.frozen}, episode)
         return self.flatten(grads), metrics
 
     def flatten(self, params: Params) -> Tensor:
@@ -142,7 +158,7 @@ class _Cohort:
     def episodes(self, client: int, step: int) -> Sequence[Episode]:
         """A client's tasks of one step."""
         drawn = self.sample(client, step, self.plan.tasks_per_step)
-        if not drawn:
+        if not drawn and not self.plan.may_be_empty:
             raise ValueError(f"no task was drawn for step {step}")
         return drawn
 
@@ -154,13 +170,15 @@ class _Progress:
     theta: Tensor
     metrics: Metrics
     failures: dict[int, Exception]
+    counted: Tensor
 
     @property
     def alive(self) -> list[int]:
         return [client for client in range(len(self.theta)) if client not in self.failures]
 
     def add(self, client: int, metrics: Metrics) -> None:
-        """Add one step's mean metrics of one client."""
+        """Add one step's mean metrics of one client; a step without tasks has none."""
+        self.counted[client] += bool(metrics)
         for name, value in metrics.items():
             if name not in self.metrics:
                 self.metrics[name] = torch.zeros(len(self.theta), dtype=value.dtype, device=value.device)
@@ -168,7 +186,7 @@ class _Progress:
 
 
 def _one_by_one(cohort: _Cohort, start: Tensor) -> _Progress:
-    progress = _Progress(start.clone(), {}, {})
+    progress = _begin(start.clone())
     for client, theta in enumerate(start):
         try:
             # A copy, since a BLAS may round differently where a row starts at another alignment in memory.
@@ -194,14 +212,19 @@ def _alone(
     cohort: _Cohort, client: int, step: int, theta: Tensor, episodes: Sequence[Episode]
 ) -> tuple[Tensor, Metrics]:
     """One client's direction `[D + P]` by a loop over its tasks, and its mean metrics."""
-    rows, metrics = over_tasks(cohort.task_gradient, cohort.unflatten(theta), episodes, "loop")
-    return cohort.plan.reduce(rows, client, step), {name: value.mean() for name, value in metrics.items()}
+    plan, function = cohort.plan, cohort.task_gradient
+    if not episodes:
+        return plan.reduce(theta.new_zeros((0, len(theta))), client, step), {}
+    if plan.gradient is not None:
+        function = partial(cohort.row, plan.gradient(client, step))
+    rows, metrics = over_tasks(function, cohort.unflatten(theta), episodes, "loop")
+    return plan.reduce(rows, client, step), {name: value.mean() for name, value in metrics.items()}
 
 
 def _together(cohort: _Cohort, start: Tensor) -> _Progress:
     """All clients step by step, batched; whoever raises drops out."""
     plan = cohort.plan
-    progress = _Progress(start, {}, {})
+    progress = _begin(start)
     state = plan.optimiser.init(start)
     size = len(start) if plan.chunk_size is None else max(1, plan.chunk_size // plan.tasks_per_step)
     for step in range(plan.steps):
@@ -217,6 +240,10 @@ def _together(cohort: _Cohort, start: Tensor) -> _Progress:
         state, change = plan.optimiser.step(state, direction, plan.scale)
         progress.theta = progress.theta + change
     return progress
+
+
+def _begin(theta: Tensor) -> _Progress:
+    return _Progress(theta, {}, {}, torch.zeros(len(theta), dtype=torch.int64, device=theta.device))
 
 
 _Found = tuple[Tensor, Metrics] | Exception
@@ -288,11 +315,11 @@ def _start(spec: ParamSpec, shared: Tensor, clients: int, personal: Tensor | Non
     return torch.cat([rows, personal.detach()], dim=-1)
 
 
-def _collect(progress: _Progress, start: Tensor, size: int, steps: int) -> CohortResult:
+def _collect(progress: _Progress, start: Tensor, size: int) -> CohortResult:
     """Updates and personal rows; a failed client's are NaN."""
     theta, failed = progress.theta.clone(), list(progress.failures)
     theta[failed] = torch.nan
-    metrics = {name: total / steps for name, total in progress.metrics.items()}
+    metrics = {name: total / progress.counted for name, total in progress.metrics.items()}
     for values in metrics.values():
         values[failed] = torch.nan
     return CohortResult(theta[:, :size] - start[:, :size], theta[:, size:], metrics, progress.failures)

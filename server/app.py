@@ -24,6 +24,7 @@ def main(grid: Grid, context: Context) -> None:
     from fedmeta.errors import ConfigurationError
     from server.configuration import from_run_config
     from server.execute import execute
+    from server.privacy import in_one_line
     from server.rundir import RunDir
 
     logging.getLogger("fedmeta").setLevel(logging.INFO)
@@ -45,6 +46,8 @@ def main(grid: Grid, context: Context) -> None:
         result = execute(grid, experiment, rundir, [lambda record: log.info("%s", _line(record))])
     finally:
         rundir.close()
+    if result.results.get("privacy"):
+        log.info("%s", in_one_line(result.results["privacy"]))
     log.info("run directory: %s", result.path)
     if result.failed_rounds:
         raise RuntimeError(f"rounds {list(result.failed_rounds)} gave no new model; see {result.path}")

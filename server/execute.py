@@ -11,14 +11,22 @@ from fedmeta.experiment import Experiment
 from fedmeta.statistics import Evaluation
 from fedmeta.workload import Workload
 from server.report import draw_episode, write_report
-from server.rounds import Observer, RunResult, run_experiment
+from server.rounds import Observer, Prepare, RunResult, run_experiment
 from server.rundir import RunDir
 from server.tracking import make_trackers
 
 log = logging.getLogger("fedmeta.server")
 
 
-def execute(grid: Grid, experiment: Experiment, rundir: RunDir, observers: Sequence[Observer] = ()) -> RunResult:
+def execute(
+    grid: Grid,
+    experiment: Experiment,
+    rundir: RunDir,
+    observers: Sequence[Observer] = (),
+    *,
+    simulated: bool = False,
+    prepare: Prepare | None = None,
+) -> RunResult:
     """Run an experiment into its directory, with tracking, and draw the report.
 
     The report is drawn also when the run ends early, so that an interrupted run can be looked at.
@@ -28,6 +36,8 @@ def execute(grid: Grid, experiment: Experiment, rundir: RunDir, observers: Seque
         experiment: validated.
         rundir: new, or one to continue.
         observers: called after every round with its record.
+        simulated: an engine of ours runs it on data that are no one's: what protects in a deployment may be seeded.
+        prepare: of a private run, see `run_experiment`.
     """
     trackers = make_trackers(experiment, rundir)
 
@@ -44,7 +54,7 @@ def execute(grid: Grid, experiment: Experiment, rundir: RunDir, observers: Seque
 
     rundir.write_environment()
     try:
-        result = run_experiment(grid, experiment, rundir, [*observers, track])
+        result = run_experiment(grid, experiment, rundir, [*observers, track], simulated=simulated, prepare=prepare)
     except BaseException:
         _report_unfinished(rundir)
         raise

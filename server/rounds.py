@@ -20,16 +20,22 @@ from fedmeta.statistics import Evaluation
 from fedmeta.wire import read_vector, vector_record
 from fedmeta.workload import Workload
 from server.checkpoint import Checkpoint
+from server.privacy import open_privacy, privacy_statement
 from server.rundir import RunDir
 from strategies.directory import learn_directory
 from strategies.judging import Judging
 from strategies.meta import MetaStrategy, RoundReport, vector_hash
+from strategies.private_rounds import PrivateRounds
 from strategies.replies import group_reasons
 
 log = logging.getLogger("fedmeta.server")
 
 Observer = Callable[[dict[str, Any]], None]
 """Called with the record of every finished round, as it stands in metrics.jsonl."""
+
+
+Prepare = Callable[[PrivateRounds], None]
+"""Called once, before the first round of a private run."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,15 @@ class _Standing:
     best: dict[str, Any] | None
 
 
-def run_experiment(grid: Grid, experiment: Experiment, rundir: RunDir, observers: Sequence[Observer] = ()) -> RunResult:
+def run_experiment(
+    grid: Grid,
+    experiment: Experiment,
+    rundir: RunDir,
+    observers: Sequence[Observer] = (),
+    *,
+    simulated: bool = False,
+    prepare: Prepare | None = None,
+) -> RunResult:
     """Play all rounds that are still to play, judge the model on the test clients, and write everything down.
 
     Args:
@@ -77,6 +91,8 @@ def run_experiment(grid: Grid, experiment: Experiment, rundir: RunDir, observers
         experiment: validated.
         rundir: new, or one to continue: a checkpoint in it is where the run goes on.
         observers: called after every round.
+        simulated: no one's data are real, so that noise and private draws may come from the seed.
+        prepare: called before the first round with what privacy adds to the run: an audit puts its canaries there.
 
     Raises:
         IdentityError: the clients do not fit the experiment.
@@ -91,14 +107,24 @@ def run_experiment(grid: Grid, experiment: Experiment, rundir: RunDir, observers
     )
     for line in group_reasons(refused):
         log.warning("nodes refused: %s", line)
-    strategy = MetaStrategy(experiment, workload.spec, directory)
+    private = open_privacy(experiment, workload.spec, directory, rundir, simulated)
+    if private is not None and prepare is not None:
+        prepare(private)
+    strategy = MetaStrategy(experiment, workload.spec, directory, private)
     standing = _standing(rundir, workload, strategy)
+    stopped = None
     while standing.round < experiment.server.rounds:
+        stopped = strategy.exhausted()
+        if stopped is not None:
+            log.warning("after round %d: %s", standing.round, stopped)
+            break
         standing, record = _play(grid, strategy, standing, rundir)
         for observer in observers:
             observer(record)
     results = _judge_finally(grid, strategy, standing, rundir)
     results["seconds"] = time.monotonic() - started
+    if private is not None:
+        results["privacy"] = {**privacy_statement(rundir), "stopped": stopped}
     rundir.write_results(results)
     history = tuple(rundir.metrics())
     return RunResult(
@@ -158,7 +184,8 @@ def _validate(
 ) -> tuple[Evaluation | None, dict[int, str]]:
     """Validation on its schedule and after the last round, where there are validation clients, and who failed at it."""
     experiment = strategy.experiment
-    due = round % experiment.evaluation.every == 0 or round == experiment.server.rounds
+    last = round == experiment.server.rounds or strategy.exhausted() is not None
+    due = round % experiment.evaluation.every == 0 or last
     if not due or not strategy.directory.role("validation"):
         return None, {}
     messages = strategy.configure_evaluate(round, arrays, ConfigRecord(), grid)

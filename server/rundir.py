@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from fedmeta.errors import CheckpointError, FedmetaError
 from fedmeta.experiment import Experiment
+from fedmeta.privacy.ledger import Ledger
 from server.checkpoint import Checkpoint, read_checkpoint
 from server.environment import add_session
 
@@ -26,6 +27,7 @@ log = logging.getLogger("fedmeta.server")
 
 CONFIG, METRICS, RESULTS = "config.json", "metrics.jsonl", "results.json"
 ENVIRONMENT, REPORT = "environment.json", "report.html"
+LEDGER, PRIVACY, AUDIT = "privacy.jsonl", "privacy.json", "audit.json"
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,28 @@ class RunDir:
         """What each session of the run was run with, the first first; empty where it is not known."""
         return _read_json(self.path / ENVIRONMENT, "delete it; the run itself is whole") or []
 
+    def ledger(self) -> Ledger:
+        """The privacy ledger. A directory that holds one is never cleared: what it says was spent stays spent."""
+        return Ledger(self.path / LEDGER)
+
+    def write_privacy(self, facts: Mapping[str, Any]) -> None:
+        """Write what the run's privacy claims rest on, known when it starts."""
+        _store(self.path / PRIVACY, json.dumps(_finite(dict(facts)), indent=2).encode())
+
+    def privacy(self) -> dict[str, Any] | None:
+        """What `write_privacy` wrote; None for a run without privacy."""
+        found: dict[str, Any] | None = _read_json(self.path / PRIVACY, "resume the run, which writes it again")
+        return found
+
+    def write_audit(self, found: Mapping[str, Any]) -> None:
+        """Write what an audit of this run's privacy found."""
+        _store(self.path / AUDIT, json.dumps(_finite(dict(found)), indent=2).encode())
+
+    def audit(self) -> dict[str, Any] | None:
+        """What the last audit found; None where there was none."""
+        found: dict[str, Any] | None = _read_json(self.path / AUDIT, "audit the run again")
+        return found
+
     def write_report(self, text: str) -> None:
         """Write the report page."""
         _store(self.report, text.encode())
@@ -200,7 +224,7 @@ def _fresh(name: str) -> Path:
 
 def _clear_unstarted(place: Path) -> bool:
     """Clear a run directory whose run never finished a round, so that a mended command can use it; else False."""
-    known = {CONFIG, ENVIRONMENT, REPORT, METRICS, ".lock", "checkpoints", "plots", "tensorboard", "wandb"}
+    known = {CONFIG, ENVIRONMENT, REPORT, METRICS, PRIVACY, ".lock", "checkpoints", "plots", "tensorboard", "wandb"}
     names = {path.name for path in place.iterdir()}
     if CONFIG not in names or not names <= known or list(place.glob("checkpoints/*")):
         return False

@@ -116,6 +116,99 @@ def report(directory: Annotated[Path, typer.Argument(help="A run directory, fini
     typer.echo(str(write_report(rundir, picture)))
 
 
+@app.command()
+def audit(
+    target: Annotated[Path, typer.Argument(help="A run directory, or an experiment file.")],
+    settings: Settings = None,
+    canaries: Annotated[int, typer.Option(help="Made-up clients; at most the parameters of the model.")] = 500,
+    engine: Annotated[str, typer.Option(help="ray (client actors) or inline (this process).")] = "ray",
+    out: Annotated[Path | None, typer.Option(help="Directory of the audited run; by default a fresh one.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
+) -> None:
+    """Play a private experiment with canaries: an empirical lower bound on epsilon beside the claim."""
+    import json
+
+    from fedmeta.experiment_file import parse_override
+    from server.report.confidential import audit_in_words
+    from simulations.audit import audit as run_audit
+
+    overrides = dict(parse_override(text) for text in settings or [])
+    found = run_audit(target, canaries=canaries, engine=engine, overrides=overrides, out=out)
+    typer.echo(json.dumps(found, indent=2) if as_json else audit_in_words(found))
+    if found["one_run"]["epsilon"] > (found["claim"] if found["claim"] is not None else float("inf")):
+        typer.echo("the lower bound is above the claim: the mechanism does not do what it says", err=True)
+        raise typer.Exit(1)
+
+
+@app.command()
+def privacy(
+    noise_multiplier: Annotated[float | None, typer.Option(help="Standard deviation of the noise over C.")] = None,
+    target_epsilon: Annotated[float | None, typer.Option(help="Find the noise multiplier for this epsilon.")] = None,
+    sampling_rate: Annotated[
+        float | None, typer.Option(help="Probability of taking part in a round; without one, no amplification.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="Releases.")] = 1,
+    delta: Annotated[float, typer.Option(help="Below one over the number of units.")] = 1e-5,
+    population: Annotated[
+        int | None, typer.Option(help="Units there are; for --drawn, --cap and a check of delta.")
+    ] = None,
+    drawn: Annotated[int | None, typer.Option(help="Units a round without replacement, in place of a rate.")] = None,
+    cap: Annotated[int | None, typer.Option(help="Most units of a Poisson draw.")] = None,
+    task_rate: Annotated[float | None, typer.Option(help="A second stage: tasks of a client, by coins.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
+) -> None:
+    """Epsilon of a plan, or the noise for a wanted epsilon, by every valid accountant side by side."""
+    import json
+
+    from rich.console import Console
+
+    from fedmeta.privacy.accounting import check_delta
+    from simulations.privacy_table import answers, as_json_object, scheme_of, table_of
+
+    scheme = scheme_of(sampling_rate, population, drawn, cap, task_rate)
+    check_delta(delta, population)
+    found = answers(scheme, rounds, delta, noise_multiplier, target_epsilon)
+    if as_json:
+        typer.echo(json.dumps(as_json_object(scheme, rounds, delta, found), indent=2))
+    else:
+        Console().print(table_of(scheme, rounds, delta, found))
+
+
+@app.command("privacy-sweep")
+def privacy_sweep(
+    file: Annotated[Path, typer.Argument(help="An experiment file with privacy.unit set, or set it with --set.")],
+    out: Annotated[Path, typer.Option(help="Directory of the runs, sweep.json and the plot; a sweep in it goes on.")],
+    settings: Settings = None,
+    epsilon: Annotated[list[float] | None, typer.Option(help="A target; repeatable. By default 1, 3, 10, 30.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Repeatable. By default 0.")] = None,
+    engine: Annotated[str, typer.Option(help="ray (client actors) or inline (this process).")] = "ray",
+) -> None:
+    """What privacy costs: the score of one experiment over epsilon, and without privacy."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from fedmeta.experiment_file import parse_override
+    from server.report.headline import format_score
+    from simulations.privacy_sweep import sweep
+
+    overrides = dict(parse_override(text) for text in settings or [])
+    points = sweep(
+        file,
+        epsilon if epsilon is not None else [1.0, 3.0, 10.0, 30.0],
+        seed if seed is not None else [0],
+        out,
+        engine=engine,
+        overrides=overrides,
+    )
+    table = Table("epsilon", "spent", "noise multiplier", "after adaptation", title=f"plot: {out}/sweep.svg")
+    for point in points:
+        figures = ["none" if v is None else f"{v:.3g}" for v in (point.epsilon, point.spent, point.noise_multiplier)]
+        low, high = (format_score(point.score_name, value) for value in (point.score.low, point.score.high))
+        spread = f" ({low} to {high})" if point.score.count > 1 else ""
+        table.add_row(*figures, format_score(point.score_name, point.score.mean) + spread)
+    Console().print(table)
+
+
 def main() -> None:
     """Entry point: errors that a user can mend are one message and exit code 2; others keep their traceback."""
     # A user needs the words of a warning, not the line of ours that said it.

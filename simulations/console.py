@@ -36,6 +36,7 @@ def run_with_progress(
     """
     console = Console()
     _log_to(console)
+    from server.privacy import in_one_line
     from server.rounds import RunResult
     from simulations.launch import Opened, open_run, play
 
@@ -49,6 +50,8 @@ def run_with_progress(
         console.print(f"interrupted; continue with: fedmeta simulate --resume {opened.rundir.path}")
         return INTERRUPTED
     console.print(results_table(result.results))
+    if result.results.get("privacy"):
+        console.print(in_one_line(result.results["privacy"]))
     console.print(f"report: {result.path / 'report.html'}")
     if result.failed_rounds:
         console.print(

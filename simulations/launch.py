@@ -16,7 +16,7 @@ from fedmeta.experiment import Experiment
 from fedmeta.workload import Workload
 from server.configuration import load
 from server.execute import execute
-from server.rounds import Observer, RunResult
+from server.rounds import Observer, Prepare, RunResult
 from server.rundir import RunDir
 from simulations.engine.local_grid import LocalGrid
 
@@ -90,11 +90,11 @@ def open_run(
     return Opened(experiment, rundir)
 
 
-def play(opened: Opened, engine: str, observers: Sequence[Observer] = ()) -> RunResult:
-    """Play an opened run to its end on an engine, `ray` or `inline`."""
+def play(opened: Opened, engine: str, observers: Sequence[Observer] = (), prepare: Prepare | None = None) -> RunResult:
+    """Play an opened run to its end on an engine, `ray` or `inline`; `prepare` sees what privacy adds to it."""
     try:
         with _make_grid(opened.experiment, engine) as grid:
-            return execute(grid, opened.experiment, opened.rundir, observers)
+            return execute(grid, opened.experiment, opened.rundir, observers, simulated=True, prepare=prepare)
     finally:
         opened.rundir.close()
 

@@ -19,6 +19,9 @@ SAMPLERS = Registry(
     {
         "fixed": Entry("strategies.sampling:FixedSize", "so many clients a round, without replacement"),
         "poisson": Entry("strategies.sampling:Poisson", "each client by its own coin; rounds may be empty"),
+        "capped_poisson": Entry(
+            "strategies.sampling:CappedPoisson", "Poisson, cut to a random `cap` clients where more come"
+        ),
     },
 )
 

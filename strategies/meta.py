@@ -5,6 +5,7 @@ and let the server's optimiser move the model along the aggregated pseudo-gradie
 """
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
+from fedmeta.errors import ConfigurationError
 from fedmeta.experiment import OPTIMISERS, Experiment
 from fedmeta.optimisers import schedule
 from fedmeta.params import ParamSpec
@@ -22,9 +24,10 @@ from fedmeta.seeding import SERVER, numpy_generator
 from fedmeta.statistics import Evaluation
 from fedmeta.wire import ARRAYS, CONFIG, config_record, metric_record, read_vector, vector_record
 from strategies import AGGREGATORS, SAMPLERS
-from strategies.aggregation import RoundContext
+from strategies.aggregation import Aggregate, RoundContext
 from strategies.directory import Directory, by_message
 from strategies.judging import Judging
+from strategies.private_rounds import CLIP_NORM, PrivateRounds
 from strategies.replies import Sorted, Update, sort_replies, stack
 
 TRAIN = "train"
@@ -60,11 +63,16 @@ class MetaStrategy(Strategy):
         experiment: validated, with the components of `strategies` checked.
         spec: the model's `ParamSpec`; the flat vector holds its shared entries.
         directory: the clients.
+        private: what privacy adds; None where the experiment has none.
 
-    State that lasts: `optimiser_state`. `report` and `evaluation` tell of the last round and the last evaluation.
+    State that lasts: `optimiser_state`, and that of `private`.
+
+    `report` and `evaluation` tell of the last round and the last evaluation.
     """
 
-    def __init__(self, experiment: Experiment, spec: ParamSpec, directory: Directory) -> None:
+    def __init__(
+        self, experiment: Experiment, spec: ParamSpec, directory: Directory, private: PrivateRounds | None = None
+    ) -> None:
         server = experiment.server
         self.experiment, self.spec, self.directory = experiment, spec, directory
         self.sampler = SAMPLERS.make(server.sampling.name, **server.sampling.parameters)
@@ -78,7 +86,10 @@ class MetaStrategy(Strategy):
         self._asked: dict[int, Message] = {}
         self._judging: list[Message] = []
         self._vector: Tensor | None = None
+        self.private = private
         self.sampler.check(len(directory.role("train")))
+        if private is None and experiment.privacy.unit != "none":
+            raise ConfigurationError("the experiment asks for privacy: give the strategy its PrivateRounds")
 
     def base_config(self, server_round: int) -> dict[str, Any]:
         """What every message to a client carries: the experiment, and how to read the model and answer."""
@@ -96,7 +107,11 @@ class MetaStrategy(Strategy):
         """Sample clients by the seed and the round, and address one shared content to each."""
         rng = numpy_generator(self.experiment.seed, server_round, SERVER, "sampling")
         population = [member.client for member in self.directory.role("train")]
+        if self.private is not None:
+            population, rng = self.private.available(population), self.private.generator(server_round)
         self._sampled = self.sampler.draw(population, rng)
+        if self.private is not None:
+            self.private.reserve(server_round, self._sampled)
         self._vector = read_vector(arrays, self.spec.size())
         content = RecordDict({ARRAYS: arrays, CONFIG: config_record({**config, **self.base_config(server_round)})})
         nodes = {client: node for node, client in self.directory.nodes(self._sampled).items()}
@@ -114,6 +129,9 @@ class MetaStrategy(Strategy):
         event = self._why_not(found)
         failed_round = self._below_quorum(found)
         metrics = _client_metrics(found.updates)
+        if self.private is not None:
+            epsilon = self.private.account.quick_epsilon()
+            metrics |= {"epsilon-rdp": epsilon} if epsilon is not None and math.isfinite(epsilon) else {}
         arrays = None
         if event is None:
             vector, state, facts = self._next(server_round, found.updates)
@@ -123,6 +141,8 @@ class MetaStrategy(Strategy):
                 event = "the server's step gave NaN or infinite values: lower server.optimiser.lr"
                 failed_round = True
             metrics |= facts
+        if self.private is not None:
+            self.private.confirm()
         self.report = RoundReport(
             server_round, tuple(self._sampled), metrics, found.failed, found.refused, event, failed_round
         )
@@ -132,7 +152,23 @@ class MetaStrategy(Strategy):
         needed = self.experiment.server.min_success_fraction * len(self._sampled)
         return bool(self._sampled) and (not found.updates or len(found.updates) < needed)
 
+    def exhausted(self) -> str | None:
+        """Why no further round may be played, since the privacy budget is spent; None where one may."""
+        if self.private is None:
+            return None
+        population = [member.client for member in self.directory.role("train")]
+        left = self.private.available(population)
+        try:
+            self.sampler.check(len(left))
+        except ConfigurationError:
+            budget = self.experiment.privacy.budget
+            whose = f": {len(left)} of {len(population)} clients may go on" if left else ""
+            return f"another round would exceed the privacy budget, epsilon {budget:g}{whose}"
+        return None
+
     def _why_not(self, found: Sorted) -> str | None:
+        if self.private is not None and self.private.central is not None:
+            return None  # whoever came: keeping the model would tell, and the accounting counts the release
         if not self._sampled:
             return "no client was sampled"
         if self._below_quorum(found):
@@ -152,14 +188,20 @@ class MetaStrategy(Strategy):
     def _next(self, server_round: int, updates: list[Update]) -> tuple[Tensor, dict[str, Tensor], dict[str, float]]:
         """The next model, the optimiser's state with it, and facts for the metrics."""
         assert self._vector is not None
-        matrix = stack(updates)
-        context = RoundContext(server_round, tuple(update.client for update in updates), self._weights(updates))
-        aggregate = self.aggregator(matrix, context)
+        if self.private is not None and self.private.central is not None:
+            matrix = stack(updates) if updates else torch.zeros((0, self.spec.size()))
+            vector, facts = self.private.release(matrix, server_round)
+            aggregate = Aggregate(vector)
+        else:
+            matrix = stack(updates)
+            context = RoundContext(server_round, tuple(update.client for update in updates), self._weights(updates))
+            aggregate = self.aggregator(matrix, context)
+            facts = {"client-update-norm": float(matrix.norm(dim=1).mean())}
         server = self.experiment.server
         scale = schedule(server.schedule, min(1.0, (server_round - 1) / max(server.rounds, 1)))
         # The update is a pseudo-gradient: what the optimiser descends is its negative.
         state, change = self.optimiser.step(self.optimiser_state, -aggregate.vector, scale=scale)
-        facts = {"update-norm": float(aggregate.vector.norm()), "client-update-norm": float(matrix.norm(dim=1).mean())}
+        facts = {"update-norm": float(aggregate.vector.norm()), **facts}
         numbers = {key: float(value) for key, value in aggregate.diagnostics.items() if isinstance(value, (int, float))}
         return self._vector + change, state, {**facts, **numbers}
 
@@ -200,11 +242,13 @@ class MetaStrategy(Strategy):
 
     def state(self) -> dict[str, Tensor]:
         """The state to checkpoint beside the model."""
-        return dict(self.optimiser_state)
+        return {**self.optimiser_state, **(self.private.state() if self.private is not None else {})}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Continue from `state()`."""
-        self.optimiser_state = dict(state)
+        self.optimiser_state = {key: value for key, value in state.items() if key != CLIP_NORM}
+        if self.private is not None:
+            self.private.load_state(dict(state))
 
 
 def _client_metrics(updates: list[Update]) -> dict[str, float]:

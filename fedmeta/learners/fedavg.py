@@ -14,6 +14,7 @@ from fedmeta.learners.inner_loop import at, descend, last
 from fedmeta.models.initialise import initialise
 from fedmeta.parameters import parameter
 from fedmeta.params import Params
+from fedmeta.privacy.example_level import ExampleGradient
 from fedmeta.tasks import Batch, Episode, Task
 
 
@@ -67,6 +68,19 @@ class FedAvg:
         grads, _, metrics = value_and_grad(objective, params)
         return grads, metrics
 
+    def private_meta_gradient(
+        self, params: Params, episode: Episode, gradient: ExampleGradient
+    ) -> tuple[Params, Metrics]:
+        """The noised mean of the clipped gradients of single examples, support and query alike."""
+        data = joined(episode)
+        labels = episode.classes[data.y] if self.task.kind == "classification" else data.y
+        return gradient(self._loss, params, Batch(data.x, labels)), {}
+
+    @property
+    def example_releases(self) -> int:
+        """An example is in one gradient."""
+        return 1
+
     @property
     def default_steps(self) -> int:
         """Steps of fine-tuning."""
@@ -85,7 +99,7 @@ class FedAvg:
         return ({**params, **head} for head in heads)
 
     def _descend(self, params: Params, support: Batch) -> Iterator[Params]:
-        def loss(p: Params) -> Tensor:
-            return self.task.loss(forward(self.model, p, support.x), support.y)
+        return descend(lambda p: self._loss(p, support), params, self.inner_lr)
 
-        return descend(loss, params, self.inner_lr)
+    def _loss(self, params: Params, batch: Batch) -> Tensor:
+        return self.task.loss(forward(self.model, params, batch.x), batch.y)

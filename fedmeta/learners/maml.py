@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from fedmeta.gradients import value_and_grad
 from fedmeta.learners.base import Metrics
 from fedmeta.learners.functional import features, forward, measure, outputs, require_head
-from fedmeta.learners.inner_loop import at, descend, last
+from fedmeta.learners.inner_loop import at, descend, last, step
 from fedmeta.models.initialise import initialise
 from fedmeta.parameters import parameter
 from fedmeta.params import Params
+from fedmeta.privacy.example_level import ExampleGradient
 from fedmeta.tasks import Batch, Episode, Task
 
 
@@ -88,6 +89,27 @@ class FOMAML(MAML):
 
         grads, _, metrics = value_and_grad(objective, adapted)
         return grads, metrics
+
+    def private_meta_gradient(
+        self, params: Params, episode: Episode, gradient: ExampleGradient
+    ) -> tuple[Params, Metrics]:
+        """DP-SGD on the support, then each query example's gradient clipped and noised at what it led to.
+
+        phi is private for the support, and all after it is post-processing of that and of the query's release.
+        """
+
+        def loss(p: Params, batch: Batch) -> Tensor:
+            return self.task.loss(self.predict(p, batch.x), batch.y)
+
+        phi = params
+        for _ in range(self.inner_steps):
+            phi = step(phi, gradient(loss, phi, episode.support), self.inner_lr)
+        return gradient(loss, phi, episode.query), {}
+
+    @property
+    def example_releases(self) -> int:
+        """A task's support and query have no example in common: it is in the inner steps, or in the one outer one."""
+        return max(self.inner_steps, 1)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from fedmeta.models.initialise import initialise
 from fedmeta.optimisers import SGD, Adam
 from fedmeta.parameters import parameter
 from fedmeta.params import Params
+from fedmeta.privacy.example_level import ExampleGradient
 from fedmeta.tasks import Batch, Episode, Task
 
 
@@ -69,17 +70,33 @@ class Reptile:
             _, metrics = measure(self.task, self.predict(adapted, episode.query.x), episode.query.y)
         return {name: value.detach() - adapted[name] for name, value in params.items()}, metrics
 
+    def private_meta_gradient(
+        self, params: Params, episode: Episode, gradient: ExampleGradient
+    ) -> tuple[Params, Metrics]:
+        """theta - theta_k with DP-SGD as the inner loop (Li et al. 2020); all after a noised gradient is free."""
+        data = joined(episode) if self.examples == "episode" else episode.support
+        adapted = last(self._path(params, data, gradient), self.inner_steps)
+        return {name: value.detach() - adapted[name] for name, value in params.items()}, {}
+
+    @property
+    def example_releases(self) -> int:
+        """An example may be in the minibatch of every inner step."""
+        return self.inner_steps
+
     @property
     def default_steps(self) -> int:
         """Inner steps in use."""
         return self.inner_steps if self.test_steps is None else self.test_steps
 
-    def _path(self, params: Params, data: Batch) -> Iterator[Params]:
+    def _path(self, params: Params, data: Batch, gradient: ExampleGradient | None = None) -> Iterator[Params]:
         rule = SGD(lr=self.inner_lr) if self.inner_optimiser == "sgd" else Adam(lr=self.inner_lr, beta1=0.0)
         states = {name: rule.init(value) for name, value in params.items()}
         for batch in minibatches(data, self.inner_batch):
             yield params
-            grads, _, _ = value_and_grad(self._loss_on(batch), params)
+            if gradient is None:
+                grads, _, _ = value_and_grad(self._loss_on(batch), params)
+            else:
+                grads = gradient(self._loss, params, batch)
             moved = {}
             for name, value in params.items():
                 states[name], change = rule.step(states[name], grads[name])
@@ -87,7 +104,10 @@ class Reptile:
             params = moved
 
     def _loss_on(self, batch: Batch) -> Callable[[Params], tuple[Tensor, tuple[()]]]:
-        return lambda p: (self.task.loss(forward(self.model, p, batch.x), batch.y), ())
+        return lambda p: (self._loss(p, batch), ())
+
+    def _loss(self, params: Params, batch: Batch) -> Tensor:
+        return self.task.loss(forward(self.model, params, batch.x), batch.y)
 
 
 def minibatches(data: Batch, size: int | None) -> Iterator[Batch]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedmeta.statistics import Evaluation
 from server.report import plots
+from server.report.confidential import privacy_facts
 from server.report.episode import EpisodePicture
 from server.report.glyphs import glyph_figure
 from server.report.headline import SPLITS, Row, format_score, headline
@@ -60,6 +61,7 @@ def write_report(rundir: RunDir, picture: EpisodePicture | None) -> Path:
         groups=_groups(results or {}),
         interval=_interval,
         best=_best(results or {}),
+        privacy=privacy_facts(rundir, metrics),
         sections=sections,
         no_episode=_why_no_episode(results is not None, picture, sections),
         troubles=lines[:SHOWN_TROUBLES],

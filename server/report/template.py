@@ -94,6 +94,18 @@ summary:focus-visible { outline: 2px solid var(--accent); outline-offset: 4px; b
 {% endfor %}
 {% if no_episode %}<h2>An episode</h2><p class="note">{{ no_episode }}</p>{% endif %}
 
+{% if privacy %}
+<h2>{{ privacy.title }}</h2>
+{% for warning in privacy.warnings %}<p class="state">{{ warning }}</p>{% endfor %}
+<div class="cards">
+  <div class="card main"><div class="label">{{ privacy.label }}</div><div class="value">{{ privacy.epsilon }}</div><div class="range">{{ privacy.delta }}</div></div>
+  <div class="card"><div class="label">{{ privacy.other.label }}</div><div class="value">{{ privacy.other.epsilon }}</div><div class="range">{{ privacy.other.why }}</div></div>
+</div>
+<div class="scroll" style="margin-top:1.25rem"><table><tbody>
+{% for name, value in privacy.rows %}<tr><th>{{ name }}</th><td class="t">{{ value }}</td></tr>{% endfor %}
+</tbody></table></div>
+{% endif %}
+
 <h2>Rounds that need a word</h2>
 {% if troubles %}
 <div class="scroll"><table><thead><tr><th>round</th><th>what</th></tr></thead><tbody>

@@ -151,7 +151,7 @@ class LocalGrid(Grid):
         context = Context(
             run_id=self._run.run_id,
             node_id=message.metadata.dst_node_id,
-            node_config={"partition-id": partition, "num-partitions": self._num_clients},
+            node_config={"partition-id": partition, "num-partitions": self._num_clients, "simulated": True},
             state=self._states.get(partition, RecordDict()),
             run_config=self._run_config,
         )

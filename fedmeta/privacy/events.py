@@ -1,0 +1,109 @@
+"""What is accounted: a mechanism that was applied, to units that were sampled in a certain way, so many times."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from fedmeta.errors import ConfigurationError
+from fedmeta.privacy.schemes import Scheme, scheme_from_json, scheme_to_json
+from fedmeta.privacy.units import Adjacency
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """A sum of contributions clipped to norm C, plus Gaussian noise of standard deviation `noise_multiplier` C.
+
+    Args:
+        noise_multiplier: z = standard deviation / C, >= 0; 0 is no noise and so no guarantee.
+    """
+
+    noise_multiplier: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.noise_multiplier) and self.noise_multiplier >= 0):
+            raise ConfigurationError(
+                f"noise_multiplier = {self.noise_multiplier} must be >= 0: it is standard deviation over clip norm"
+            )
+
+    def __str__(self) -> str:
+        return f"Gaussian, z = {self.noise_multiplier:g}"
+
+
+@dataclass(frozen=True)
+class Event:
+    """`count` applications of a mechanism to units drawn by a scheme.
+
+    Args:
+        mechanism: what was applied.
+        scheme: how units were drawn.
+        adjacency: of the guarantee; None for the one that is natural to the scheme.
+        count: applications, >= 0; each on a fresh draw.
+
+    Raises:
+        ConfigurationError: an adjacency under which the scheme has no valid analysis here.
+    """
+
+    mechanism: Gaussian
+    scheme: Scheme
+    adjacency: Adjacency | None = None
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if self.count < 0:
+            raise ConfigurationError(f"count = {self.count} must be >= 0")
+        if self.adjacency is None:
+            object.__setattr__(self, "adjacency", self.scheme.natural)
+        elif self.adjacency not in self.scheme.adjacencies:
+            known = ", ".join(sorted(kind.value for kind in self.scheme.adjacencies))
+            raise ConfigurationError(
+                f"{self.adjacency.value} neighbours cannot be accounted under sampling '{self.scheme}': one unit more "
+                f"or less, or another in its place, changes the draw of the others. Use {known}"
+            )
+
+    @property
+    def neighbours(self) -> Adjacency:
+        """The adjacency, resolved."""
+        assert self.adjacency is not None
+        return self.adjacency
+
+    @property
+    def effective_multiplier(self) -> float:
+        """Noise over sensitivity: z, or z / 2 where a unit is replaced by another."""
+        return self.mechanism.noise_multiplier / self.neighbours.sensitivity
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that `Event.from_json` reads."""
+        return {
+            "mechanism": {"kind": "gaussian", "noise_multiplier": self.mechanism.noise_multiplier},
+            "scheme": scheme_to_json(self.scheme),
+            "adjacency": self.neighbours.value,
+            "count": self.count,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Event":
+        """The inverse of `to_json`.
+
+        Raises:
+            KeyError, TypeError, ValueError: not such an object, or another mechanism.
+        """
+        if data["mechanism"]["kind"] != "gaussian":
+            raise ValueError(f"unknown mechanism '{data['mechanism']['kind']}'")
+        mechanism = Gaussian(float(data["mechanism"]["noise_multiplier"]))
+        return cls(mechanism, scheme_from_json(data["scheme"]), Adjacency(data["adjacency"]), int(data["count"]))
+
+
+def merged(events: Iterable[Event]) -> tuple[Event, ...]:
+    """Alike events as one, in an order of their own: composition does not depend on the order in which they happened.
+
+    >>> from fedmeta.privacy.schemes import Poisson
+    >>> [event.count for event in merged([Event(Gaussian(1.0), Poisson(0.1)), Event(Gaussian(1.0), Poisson(0.1))])]
+    [2]
+    """
+    counts: Counter[tuple[Gaussian, Scheme, Adjacency]] = Counter()
+    for event in events:
+        counts[event.mechanism, event.scheme, event.neighbours] += event.count
+    found = [Event(*kind, count) for kind, count in counts.items() if count]
+    return tuple(sorted(found, key=repr))

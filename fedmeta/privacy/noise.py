@@ -1,0 +1,39 @@
+"""Normal draws that protect somebody: from the operating system in a deployment, from the seed in a simulation.
+
+Both are float64 approximations of the real-valued Gaussian that the accounting speaks of; neither is an exact sampler.
+"""
+
+import os
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedmeta.seeding import torch_generator
+
+Noise = Callable[[int], Tensor]
+"""How many -> that many independent standard normal draws `[n]`, float64; every call gives fresh ones."""
+
+
+def seeded_noise(seed: int, round: int, client: int, purpose: str) -> Noise:
+    """Reproducible draws for simulations. Whoever knows the seed can subtract them: no privacy is given."""
+    generator = torch_generator(seed, round, client, f"noise/{purpose}")
+    return lambda count: torch.randn(count, generator=generator, dtype=torch.float64)
+
+
+def system_noise() -> Noise:
+    """Draws from the operating system's cryptographic generator, by inversion of 53-bit uniforms (within 8.3 sigma)."""
+    return _from_system
+
+
+def _from_system(count: int) -> Tensor:
+    from scipy.special import ndtri
+
+    bits = np.frombuffer(os.urandom(8 * count), dtype=np.uint64) >> np.uint64(11)
+    return torch.from_numpy(ndtri((bits.astype(np.float64) + 0.5) * 2.0**-53))
+
+
+def system_generator() -> np.random.Generator:
+    """An index generator that nobody can foresee, seeded afresh by the operating system: for private sampling."""
+    return np.random.Generator(np.random.PCG64(int.from_bytes(os.urandom(32), "little")))

@@ -1,0 +1,67 @@
+"""The privacy section of an experiment: claims that would not hold are refused, in words to act on."""
+
+import pytest
+
+from fedmeta.errors import ConfigurationError
+from server.configuration import load
+
+CLIENT = {"unit": "client", "noise_multiplier": 1.0}
+TASK = {"unit": "task", "noise_multiplier": 1.0}
+EXAMPLE = {"unit": "example", "placement": "local", "noise_multiplier": 1.0}
+PLAIN = {"model": {"name": "conv4", "normalisation": "group"}, "learner": {"name": "reptile"}}
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        ({"privacy": {**CLIENT, "noise_multiplier": -1.0}}, ["privacy.noise_multiplier", "-1"]),
+        ({"privacy": {**CLIENT, "delta": 1.0}}, ["privacy.delta", "less than 1"]),
+        ({"privacy": {"unit": "client", "target_epsilon": 0.0}}, ["privacy.target_epsilon", "greater than 0"]),
+        ({"privacy": {**CLIENT, "budget": 0.0}}, ["privacy.budget", "greater than 0"]),
+        ({"privacy": {**CLIENT, "clip_norm": 0.0}}, ["privacy.clip_norm"]),
+        ({"privacy": {**CLIENT, "clip_norm": float("inf")}}, ["privacy.clip_norm", "finite"]),
+        ({"privacy": {"unit": "client"}}, ["noise_multiplier and privacy.target_epsilon"]),
+        ({"privacy": {**CLIENT, "target_epsilon": 1.0}}, ["noise_multiplier and privacy.target_epsilon"]),
+        ({"privacy": {"unit": "person"}}, ["privacy.unit", "'person'"]),
+        ({"privacy": {**CLIENT, "noise": 1.0}}, ["privacy.noise"]),
+        ({"privacy": EXAMPLE, "learner": {"name": "maml"}}, ["not available for learner 'maml'", "Hessian", "fomaml"]),
+        ({"privacy": EXAMPLE}, ["'protonet'", "prototype"]),
+        ({**PLAIN, "privacy": {**EXAMPLE, "placement": "central"}}, ["placement = 'local'"]),
+        ({"privacy": EXAMPLE, "learner": {"name": "reptile"}}, ["normalisation = 'batch'", "group"]),
+        ({**PLAIN, "privacy": {**EXAMPLE, "per_layer": True}}, ["per_layer"]),
+        ({"privacy": CLIENT, "server": {"weighting": "tasks"}}, ["largest weight", "uniform"]),
+        ({"privacy": {**TASK}, "client": {"steps": 2}}, ["client.steps = 1", "local"]),
+        ({"privacy": {**TASK}, "client": {"optimiser": {"name": "adam"}}}, ["plain sgd"]),
+        ({"privacy": {**TASK, "task_pool": 2}}, ["tasks_per_step = 4 must be <= privacy.task_pool = 2"]),
+        ({"privacy": {**CLIENT, "task_pool": 9}}, ["task_pool is for privacy.unit = 'task'"]),
+        ({"privacy": {**TASK, "clipping": "adaptive"}}, ["adaptive", "unit = 'client'"]),
+        ({"privacy": {**CLIENT, "placement": "local", "clipping": "adaptive"}}, ["adaptive", "central"]),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:server.weighting")
+def test_refused(raw, words):
+    with pytest.raises(ConfigurationError) as caught:
+        load(raw)
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        ({"privacy": {**CLIENT, "noise_multiplier": 0.0}}, "there is no privacy"),
+        ({"privacy": {**CLIENT, "share_metrics": True}}, "outside the guarantee"),
+        ({"privacy": {"noise_multiplier": 1.0}}, "has no effect: privacy.unit = 'none'"),
+        ({"privacy": {**CLIENT, "count_noise": 1.0}}, "count_noise has no effect"),
+        ({"privacy": {**TASK, "task_pool": 9}, "client": {"execution": "vmap"}}, "taken one by one"),
+    ],
+)
+def test_warned(raw, words):
+    with pytest.warns(UserWarning, match=words):
+        load(raw)
+
+
+def test_without_privacy_an_experiment_has_the_hash_it_had():
+    """The hash of the defaults as of the commit before the section came."""
+    assert load({}).hash == "aee7d66d351e557c0fb9ffcef2c6854a6971a8e13f09129b5c077002a59a4a74"
+    assert load({}).hash != load({"privacy": CLIENT}).hash != load({"privacy": {**CLIENT, "clip_norm": 2.0}}).hash
