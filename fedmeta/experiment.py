@@ -5,7 +5,7 @@ Importing this module loads no torch; validating the components' parameters load
 
 import hashlib
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -85,7 +85,9 @@ class ClientSection(_Section):
     optimiser: Component = _component("sgd", "the client's outer optimiser, fresh every round", lr=0.1)
     schedule: Schedule = Field("constant", description="of the client's learning rate over the rounds")
     execution: Literal["auto", "loop", "vmap"] = Field("auto", description="tasks one after the other, or batched")
-    chunk_size: int | None = Field(None, ge=1, description="tasks batched at once under vmap; none: all [tasks]")
+    chunk_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto", description="tasks batched at once under vmap; auto: as many as memory holds [tasks]"
+    )
 
 
 class ServerSection(_Section):

@@ -192,7 +192,7 @@ def _check_together(experiment: Experiment) -> None:
             f"'{experiment.learner.name}' has a fixed number of outputs. Make them equal, or use another learner"
         )
     client, server = experiment.client, experiment.server
-    if client.chunk_size is not None and client.execution == "loop":
+    if client.chunk_size != "auto" and client.execution == "loop":
         warnings.warn("client.chunk_size has no effect: execution = 'loop' takes tasks one by one", stacklevel=2)
     if server.weighting == "tasks" and experiment.task.kind == "episodes":
         warnings.warn("server.weighting = 'tasks' has no effect: all clients see as many tasks a round", stacklevel=2)
