@@ -40,7 +40,7 @@ def make_defence(experiment: Experiment) -> Pipeline:
     if "probe" in rule.requires.context and not has_fixed_slots(experiment):
         raise ConfigurationError(
             f"server.aggregator = '{rule.name}' needs a head whose outputs mean the same for every client, and here "
-            "classes get their slots by chance, or there is no head: set task.kind = 'own' with a learner that has a head"
+            "classes get their slots by chance, or there is no head: set task.kind = 'own' and a learner with a head"
         )
     if server.weighting == "tasks" and not rule.requires.weights:
         warnings.warn(

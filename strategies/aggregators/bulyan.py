@@ -18,7 +18,8 @@ from strategies.rows import Rows
 class Bulyan(Rule):
     """Select n - 2 f updates by Krum, one after the other; then average the n - 4 f values nearest to the median.
 
-    Krum is asked anew among the updates that are left, of which k give k - f - 2 neighbours, but at least one. Values
+    Krum is asked anew among the updates that are left, of which k give k - f - 2 neighbours, but at least one. With one
+    neighbour (f < 3, towards the end) two rows that are nearest to each other tie, so the lowest index decides. Values
     that are equally near go by the lower one.
 
     >>> Bulyan(f=1)(torch.tensor([[0.0], [1.0], [2.0], [3.0], [4.0], [5.0], [99.0]])).vector

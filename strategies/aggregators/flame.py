@@ -16,9 +16,10 @@ from strategies.rows import Rows, as_cosines, clip_factors, median
 class FLAME(Rule):
     """Admit the majority cluster of directions, clip to the median norm S of all rows, average, add N(0, (lambda S)^2).
 
-    HDBSCAN on the matrix of 1 - cos with min_cluster_size = floor(n / 2) + 1: where honest clients are too unlike each
-    other for that, nobody is admitted and the result is zero, with an event. Below four rows nobody is left out. The
-    noise is a defence against backdoors, not a privacy mechanism: it is drawn from the round's seeded generator.
+    HDBSCAN on the matrix of 1 - cos with min_cluster_size = floor(n / 2) + 1. Where no part of the rows is a cluster of
+    that size, HDBSCAN takes all of them for one, less the most remote. Were nobody admitted the result would be zero,
+    with an event. Below four rows nobody is left out. The noise is a defence against backdoors, not a privacy
+    mechanism: it is drawn from the round's seeded generator.
     """
 
     name: ClassVar[str] = "flame"
