@@ -98,6 +98,9 @@ class ServerSection(_Section):
     weighting: Literal["uniform", "tasks"] = Field(
         "uniform", description="weight of an update: one, or the tasks it saw"
     )
+    preaggregators: tuple[Component, ...] = Field(
+        (), strict=False, description="what updates go through before the aggregator, in order"
+    )
     aggregator: Component = _component("mean", "how updates become one")
     optimiser: Component = _component("sgd", "what the server does with the aggregate; its state lasts", lr=1.0)
     schedule: Schedule = Field("constant", description="of the server's learning rate over the rounds")
@@ -214,8 +217,8 @@ class Experiment(_Section):
     engine: EngineSection = Field(EngineSection(), description=EngineSection.__doc__)
     tracking: TrackingSection = Field(TrackingSection(), description=TrackingSection.__doc__)
 
-    def component(self, place: str) -> Component:
-        """The component at a dotted place, such as `client.optimiser`."""
+    def component(self, place: str) -> Component | tuple[Component, ...]:
+        """The component, or the list of them, at a dotted place, such as `client.optimiser`."""
         found: Any = self
         for key in place.split("."):
             found = getattr(found, key)
@@ -236,4 +239,6 @@ class Experiment(_Section):
         relevant["data"].pop("path", None)
         if self.privacy.unit == "none":
             del relevant["privacy"]  # runs from before there was any keep their hash
+        if not relevant["server"]["preaggregators"]:  # unknown to checkpoints of early versions
+            del relevant["server"]["preaggregators"]
         return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()

@@ -130,9 +130,9 @@ def registries() -> dict[str, Registry]:
     from fedmeta.learners import LEARNERS
     from fedmeta.models import MODELS
     from fedmeta.optimisers import OPTIMISERS
-    from strategies import AGGREGATORS, SAMPLERS
+    from strategies import AGGREGATORS, PREAGGREGATORS, SAMPLERS
 
-    known = (LEARNERS, MODELS, DATASETS, PARTITIONS, OPTIMISERS, AGGREGATORS, SAMPLERS)
+    known = (LEARNERS, MODELS, DATASETS, PARTITIONS, OPTIMISERS, PREAGGREGATORS, AGGREGATORS, SAMPLERS)
     return {registry.kind: registry for registry in known}
 
 

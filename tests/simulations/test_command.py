@@ -61,7 +61,7 @@ def process(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    "kind", ["learners", "models", "datasets", "partitions", "optimisers", "aggregators", "samplers"]
+    "kind", ["learners", "models", "datasets", "partitions", "optimisers", "aggregators", "preaggregators", "samplers"]
 )
 def test_list_prints_a_line_each(kind: str) -> None:
     output = call("list", kind)
