@@ -59,7 +59,7 @@ def main(grid, context):
 """
 
 
-def measure(floats: Sequence[int], clients: int, rounds: int, cores: int) -> dict[str, Any]:
+def measure(floats: Sequence[int], clients: int, rounds: int) -> dict[str, Any]:
     """Play the same rounds under `flwr run` with one core a client actor.
 
     Returns:
