@@ -180,6 +180,9 @@ class EngineSection(_Section):
     ray_address: str | None = Field(None, description="of a running Ray cluster; none: start one here")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where a GPU share is given")
     threads: int = Field(1, ge=1, description="torch threads of a client [threads]")
+    reduce: Literal["off", "auto"] = Field(
+        "off", description="auto: actors send sums of updates, exact to 1e-12, where a plain mean needs no more"
+    )
     client_timeout: float | None = Field(
         None, gt=0, description="longest turn of one client; none: only server.timeout [seconds]"
     )
@@ -232,10 +235,13 @@ class Experiment(_Section):
     def hash(self) -> str:
         """SHA-256 of everything that results depend on.
 
-        That is all but the name, tracking, where the data lie, and of the engine all but device and threads.
+        That is all but the name, tracking, where the data lie, and of the engine all but device, threads and reduce.
         """
         relevant = self.model_dump(mode="json", exclude={"tracking", "name"})
-        relevant["engine"] = {key: relevant["engine"][key] for key in ("device", "threads")}
+        engine = relevant.pop("engine")
+        relevant["engine"] = {key: engine[key] for key in ("device", "threads")}
+        if engine["reduce"] != "off":  # runs from before there was any keep their hash
+            relevant["engine"]["reduce"] = engine["reduce"]
         relevant["data"].pop("path", None)
         if self.privacy.unit == "none":
             del relevant["privacy"]  # runs from before there was any keep their hash

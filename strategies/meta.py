@@ -24,7 +24,7 @@ from fedmeta.params import ParamSpec
 from fedmeta.seeding import SERVER, numpy_generator, torch_generator
 from fedmeta.statistics import Evaluation
 from fedmeta.wire import ARRAYS, CONFIG, config_record, metric_record, read_vector, vector_record
-from strategies import SAMPLERS
+from strategies import SAMPLERS, partial_sums
 from strategies.aggregation import Aggregate, NotEnoughUpdates, Probe, RoundContext, Rule
 from strategies.defence import make_defence, make_probe
 from strategies.directory import Directory, by_message
@@ -120,7 +120,10 @@ class MetaStrategy(Strategy):
         if self.private is not None:
             self.private.reserve(server_round, self._sampled)
         self._vector = read_vector(arrays, self.spec.size())
-        content = RecordDict({ARRAYS: arrays, CONFIG: config_record({**config, **self.base_config(server_round)})})
+        base = self.base_config(server_round)
+        if self.sums and getattr(grid, "adds_updates", False):
+            base[partial_sums.REDUCE] = self.experiment.server.weighting
+        content = RecordDict({ARRAYS: arrays, CONFIG: config_record({**config, **base})})
         nodes = {client: node for node, client in self.directory.nodes(self._sampled).items()}
         # Kept, since their ids, by which replies are matched, appear when they are sent.
         self._asked = {client: Message(content, nodes[client], TRAIN) for client in self._sampled}
@@ -206,6 +209,10 @@ class MetaStrategy(Strategy):
             matrix = stack(updates) if updates else torch.zeros((0, self.spec.size()))
             vector, facts = self.private.release(matrix, server_round)
             return Aggregate(vector, diagnostics=facts)
+        if self.sums:
+            carried = [update.carried for update in updates if update.carried is not None]
+            rows = [update.delta for update in updates]
+            return Aggregate(partial_sums.mean(rows, carried, self._weights(updates)))
         context = RoundContext(
             round=server_round,
             clients=tuple(update.client for update in updates),
@@ -217,6 +224,13 @@ class MetaStrategy(Strategy):
             probe=self._probe,
         )
         return self.defence(stack(updates), context)
+
+    @cached_property
+    def sums(self) -> bool:
+        """Whether the experiment allows sums for updates and its pipeline needs no more."""
+        server = self.experiment.server
+        plain = server.aggregator.name == "mean" and not server.preaggregators and self.private is None
+        return self.experiment.engine.reduce == "auto" and plain
 
     @cached_property
     def _probe(self) -> Probe | None:
@@ -233,10 +247,9 @@ class MetaStrategy(Strategy):
         scale = schedule(server.schedule, min(1.0, (server_round - 1) / max(server.rounds, 1)))
         # The update is a pseudo-gradient: what the optimiser descends is its negative.
         state, change = self.optimiser.step(self.optimiser_state, -aggregate.vector, scale=scale)
-        lengths = stack(updates).norm(dim=1) if updates else torch.zeros(1)
         facts = {"update-norm": float(aggregate.vector.norm())}
         if self.private is None or self.private.central is None:  # what is not noised is not told
-            facts["client-update-norm"] = float(lengths.mean())
+            facts[partial_sums.NORM] = _mean_norm(updates)
         numbers = {key: float(value) for key, value in aggregate.diagnostics.items() if isinstance(value, (int, float))}
         return self._vector + change, state, {**facts, **numbers}
 
@@ -309,6 +322,15 @@ def describe(aggregate: Aggregate, clients: Sequence[int]) -> dict[str, Any]:
         "weights": by_client(aggregate.weights),
         "diagnostics": dict(aggregate.diagnostics),
     }
+
+
+def _mean_norm(updates: list[Update]) -> float:
+    """Of the clients' updates; those that went into a sum tell their own."""
+    norms = [
+        float(update.delta.norm()) if update.delta is not None else update.metrics[partial_sums.NORM]
+        for update in updates
+    ]
+    return sum(norms) / max(len(norms), 1)
 
 
 def _client_metrics(updates: list[Update]) -> dict[str, float]:

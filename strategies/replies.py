@@ -10,16 +10,26 @@ from flwr.app import Message
 from torch import Tensor
 
 from fedmeta.wire import WEIGHT, MalformedRecord, only, read_vector
+from strategies.partial_sums import SUMMED, read_sum
 
 
 @dataclass(frozen=True)
 class Update:
-    """A valid reply of one client: delta `[D]`, tasks seen, and its other metrics."""
+    """A valid reply of one client.
+
+    Attributes:
+        client: its id.
+        delta: `[D]`; None where it went into a sum on the client's actor.
+        tasks: seen in training.
+        metrics: its others.
+        carried: int64 `[D]`, the sum that this reply brings along, or None (see `strategies.partial_sums`).
+    """
 
     client: int
-    delta: Tensor
+    delta: Tensor | None
     tasks: float
     metrics: dict[str, float]
+    carried: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +75,8 @@ def _read_update(client: int, reply: Message, size: int, spec_hash: str) -> Upda
     config = only(reply.content, "config")
     if config.get("spec-hash") != spec_hash:
         raise MalformedRecord(f"made for a model of spec {str(config.get('spec-hash'))[:12]}, not {spec_hash[:12]}")
-    if config.get("update-form") != "delta":
+    summed = config.get("update-form") == SUMMED
+    if not summed and config.get("update-form") != "delta":
         raise MalformedRecord(f"an update of form '{config.get('update-form')}' where a delta was asked for")
     metrics = {
         key: float(value) for key, value in only(reply.content, "metric").items() if isinstance(value, (int, float))
@@ -73,12 +84,14 @@ def _read_update(client: int, reply: Message, size: int, spec_hash: str) -> Upda
     tasks = metrics.pop(WEIGHT, math.nan)
     if not (math.isfinite(tasks) and tasks >= 0):
         raise MalformedRecord(f"{WEIGHT} = {tasks} is not a count of tasks")
+    if summed:
+        return Update(client, None, tasks, metrics, read_sum(reply.content, size))
     return Update(client, read_vector(only(reply.content, "array"), size), tasks, metrics)
 
 
 def stack(updates: list[Update]) -> Tensor:
-    """The `[n, D]` matrix of updates, in the order of client ids."""
-    return torch.stack([update.delta for update in updates])
+    """The `[n, D]` matrix of whole updates, in the order of client ids."""
+    return torch.stack([update.delta for update in updates if update.delta is not None])
 
 
 def group_reasons(reasons: Mapping[int, str]) -> list[str]:

@@ -42,6 +42,20 @@ def test_inline_and_ray_agree_bit_for_bit(tmp_path: Path, ray_session) -> None:
     assert inline.results["last"] == two.results["last"]
 
 
+@pytest.mark.parametrize("weighting", ["uniform", "tasks"])
+def test_sums_on_actors_agree_bit_for_bit(tmp_path: Path, ray_session, weighting: str) -> None:
+    """Which clients share an actor does not show in the sum; whole updates give the same mean to rounding."""
+    sums = {"engine.reduce": "auto", "server.weighting": weighting}
+    whole = run(tmp_path, "whole", engine="inline", overrides={"server.weighting": weighting})
+    inline = run(tmp_path, "inline", engine="inline", overrides=sums)
+    one = run(tmp_path, "one", engine="ray", overrides={**sums, "engine.actors": 1})
+    two = run(tmp_path, "two", engine="ray", overrides={**sums, "engine.actors": 2})
+    assert inline.model_hash == one.model_hash == two.model_hash
+    torch.testing.assert_close(inline.vector, whole.vector, rtol=1e-5, atol=1e-7)
+    norms = [[record["train"]["client-update-norm"] for record in found.history] for found in (whole, two)]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-5)
+
+
 def test_convolutions_agree_too(tmp_path: Path, ray_session) -> None:
     """The network of the shipped experiments, with batch statistics, second order and a lasting Adam."""
     glyphs = {
