@@ -39,9 +39,9 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-
 bench: $(STAMP)
 	$(BIN)/python -m simulations.benchmarks.engine_overhead
+	$(BIN)/python -m simulations.benchmarks.scaling
 	$(BIN)/python -m simulations.benchmarks.executions
 	$(BIN)/python -m simulations.benchmarks.memory
 

@@ -4,14 +4,12 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
-from fedmeta.wire import WEIGHT
+from fedmeta.wire import WEIGHT, array_view, non_finite
 
 if TYPE_CHECKING:  # Flower's internals, for types only
     from flwr.proto.node_pb2 import NodeInfo
@@ -103,20 +101,12 @@ def _one_array_fault(key: str, array: Array, expected: Array | None) -> str | No
             f"array '{key}' is {array.dtype} {tuple(array.shape)}, not {expected.dtype} {tuple(expected.shape)} as sent"
         )
     try:
-        values = array.numpy()
+        view = array_view(array)
+        values = array.numpy() if view is None else view
     except Exception as error:  # whatever the other side's bytes make the reader raise
         return f"array '{key}' has bytes that are no array: {error}"
-    bad = _non_finite(values)
+    bad = non_finite(values)
     return f"array '{key}' has {bad} values that are NaN or infinite" if bad else None
-
-
-def _non_finite(values: npt.NDArray[Any]) -> int:
-    if not np.issubdtype(values.dtype, np.inexact):
-        return 0
-    with np.errstate(all="ignore"):
-        if np.isfinite(values.sum()):  # a NaN or infinity would show; cheaper than looking at each
-            return 0
-    return int((~np.isfinite(values)).sum())
 
 
 class CheckedGrid(Grid):

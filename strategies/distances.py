@@ -36,12 +36,16 @@ def gram(matrix: Tensor, centre: Tensor | None = None) -> Tensor:
     """`[n, n]` float64 dot products of rows `[n, D]`, after `centre` (`[D]`) was subtracted from each."""
     n = len(matrix)
     found = torch.zeros(n, n, dtype=torch.float64)
+    room: Tensor | None = None
     for columns in column_chunks(matrix):
-        piece = matrix[:, columns].to(torch.float64)
+        width = columns.stop - columns.start
+        if room is None or width != room.shape[1]:
+            room = torch.empty(n, width, dtype=torch.float64)  # made once: new memory costs as much as the products
+        room.copy_(matrix[:, columns])
         if centre is not None:
-            piece = piece - centre[columns].to(torch.float64)
+            room -= centre[columns].to(torch.float64)
         for start in range(0, n, BLOCK):
-            found[start : start + BLOCK, start:] += piece[start : start + BLOCK] @ piece[start:].T
+            found[start : start + BLOCK, start:] += room[start : start + BLOCK] @ room[start:].T
     upper = found.triu(1)
     return upper + upper.T + torch.diag(found.diagonal())
 

@@ -30,7 +30,7 @@ from strategies.defence import make_defence, make_probe
 from strategies.directory import Directory, by_message
 from strategies.judging import Judging
 from strategies.private_rounds import CLIP_NORM, PrivateRounds
-from strategies.replies import Sorted, Update, sort_replies, stack
+from strategies.replies import Sorted, Update, sort_replies
 
 TRAIN = "train"
 AGGREGATOR = "aggregator/"
@@ -145,7 +145,7 @@ class MetaStrategy(Strategy):
         arrays, defence = None, {}
         if event is None:
             try:
-                aggregate = self._aggregate(server_round, found.updates)
+                aggregate = self._aggregate(server_round, found)
             except NotEnoughUpdates as error:  # a small draw is ordinary; clients that did not answer are not
                 event, failed_round = str(error), len(found.updates) < len(self._sampled)
             else:
@@ -203,12 +203,12 @@ class MetaStrategy(Strategy):
             return torch.tensor([update.tasks for update in updates], dtype=torch.float64)
         return torch.ones(len(updates), dtype=torch.float64)
 
-    def _aggregate(self, server_round: int, updates: list[Update]) -> Aggregate:
+    def _aggregate(self, server_round: int, found: Sorted) -> Aggregate:
         """A private release of the updates, or what the defence makes of them, told all that a rule may know."""
         if self.private is not None and self.private.central is not None:
-            matrix = stack(updates) if updates else torch.zeros((0, self.spec.size()))
-            vector, facts = self.private.release(matrix, server_round)
+            vector, facts = self.private.release(found.matrix, server_round)
             return Aggregate(vector, diagnostics=facts)
+        updates = found.updates
         if self.sums:
             carried = [update.carried for update in updates if update.carried is not None]
             rows = [update.delta for update in updates]
@@ -223,7 +223,7 @@ class MetaStrategy(Strategy):
             spec=self.spec,
             probe=self._probe,
         )
-        return self.defence(stack(updates), context)
+        return self.defence(found.matrix, context)
 
     @cached_property
     def sums(self) -> bool:

@@ -8,10 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from strategies.distances import column_chunks, mixed_squared_distances, squared_distances
+from strategies.distances import column_chunks, gram, mixed_squared_distances, squared_distances
 
 DERIVED_ROWS = 128
 """Up to so many rows the distances between mixtures come from those between rows (n^4 operations, whatever D)."""
+
+NORM_COLUMNS = 2**14
+"""Columns whose squares are added up in the matrix's own precision."""
+
+SHORT, LONG = 1e-12, 1e15
+"""Norms whose squares float32 surely holds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,20 +60,29 @@ class Rows:
         return cls(matrix if matrix.dtype in (torch.float32, torch.float64) else matrix.float())
 
     @cached_property
+    def mean(self) -> Tensor:
+        """`[D]`, not to be changed: also the cheapest way to see that all values are finite."""
+        return (torch.ones(self.n, dtype=self.matrix.dtype) @ self.matrix).div_(self.n)
+
+    @cached_property
     def finite(self) -> Tensor:
         """`[n]` bool: rows without NaN and infinite values."""
-        finite = torch.isfinite(self.matrix.sum(dim=1))  # a NaN or infinity shows in the sum; cheaper than each value
-        for row in torch.nonzero(~finite).flatten().tolist():
-            finite[row] = bool(torch.isfinite(self.matrix[row]).all())  # a sum of large finite values may overflow
+        finite = torch.ones(self.n, dtype=torch.bool)
+        if not torch.isfinite(self.mean.sum()):  # large finite values may overflow it, so each row is looked at
+            for index, row in enumerate(self.matrix):
+                finite[index] = bool(torch.isfinite(row).all())
         return finite
 
     @cached_property
     def norms(self) -> Tensor:
-        """`[n]` Euclidean norms."""
-        total = torch.zeros(self.n, dtype=torch.float64)
-        for columns in column_chunks(self.matrix):
-            total += self.matrix[:, columns].to(torch.float64).square().sum(dim=1)
-        return total.sqrt()
+        """`[n]` Euclidean norms: within a chunk of columns in the matrix's own precision, over the chunks in float64."""
+        squares = torch.zeros(self.n, dtype=torch.float64)
+        for piece in self.matrix.split(NORM_COLUMNS, dim=1):
+            squares += torch.linalg.vector_norm(piece, dim=1).to(torch.float64).square()
+        norms = squares.sqrt()
+        for index in torch.nonzero((norms < SHORT) | (norms > LONG) | norms.isnan()).flatten().tolist():
+            norms[index] = self.matrix[index].to(torch.float64).norm()  # squares outside the range of float32
+        return norms
 
     @cached_property
     def squared_distances(self) -> Tensor:
@@ -77,9 +92,8 @@ class Rows:
     @cached_property
     def cosines(self) -> Tensor:
         """`[n, n]` cosines between rows; a zero row is at right angles to all others and alike itself."""
-        squares = self.norms.square()
-        products = (squares[:, None] + squares[None, :] - self.squared_distances) / 2
-        return as_cosines(products, self.norms)
+        products = gram(self.matrix)
+        return as_cosines(products, products.diagonal().sqrt())
 
     def cosines_to(self, vector: Tensor) -> Tensor:
         """`[n]` cosines to a vector `[D]`; 0 where either is zero."""
@@ -97,10 +111,13 @@ class Rows:
         return total.sqrt()
 
     def weighted_sum(self, weights: Tensor) -> Tensor:
-        """sum_i w_i u_i as `[D]` in the matrix's own precision; a single row of weight 1 comes back as it is."""
+        """sum_i w_i u_i, `[D]` in the matrix's own precision, not to be changed; one row of weight 1 as it is."""
         chosen = torch.nonzero(weights).flatten()
         if len(chosen) == 1:
             return self.matrix[int(chosen)] * float(weights[int(chosen)])
+        if (weights == weights[0]).all() and torch.isfinite(self.mean.sum()):
+            factor = float(weights[0]) * self.n
+            return self.mean if abs(factor - 1.0) < 1e-12 else self.mean * factor
         return weights.to(self.matrix.dtype) @ self.matrix
 
     def mixed(self, mixing: Mixing) -> "Rows":
@@ -113,14 +130,18 @@ class Rows:
 
     def _mix(self, weights: Tensor) -> Tensor:
         used = int(torch.count_nonzero(weights))
+        lines = weights.to(self.matrix.dtype)
+        # numpy asks the system for large pages, which makes a large new array several times cheaper than torch's.
+        found = torch.from_numpy(np.empty((len(weights), self.size), dtype=self.matrix.numpy().dtype))
         if weights.shape == (self.n, self.n) and used == int(torch.count_nonzero(weights.diagonal())):
-            return self.matrix * weights.diagonal().to(self.matrix.dtype)[:, None]
+            return torch.mul(self.matrix, lines.diagonal()[:, None], out=found)
         if used > 2 * self.n:
-            return weights.to(self.matrix.dtype) @ self.matrix
-        found = torch.empty(len(weights), self.size, dtype=self.matrix.dtype)
-        for index, line in enumerate(weights):
-            chosen = torch.nonzero(line).flatten()
-            found[index] = line[chosen].to(self.matrix.dtype) @ self.matrix[chosen]
+            return torch.matmul(lines, self.matrix, out=found)
+        for row, line in zip(found, lines, strict=True):
+            first, *others = torch.nonzero(line).flatten().tolist()
+            torch.mul(self.matrix[first], line[first], out=row)
+            for other in others:
+                row.add_(self.matrix[other], alpha=float(line[other]))
         return found
 
     def _mixed_distances(self, weights: Tensor) -> Tensor:

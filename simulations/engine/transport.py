@@ -7,16 +7,16 @@ where they lie.
 
 import copyreg
 import io
-import math
 import pickle
 from collections import ChainMap
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, RecordDict
+
+from fedmeta.wire import array_view
 
 _KNOWN: dict[type, Any] = copyreg.dispatch_table
 
@@ -35,6 +35,11 @@ class StoredArray(Array):
         self._stored = stored
 
     @property
+    def buffer(self) -> memoryview:
+        """The encoded array where it lies."""
+        return self._stored.data
+
+    @property
     def data(self) -> bytes:
         """The encoded array."""
         return self._stored.tobytes()
@@ -45,7 +50,7 @@ class StoredArray(Array):
 
     def numpy(self) -> npt.NDArray[Any]:
         """A copy of the array that may be written to."""
-        view = decoded_view(self)
+        view = array_view(self)
         return super().numpy() if view is None else view.copy(order="K")
 
     def plain(self) -> Array:
@@ -70,34 +75,6 @@ class StoredArray(Array):
         )
 
     __hash__ = None  # type: ignore[assignment]
-
-
-def decoded_view(array: Array) -> npt.NDArray[Any] | None:
-    """The array where it lies, read-only; None where it is not in the plain format that Flower writes."""
-    stored = array._stored.data if isinstance(array, StoredArray) else memoryview(array.data)
-    if array.stype != "numpy.ndarray":
-        return None
-    # A .npy file: 6 bytes of magic, 2 of version, then the header's length (2 bytes in version 1) and its text.
-    start = 10 + int.from_bytes(stored[8:10], "little")
-    found = _header(bytes(stored[:start]))
-    if found is None:
-        return None
-    shape, fortran, dtype = found
-    flat = np.frombuffer(stored, dtype=dtype, count=math.prod(shape), offset=start)
-    return flat.reshape(shape, order="F" if fortran else "C")
-
-
-@lru_cache(maxsize=1024)
-def _header(start: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]] | None:
-    """Shape, order and dtype from a .npy file's beginning: reading one takes 0.1 ms, and a model has few of them."""
-    stream = io.BytesIO(start)
-    try:
-        if np.lib.format.read_magic(stream) != (1, 0):
-            return None
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-    except ValueError:
-        return None
-    return None if dtype.hasobject else (shape, fortran, dtype)
 
 
 def settled(records: RecordDict) -> RecordDict:

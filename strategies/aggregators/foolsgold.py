@@ -34,8 +34,10 @@ class FoolsGold(Rule):
     def aggregate(self, rows: Rows, context: RoundContext) -> Aggregate:
         """The weighted mean; rows of weight 0 are flagged. State: `history/<client>`, `[D]` each."""
         names = [f"history/{client}" for client in context.clients]
-        past = [context.state.get(name, torch.zeros(rows.size, dtype=rows.matrix.dtype)) for name in names]
-        history = torch.stack(past) + rows.matrix
+        history = rows.matrix.clone()
+        for row, name in zip(history, names, strict=True):
+            if name in context.state:
+                row += context.state[name]
         state = {**context.state, **{name: row.clone() for name, row in zip(names, history, strict=True)}}
         trust = self.trust(history)
         scores = 1.0 - trust

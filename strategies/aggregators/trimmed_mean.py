@@ -35,8 +35,11 @@ class TrimmedMean(Rule):
             weights = torch.full((rows.n,), 1 / rows.n, dtype=torch.float64)
             return Aggregate(rows.weighted_sum(weights), weights)
 
+        # A product with ones adds short rows several times faster than numpy's mean along the last axis.
+        share = np.full(rows.n - 2 * self.f, 1 / (rows.n - 2 * self.f), dtype=rows.matrix.numpy().dtype)
+
         def middle(ordered: Array) -> Array:
-            kept: Array = np.ascontiguousarray(ordered[:, self.f : rows.n - self.f])
-            return kept.mean(axis=1, dtype=np.float64)
+            kept: Array = ordered[:, self.f : rows.n - self.f]
+            return kept @ share
 
         return Aggregate(by_sorted_columns(rows.matrix, middle))

@@ -116,3 +116,21 @@ def test_resumed_after_kill_equals_uninterrupted(tmp_path: Path) -> None:
     resumed = simulate(resume=tmp_path / "cut", engine="inline")
     assert resumed.model_hash == whole.model_hash
     assert [record["round"] for record in resumed.history] == list(range(1, 301))
+
+
+@pytest.mark.slow
+def test_actors_killed_again_and_again_change_nothing(tmp_path: Path, ray_session) -> None:
+    """A hundred rounds in which an actor is killed every fifth: the model of an undisturbed run, to the bit."""
+    more = {"server.rounds": 100}
+    whole = run(tmp_path, "whole", engine="inline", overrides=more)
+    killed = []
+
+    def kill(record) -> None:
+        if record["round"] % 5 == 0:
+            listed = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout
+            actors = [int(line.split()[0]) for line in listed.splitlines() if "ray::Bootstrap" in line]
+            killed.append(actors[record["round"] // 5 % len(actors)])
+            os.kill(killed[-1], signal.SIGKILL)
+
+    disturbed = run(tmp_path, "disturbed", engine="ray", overrides=more, observers=[kill])
+    assert len(set(killed)) == 20 and disturbed.model_hash == whole.model_hash and not disturbed.failed_rounds
