@@ -75,7 +75,7 @@ class Rows:
 
     @cached_property
     def norms(self) -> Tensor:
-        """`[n]` Euclidean norms: within a chunk of columns in the matrix's own precision, over the chunks in float64."""
+        """`[n]` Euclidean norms: in a chunk of columns in the matrix's own precision, over chunks in float64."""
         squares = torch.zeros(self.n, dtype=torch.float64)
         for piece in self.matrix.split(NORM_COLUMNS, dim=1):
             squares += torch.linalg.vector_norm(piece, dim=1).to(torch.float64).square()

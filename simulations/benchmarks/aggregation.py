@@ -2,9 +2,9 @@
 
     python -m simulations.benchmarks.aggregation [--output aggregation.json] [--repeats 5] [--threads 1]
 
-ByzFL (PyPI `byzfl`) is measured where it is installed, with numpy arrays and torch tensors of float32, and the faster of
-the two counts. Memory is what a call adds to the process's resident set at its peak, the matrix itself not counted, in
-multiples of the matrix.
+ByzFL (PyPI `byzfl`) is measured where it is installed, with numpy arrays and torch tensors of float32, and the faster
+of the two counts. Memory is what a call adds to the process's resident set at its peak, the matrix itself not counted,
+in multiples of the matrix.
 """
 
 import argparse
@@ -46,13 +46,9 @@ def ours(n: int) -> dict[str, Callable[[Tensor, RoundContext], Any]]:
     for name in [*names.split(), "foolsgold", "fltrust", "signguard", "flame", "fldetector", "alignins"]:
         given: dict[str, Any] = {"f": f} if name in with_f else {"threshold": n // 2} if name == "rlr" else {}
         rules[name] = make_aggregator(name, **given)
-    for name, given in {
-        "nnm": {"f": f},
-        "bucketing": {"s": 2},
-        "arc": {"f": f},
-        "clipping": {"clip_norm": 1.0},
-    }.items():
-        rules[name] = make_preaggregator(name, **given)
+    mixers: dict[str, dict[str, Any]] = {"nnm": {"f": f}, "bucketing": {"s": 2}, "arc": {"f": f}}
+    for name, parameters in {**mixers, "clipping": {"clip_norm": 1.0}}.items():
+        rules[name] = make_preaggregator(name, **parameters)
     return rules
 
 
@@ -98,7 +94,7 @@ def _copy(updates: Any) -> Any:
 
 
 def milliseconds(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """The best of some calls of each, taken in turns so that a busy machine slows all alike, after one that warms up."""
+    """The best of some calls of each, in turns so that a busy machine slows all alike, after one that warms up."""
     times: dict[str, list[float]] = {key: [] for key in calls}
     for _ in range(repeats + 1):
         for key, call in calls.items():
