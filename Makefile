@@ -41,6 +41,9 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m simulations.benchmarks.engine_overhead
+	$(BIN)/python -m simulations.benchmarks.scaling
+	$(BIN)/python -m simulations.benchmarks.executions
+	$(BIN)/python -m simulations.benchmarks.memory
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

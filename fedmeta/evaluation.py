@@ -1,14 +1,15 @@
 """Judging meta-parameters: adapt to episodes that were never trained on, and score their queries."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from fedmeta.execution import Execution, over_tasks, resolve, stackable
+from fedmeta.execution import Execution, TaskFunction, over_tasks, resolve, stackable, to_device
 from fedmeta.learners.base import MetaLearner
 from fedmeta.learners.functional import ways_of
+from fedmeta.memory import available_bytes, fitting_tasks
 from fedmeta.params import Params
 from fedmeta.tasks import Episode
 
@@ -33,7 +34,7 @@ def evaluate(
     episodes: Sequence[Episode],
     steps: Sequence[int],
     execution: Execution = "auto",
-    chunk_size: int | None = None,
+    chunk_size: int | Literal["auto"] | None = None,
 ) -> EpisodeScores:
     """Adapt to each episode's support, and judge its query after each number of steps; no outer graph is built.
 
@@ -45,7 +46,7 @@ def evaluate(
         episodes: at least one.
         steps: ascending numbers of adaptation steps; 0 is before adaptation.
         execution: `auto` loops over episodes of unequal shapes.
-        chunk_size: episodes batched at once under vmap; None for all.
+        chunk_size: episodes batched at once under vmap; None for all, `auto` for as many as memory holds.
 
     Raises:
         ValueError: no episodes, or steps that do not ascend from 0 or more.
@@ -67,8 +68,15 @@ def evaluate(
     if execution == "auto" and not stackable(episodes):
         way = "loop"
     with torch.no_grad():
+        if chunk_size == "auto":
+            chunk_size = _fitting(judge, params, episodes[0]) if way == "vmap" else None
         loss, score = over_tasks(judge, params, episodes, way, chunk_size)
     return EpisodeScores(tuple(steps), loss.T, score.T)
+
+
+def _fitting(judge: TaskFunction, params: Params, episode: Episode) -> int:
+    device = next(iter(params.values())).device
+    return fitting_tasks(lambda: judge(params, to_device(episode, device)), available_bytes(device))
 
 
 def nearest_neighbour(episode: Episode) -> float:

@@ -73,8 +73,8 @@ def over_tasks(
     """
     device = next(iter(params.values())).device
     if execution == "loop":
-        return stack([function(params, _to(episode, device)) for episode in episodes])
-    batch = _to(_stack_episodes(episodes), device)
+        return stack([function(params, to_device(episode, device)) for episode in episodes])
+    batch = to_device(_stack_episodes(episodes), device)
     with vectorised():
         return torch.vmap(function, in_dims=(None, 0), chunk_size=chunk_size)(params, batch)
 
@@ -124,7 +124,8 @@ def _map(function: Callable[[Tensor], Tensor], episode: Episode) -> Episode:
     return Episode(batch(episode.support), batch(episode.query), function(episode.classes))
 
 
-def _to(episode: Episode, device: torch.device) -> Episode:
+def to_device(episode: Episode, device: torch.device) -> Episode:
+    """An episode on a device; itself where it is there."""
     return episode if episode.support.x.device == device else _map(lambda tensor: tensor.to(device), episode)
 
 

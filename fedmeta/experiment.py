@@ -5,7 +5,7 @@ Importing this module loads no torch; validating the components' parameters load
 
 import hashlib
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -85,7 +85,9 @@ class ClientSection(_Section):
     optimiser: Component = _component("sgd", "the client's outer optimiser, fresh every round", lr=0.1)
     schedule: Schedule = Field("constant", description="of the client's learning rate over the rounds")
     execution: Literal["auto", "loop", "vmap"] = Field("auto", description="tasks one after the other, or batched")
-    chunk_size: int | None = Field(None, ge=1, description="tasks batched at once under vmap; none: all [tasks]")
+    chunk_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto", description="tasks batched at once under vmap; auto: as many as memory holds [tasks]"
+    )
 
 
 class ServerSection(_Section):
@@ -95,6 +97,9 @@ class ServerSection(_Section):
     sampling: Component = _component("fixed", "which clients train in a round", clients=8)
     weighting: Literal["uniform", "tasks"] = Field(
         "uniform", description="weight of an update: one, or the tasks it saw"
+    )
+    preaggregators: tuple[Component, ...] = Field(
+        (), strict=False, description="what updates go through before the aggregator, in order"
     )
     aggregator: Component = _component("mean", "how updates become one")
     optimiser: Component = _component("sgd", "what the server does with the aggregate; its state lasts", lr=1.0)
@@ -175,6 +180,12 @@ class EngineSection(_Section):
     ray_address: str | None = Field(None, description="of a running Ray cluster; none: start one here")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where a GPU share is given")
     threads: int = Field(1, ge=1, description="torch threads of a client [threads]")
+    reduce: Literal["off", "auto"] = Field(
+        "off", description="auto: actors send sums of updates, exact to 1e-12, where a plain mean needs no more"
+    )
+    client_timeout: float | None = Field(
+        None, gt=0, description="longest turn of one client; none: only server.timeout [seconds]"
+    )
     start_timeout: float = Field(60.0, gt=0, description="longest wait for the actors to start [seconds]")
 
 
@@ -209,8 +220,8 @@ class Experiment(_Section):
     engine: EngineSection = Field(EngineSection(), description=EngineSection.__doc__)
     tracking: TrackingSection = Field(TrackingSection(), description=TrackingSection.__doc__)
 
-    def component(self, place: str) -> Component:
-        """The component at a dotted place, such as `client.optimiser`."""
+    def component(self, place: str) -> Component | tuple[Component, ...]:
+        """The component, or the list of them, at a dotted place, such as `client.optimiser`."""
         found: Any = self
         for key in place.split("."):
             found = getattr(found, key)
@@ -224,11 +235,16 @@ class Experiment(_Section):
     def hash(self) -> str:
         """SHA-256 of everything that results depend on.
 
-        That is all but the name, tracking, where the data lie, and of the engine all but device and threads.
+        That is all but the name, tracking, where the data lie, and of the engine all but device, threads and reduce.
         """
         relevant = self.model_dump(mode="json", exclude={"tracking", "name"})
-        relevant["engine"] = {key: relevant["engine"][key] for key in ("device", "threads")}
+        engine = relevant.pop("engine")
+        relevant["engine"] = {key: engine[key] for key in ("device", "threads")}
+        if engine["reduce"] != "off":  # runs from before there was any keep their hash
+            relevant["engine"]["reduce"] = engine["reduce"]
         relevant["data"].pop("path", None)
         if self.privacy.unit == "none":
             del relevant["privacy"]  # runs from before there was any keep their hash
+        if not relevant["server"]["preaggregators"]:  # unknown to checkpoints of early versions
+            del relevant["server"]["preaggregators"]
         return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from fedmeta.errors import ConfigurationError, did_you_mean
-from fedmeta.experiment import DERIVED, LIBRARY_COMPONENTS, Experiment
+from fedmeta.experiment import DERIVED, LIBRARY_COMPONENTS, Component, Experiment
 from fedmeta.learners import LEARNERS
 from fedmeta.privacy.settings import check_privacy
 from fedmeta.registry import Registry
@@ -62,17 +62,26 @@ def parse_experiment(
         raise ConfigurationError(_explain(error)) from error
     resolved = experiment.model_dump()
     for place, registry in registries.items():
-        component = experiment.component(place)
-        for derived in DERIVED.get(place, ()):
-            if derived in component.parameters:
-                raise ConfigurationError(f"{place}.{derived} follows from the data and the learner: remove it")
-        checked = registry.check(component.name, component.parameters, place)
-        for derived in DERIVED.get(place, ()):
-            checked.pop(derived, None)
-        _assign(resolved, place.split("."), {"name": component.name, **checked})
+        found = experiment.component(place)
+        if isinstance(found, Component):
+            checked: Any = _checked_component(found, registry, place)
+        else:
+            checked = [_checked_component(one, registry, f"{place}[{index}]") for index, one in enumerate(found)]
+        _assign(resolved, place.split("."), checked)
     experiment = Experiment.model_validate(resolved)
     _check_together(experiment)
     return experiment
+
+
+def _checked_component(component: Component, registry: Registry, place: str) -> dict[str, Any]:
+    """A component with all its parameters, those left out that follow from other sections."""
+    for derived in DERIVED.get(place, ()):
+        if derived in component.parameters:
+            raise ConfigurationError(f"{place}.{derived} follows from the data and the learner: remove it")
+    checked = registry.check(component.name, component.parameters, place)
+    for derived in DERIVED.get(place, ()):
+        checked.pop(derived, None)
+    return {"name": component.name, **checked}
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -119,6 +128,7 @@ def _name_by_default(merged: dict[str, Any], place: str) -> None:
         table = table.get(key) if isinstance(table, dict) else None
     if isinstance(table, dict) and isinstance(table.get(last), dict) and "name" not in table[last]:
         default = Experiment().component(place)
+        assert isinstance(default, Component)
         table[last] = {"name": default.name, **default.parameters, **table[last]}
 
 
@@ -192,7 +202,7 @@ def _check_together(experiment: Experiment) -> None:
             f"'{experiment.learner.name}' has a fixed number of outputs. Make them equal, or use another learner"
         )
     client, server = experiment.client, experiment.server
-    if client.chunk_size is not None and client.execution == "loop":
+    if client.chunk_size != "auto" and client.execution == "loop":
         warnings.warn("client.chunk_size has no effect: execution = 'loop' takes tasks one by one", stacklevel=2)
     if server.weighting == "tasks" and experiment.task.kind == "episodes":
         warnings.warn("server.weighting = 'tasks' has no effect: all clients see as many tasks a round", stacklevel=2)

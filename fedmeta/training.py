@@ -3,17 +3,19 @@
 For every client c and step: G = mean over its tasks of meta_gradient(theta_c, task); theta_c = optimiser(theta_c, G).
 """
 
-import contextlib
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from fedmeta.errors import ConfigurationError
-from fedmeta.execution import Execution, over_clients, over_tasks, resolve, stackable
+from fedmeta.execution import Execution, over_clients, over_tasks, resolve, stackable, to_device
 from fedmeta.learners.base import MetaLearner, Metrics
+from fedmeta.memory import available_bytes, fitting_tasks, is_out_of_memory
 from fedmeta.optimisers import Optimiser
 from fedmeta.params import Params, ParamSpec
 from fedmeta.tasks import Episode
@@ -51,7 +53,9 @@ class LocalPlan:
         optimiser: the outer optimiser, whose state is fresh every round.
         scale: multiplies its learning rate (a schedule over rounds).
         execution: `auto`, `loop` or `vmap`.
-        chunk_size: tasks batched at once under vmap; None for all.
+        chunk_size: tasks batched at once under vmap; None for all. `auto`: as many as one task's memory lets expect,
+            measured before the first batch. Where memory runs out all the same, half as many, once, with a warning.
+        memory_share: of a GPU's free memory that is this worker's, for `auto`; in (0, 1].
         reduce: per-task gradients to one.
         gradient: what takes the place of the learner's `meta_gradient`; its tasks are then trained one by one.
         may_be_empty: a step may draw no task at all (Poisson sampling of tasks); `reduce` then gets `[0, D + P]`.
@@ -62,7 +66,8 @@ class LocalPlan:
     optimiser: Optimiser
     scale: float = 1.0
     execution: Execution = "auto"
-    chunk_size: int | None = None
+    chunk_size: int | Literal["auto"] | None = None
+    memory_share: float = 1.0
     reduce: Reduction = mean_of_tasks
     gradient: TaskGradient | None = None
     may_be_empty: bool = False
@@ -226,12 +231,20 @@ def _together(cohort: _Cohort, start: Tensor) -> _Progress:
     plan = cohort.plan
     progress = _begin(start)
     state = plan.optimiser.init(start)
-    size = len(start) if plan.chunk_size is None else max(1, plan.chunk_size // plan.tasks_per_step)
+    chunk = _Chunk(cohort, start)
     for step in range(plan.steps):
         direction = torch.zeros_like(start)  # a failed client stays where it was; nobody reads its row
-        alive = progress.alive
-        for first in range(0, len(alive), size):
-            for client, found in _directions(cohort, progress.theta, step, alive[first : first + size]).items():
+        waiting = progress.alive
+        while waiting:
+            size = chunk.clients or len(waiting)
+            batch, rest = waiting[:size], waiting[size:]
+            try:
+                directions = _directions(cohort, progress.theta, step, batch, chunk)
+            except Exception as error:
+                chunk.halve(error, len(batch))
+                continue
+            waiting = rest
+            for client, found in directions.items():
                 if isinstance(found, Exception):
                     progress.failures[client] = found
                 else:
@@ -242,6 +255,45 @@ def _together(cohort: _Cohort, start: Tensor) -> _Progress:
     return progress
 
 
+class _Chunk:
+    """How many tasks are batched at once, and so how many clients; may shrink once."""
+
+    def __init__(self, cohort: _Cohort, start: Tensor) -> None:
+        self._per_client = cohort.plan.tasks_per_step
+        self.may_shrink = True
+        size = cohort.plan.chunk_size
+        self.tasks = _fitting(cohort, start[0]) if size == "auto" else size
+        """None for all."""
+
+    @property
+    def clients(self) -> int | None:
+        """A batch's clients, at least one; None for all."""
+        return None if self.tasks is None else max(1, self.tasks // self._per_client)
+
+    def halve(self, error: Exception, clients: int) -> None:
+        """Go on with half of a batch that did not fit; raises what is no want of memory."""
+        if not (self.may_shrink and is_out_of_memory(error)):
+            raise error
+        tried = clients * self._per_client if self.tasks is None else min(self.tasks, clients * self._per_client)
+        self.tasks, self.may_shrink = max(1, tried // 2), False
+        warnings.warn(
+            f"{tried} tasks at once do not fit into memory: going on with {self.tasks}. Set client.chunk_size to that",
+            stacklevel=2,
+        )
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _fitting(cohort: _Cohort, theta: Tensor) -> int | None:
+    """Tasks at once by the memory of one; all where none can be drawn, and the step itself will say why."""
+    try:
+        episode = to_device(cohort.episodes(0, 0)[0], theta.device)
+    except Exception:
+        return None
+    available = available_bytes(theta.device, cohort.plan.memory_share)
+    return fitting_tasks(lambda: cohort.task_gradient(cohort.unflatten(theta), episode), available)
+
+
 def _begin(theta: Tensor) -> _Progress:
     return _Progress(theta, {}, {}, torch.zeros(len(theta), dtype=torch.int64, device=theta.device))
 
@@ -250,7 +302,8 @@ _Found = tuple[Tensor, Metrics] | Exception
 """One client's direction `[D + P]` and mean metrics, or what it raised."""
 
 
-def _directions(cohort: _Cohort, theta: Tensor, step: int, clients: list[int]) -> dict[int, _Found]:
+def _directions(cohort: _Cohort, theta: Tensor, step: int, clients: list[int], chunk: _Chunk) -> dict[int, _Found]:
+    """Every client's direction or fault. Raises only for want of memory, while the chunk may still shrink."""
     found: dict[int, _Found] = {}
     drawn: dict[int, Sequence[Episode]] = {}
     for client in clients:
@@ -261,12 +314,15 @@ def _directions(cohort: _Cohort, theta: Tensor, step: int, clients: list[int]) -
     batchable = _batchable(cohort.plan, list(drawn.values()))
     if batchable:
         # One client's fault must not cost the others: below, each goes alone, which shows whose it was.
-        with contextlib.suppress(Exception):
-            return {**found, **_batched(cohort, theta, step, drawn)}
+        try:
+            return {**found, **_batched(cohort, theta, step, drawn, chunk.tasks)}
+        except Exception as error:
+            if chunk.may_shrink and is_out_of_memory(error):
+                raise
     for client, episodes in drawn.items():
         try:
             if batchable:
-                found |= _batched(cohort, theta, step, {client: episodes})
+                found |= _batched(cohort, theta, step, {client: episodes}, chunk.tasks)
             else:
                 found[client] = _alone(cohort, client, step, theta[client], episodes)
         except Exception as error:
@@ -285,10 +341,12 @@ def _batchable(plan: LocalPlan, drawn: list[Sequence[Episode]]) -> bool:
     return equal
 
 
-def _batched(cohort: _Cohort, theta: Tensor, step: int, drawn: dict[int, Sequence[Episode]]) -> dict[int, _Found]:
+def _batched(
+    cohort: _Cohort, theta: Tensor, step: int, drawn: dict[int, Sequence[Episode]], chunk_size: int | None
+) -> dict[int, _Found]:
     plan, clients = cohort.plan, list(drawn)
     params = cohort.unflatten(theta[clients])
-    rows, metrics = over_clients(cohort.task_gradient, params, list(drawn.values()), plan.chunk_size)
+    rows, metrics = over_clients(cohort.task_gradient, params, list(drawn.values()), chunk_size)
     if plan.reduce is mean_of_tasks:
         directions = rows.mean(dim=1)
     else:

@@ -3,16 +3,22 @@
 A model or an update is ONE flat float32 array, since Flower ships every array as an object of its own.
 """
 
+import io
+import math
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from torch import Tensor
 
 FLAT = "flat"
 ARRAYS, METRICS, CONFIG = "arrays", "metrics", "config"
+NUMPY = "numpy.ndarray"
+"""How Flower names the format of an Array's bytes: a .npy file."""
 WEIGHT = "num-examples"
 """The metric that Flower's strategies weight by; ours holds the number of tasks here."""
 
@@ -23,11 +29,19 @@ class MalformedRecord(ValueError):
 
 def vector_record(vector: Tensor) -> ArrayRecord:
     """A flat vector `[D]` as an ArrayRecord of one float32 array."""
-    return ArrayRecord({FLAT: Array(np.ascontiguousarray(vector.detach().cpu().numpy(), dtype=np.float32))})
+    values = np.ascontiguousarray(vector.detach().cpu().numpy(), dtype=np.float32)
+    # As Flower's own encoder writes it, in one copy instead of three.
+    encoded = b"".join((_header_of(values.dtype.str, values.shape), values.data.cast("B")))
+    return ArrayRecord({FLAT: Array(str(values.dtype), tuple(values.shape), NUMPY, encoded)})
 
 
-def read_vector(record: ArrayRecord, size: int) -> Tensor:
+def read_vector(record: ArrayRecord, size: int, out: npt.NDArray[np.float32] | None = None) -> Tensor:
     """The flat vector `[size]` of a record; the caller owns it.
+
+    Args:
+        record: from the other side.
+        size: D.
+        out: where to put it; None makes a new array.
 
     Raises:
         MalformedRecord: other keys, another dtype, another shape, or a value that is not finite.
@@ -38,14 +52,69 @@ def read_vector(record: ArrayRecord, size: int) -> Tensor:
     if array.dtype != "float32" or tuple(array.shape) != (size,):
         raise MalformedRecord(f"an array of {array.dtype} {tuple(array.shape)} where float32 ({size},) was expected")
     try:
-        values = array.numpy()
+        view = array_view(array)
+        values = array.numpy() if view is None else view
     except Exception as error:  # whatever the other side's bytes make the reader raise
         raise MalformedRecord(f"bytes that are no array: {error}") from error
     if values.dtype != np.float32 or values.shape != (size,):
         raise MalformedRecord(f"data of {values.dtype} {values.shape} in an array that announces float32 ({size},)")
-    if not np.isfinite(values).all():
-        raise MalformedRecord(f"{int((~np.isfinite(values)).sum())} values of {size} are NaN or infinite")
-    return torch.from_numpy(np.array(values))
+    bad = non_finite(values)
+    if bad:
+        raise MalformedRecord(f"{bad} values of {size} are NaN or infinite")
+    if out is None:
+        return torch.from_numpy(np.array(values))
+    out[:] = values
+    return torch.from_numpy(out)
+
+
+def non_finite(values: npt.NDArray[Any]) -> int:
+    """How many values are NaN or infinite; 0 for integers."""
+    if not np.issubdtype(values.dtype, np.inexact):
+        return 0
+    with np.errstate(all="ignore"):
+        if np.isfinite(values.sum()):  # a NaN or infinity would show; cheaper than looking at each
+            return 0
+    return int((~np.isfinite(values)).sum())
+
+
+def array_view(array: Array) -> npt.NDArray[Any] | None:
+    """An Array's values where they lie, read-only; None where they are not in the plain format that Flower writes.
+
+    An Array whose bytes lie elsewhere than in `data` names the place in `buffer`.
+    """
+    if array.stype != NUMPY:
+        return None
+    stored = memoryview(getattr(array, "buffer", None) or array.data)
+    # A .npy file: 6 bytes of magic, 2 of version, then the header's length (2 bytes in version 1) and its text.
+    start = 10 + int.from_bytes(stored[8:10], "little")
+    found = _read_header(bytes(stored[:start]))
+    if found is None:
+        return None
+    shape, fortran, dtype = found
+    flat = np.frombuffer(stored, dtype=dtype, count=math.prod(shape), offset=start)
+    flat.flags.writeable = False
+    return flat.reshape(shape, order="F" if fortran else "C")
+
+
+@lru_cache(maxsize=1024)
+def _read_header(start: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]] | None:
+    """Shape, order and dtype from a .npy file's beginning: reading one takes 0.1 ms, and a model has few of them."""
+    stream = io.BytesIO(start)
+    try:
+        if np.lib.format.read_magic(stream) != (1, 0):
+            return None
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    except ValueError:
+        return None
+    return None if dtype.hasobject else (shape, fortran, dtype)
+
+
+@lru_cache(maxsize=1024)
+def _header_of(dtype: str, shape: tuple[int, ...]) -> bytes:
+    """The beginning of a .npy file."""
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": dtype, "fortran_order": False, "shape": shape})
+    return stream.getvalue()
 
 
 def only(content: RecordDict, kind: str) -> Any:

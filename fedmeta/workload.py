@@ -10,6 +10,7 @@ import torch
 from fedmeta.data import DATASETS, PARTITIONS
 from fedmeta.data.base import EpisodeShape, Federation, TaskSource
 from fedmeta.data.class_dataset import ClassDataset
+from fedmeta.data.delivered import delivered
 from fedmeta.data.episodes import ClassSource, OwnDataSource, frozen_episodes
 from fedmeta.experiment import Experiment
 from fedmeta.learners import LEARNERS, make_learner
@@ -62,14 +63,21 @@ class Workload:
         return self.spec.flatten(self.initial)
 
     @cached_property
-    def federation(self) -> Federation:
-        """The data divided among clients; loads the data set.
+    def dataset(self) -> Any:
+        """The loaded data set: one that was delivered to this process, or read from its files.
 
         Raises:
             DataError: files that are missing or damaged.
         """
+        data = self.experiment.data
+        found = delivered(data.name, data.parameters)
+        return found if found is not None else DATASETS.make(data.name, **data.parameters).load()
+
+    @cached_property
+    def federation(self) -> Federation:
+        """The data divided among clients; loads the data set."""
         experiment = self.experiment
-        dataset = DATASETS.make(experiment.data.name, **experiment.data.parameters).load()
+        dataset = self.dataset
         if experiment.task.kind == "own" and isinstance(dataset, ClassDataset):
             dataset = replace(dataset, shared_classes=True)
         partition = PARTITIONS.make(experiment.partition.name, **experiment.partition.parameters)

@@ -9,6 +9,7 @@ from fedmeta.errors import ConfigurationError
 from fedmeta.experiment import LIBRARY_COMPONENTS, Experiment
 from fedmeta.experiment_file import load_experiment, parse_experiment, parse_override
 from strategies import COMPONENTS
+from strategies.defence import make_defence
 
 ALL_COMPONENTS = {**LIBRARY_COMPONENTS, **COMPONENTS}
 
@@ -26,8 +27,11 @@ def load(source: str | Path | Mapping[str, Any] | Experiment, overrides: Mapping
     if isinstance(source, Experiment):
         source = source.model_dump(mode="json")
     if isinstance(source, Mapping):
-        return parse_experiment(source, overrides, ALL_COMPONENTS)
-    return load_experiment(source, overrides, ALL_COMPONENTS)
+        experiment = parse_experiment(source, overrides, ALL_COMPONENTS)
+    else:
+        experiment = load_experiment(source, overrides, ALL_COMPONENTS)
+    make_defence(experiment)
+    return experiment
 
 
 def from_run_config(run_config: Mapping[str, Any], root: Path) -> Experiment:

@@ -218,6 +218,7 @@ def _record(
         "train": report.metrics,
         "failed": {str(client): reason for client, reason in report.failed.items()},
         "refused": {str(client): reason for client, reason in report.refused.items()},
+        "defence": report.defence,
         "event": report.event,
         "failed_round": report.failed_round,
         "validation": evaluation.to_json() if evaluation else None,

@@ -78,6 +78,27 @@ def config(
 
 
 @app.command()
+def doctor(
+    file: ExperimentFile = None,
+    settings: Settings = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
+) -> None:
+    """Print what Ray, torch and the machine offer, and the plan for an experiment, with the reasons."""
+    import json
+
+    from fedmeta.experiment_file import parse_override
+    from server.configuration import load
+    from simulations.console import print_diagnosis
+    from simulations.doctor import diagnose
+
+    found = diagnose(load(file if file is not None else {}, dict(parse_override(text) for text in settings or [])))
+    if as_json:
+        typer.echo(json.dumps(found.to_json(), indent=2))
+    else:
+        print_diagnosis(found)
+
+
+@app.command()
 def export(
     file: ExperimentFile = None,
     settings: Settings = None,

@@ -4,7 +4,7 @@ import logging
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -21,6 +21,9 @@ from rich.table import Table
 from fedmeta.errors import ConfigurationError, did_you_mean
 from fedmeta.registry import Registry
 from fedmeta.statistics import Evaluation
+
+if TYPE_CHECKING:
+    from simulations.doctor import Diagnosis
 
 INTERRUPTED = 130
 FAILED_ROUNDS = 1
@@ -130,9 +133,9 @@ def registries() -> dict[str, Registry]:
     from fedmeta.learners import LEARNERS
     from fedmeta.models import MODELS
     from fedmeta.optimisers import OPTIMISERS
-    from strategies import AGGREGATORS, SAMPLERS
+    from strategies import AGGREGATORS, PREAGGREGATORS, SAMPLERS
 
-    known = (LEARNERS, MODELS, DATASETS, PARTITIONS, OPTIMISERS, AGGREGATORS, SAMPLERS)
+    known = (LEARNERS, MODELS, DATASETS, PARTITIONS, OPTIMISERS, PREAGGREGATORS, AGGREGATORS, SAMPLERS)
     return {registry.kind: registry for registry in known}
 
 
@@ -151,3 +154,19 @@ def print_registries(kind: str | None) -> None:
         for name, entry in sorted(registry.entries().items()):
             table.add_row(f"[bold]{name}[/]", entry.summary, f"[dim]{entry.source}[/]")
         console.print(table)
+
+
+def print_diagnosis(found: "Diagnosis") -> None:
+    """What `fedmeta doctor` says."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_row("versions", ", ".join(f"{name} {version}" for name, version in found.versions.items()))
+    table.add_row("this machine", f"{found.cores} cores, {found.memory / 2**30:.1f} GiB free")
+    for i, machine in enumerate(found.machines):
+        table.add_row(f"Ray node {i + 1}", f"{machine.cpus:g} CPUs, {machine.gpus:g} GPUs")
+    for name, free in found.gpus or [("none that torch sees", 0)]:
+        table.add_row("GPU", f"{name}, {free / 2**30:.1f} GiB free" if free else name)
+    table.add_row("clients compute on", found.device)
+    table.add_row("plan", found.plan)
+    for i, reason in enumerate(found.why):
+        table.add_row("why" if i == 0 else "", reason)
+    Console().print(table)

@@ -65,6 +65,12 @@ def _line(key: str, value: Any, text: str) -> str:
 
 
 def _toml(value: Any) -> str:
+    if isinstance(value, Component):
+        given = {"name": value.name, **value.parameters}
+        pairs = [f"{key} = {_toml(item)}" for key, item in given.items() if item is not None]
+        return f"{{ {', '.join(pairs)} }}"
+    if isinstance(value, tuple) and any(isinstance(item, Component) for item in value):
+        return f"[{', '.join(_toml(item) for item in value)}]"
     if isinstance(value, bool):
         return str(value).lower()
     return json.dumps(list(value) if isinstance(value, tuple) else value)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
+from fedmeta.data.delivered import data_key
 from fedmeta.errors import ConfigurationError, did_you_mean
 from fedmeta.experiment import Experiment
 from fedmeta.workload import Workload
@@ -99,7 +100,8 @@ def play(opened: Opened, engine: str, observers: Sequence[Observer] = (), prepar
 
 
 def _make_grid(experiment: Experiment, engine: str) -> LocalGrid:
-    num_clients = len(Workload(experiment).federation.clients)
+    workload = Workload(experiment)
+    num_clients = len(workload.federation.clients)
     # The strategy judges replies itself, and the round loop tells of failures: not twice.
     if engine == "inline":
         from simulations.engine.inline_grid import InlineGrid
@@ -117,6 +119,8 @@ def _make_grid(experiment: Experiment, engine: str) -> LocalGrid:
             actors=settings.actors,
             ray_address=settings.ray_address,
             start_timeout=settings.start_timeout,
+            client_timeout=settings.client_timeout,
+            datasets={data_key(experiment.data.name, experiment.data.parameters): workload.dataset},
             check=False,
             log_failures=False,
         )

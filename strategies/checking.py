@@ -2,15 +2,14 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-from flwr.app import Array, ArrayRecord, Error, Message, RecordDict
+from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
-from fedmeta.wire import WEIGHT
+from fedmeta.wire import WEIGHT, array_view, non_finite
 
 if TYPE_CHECKING:  # Flower's internals, for types only
     from flwr.proto.node_pb2 import NodeInfo
@@ -35,17 +34,22 @@ def check_replies(messages: Sequence[Message], replies: Sequence[Message]) -> li
     Returns:
         The replies, refused ones as error replies with the reason.
     """
-    judged = [
-        index
+    judged = {
+        index: _outline(reply.content)
         for index, (message, reply) in enumerate(zip(messages, replies, strict=True))
         if reply.has_content() and message.metadata.message_type.split(".")[0] in ("train", "evaluate")
-    ]
-    usual = _usual([replies[index].content for index in judged])
-    weightless = bool(judged) and all(_weight(replies[index].content) == 0 for index in judged)
+    }
+    usual = Counter(outline.names for outline in judged.values()).most_common(1)[0][0] if judged else ()
+    weightless = bool(judged) and all(outline.weight == 0 for outline in judged.values())
     checked = list(replies)
-    for index in judged:
-        sent, got = messages[index].content, replies[index].content
-        fault = _array_fault(sent, got) or _shape_fault(got, usual) or _weight_fault(got)
+    sent: dict[int, Mapping[str, ArrayRecord]] = {}
+    for index, outline in judged.items():
+        content = messages[index].content
+        if id(content) not in sent:
+            sent[id(content)] = content.array_records
+        fault = _array_fault(sent[id(content)], outline.arrays) or _weight_fault(outline.weight)
+        if fault is None and outline.names != usual:
+            fault = f"metrics and arrays {list(outline.names)} where most clients send {list(usual)}"
         if fault is None and weightless:
             fault = f"{WEIGHT} is 0 for every client: there is no mean"
         if fault is not None:
@@ -53,35 +57,35 @@ def check_replies(messages: Sequence[Message], replies: Sequence[Message]) -> li
     return checked
 
 
-def _usual(contents: Sequence[RecordDict]) -> tuple[str, ...]:
-    """The records and metric keys that most replies have."""
-    counts = Counter(_shape(content) for content in contents)
-    return counts.most_common(1)[0][0] if counts else ()
+@dataclass(frozen=True)
+class _Outline:
+    """What a reply holds, looked at once: names of array records and metrics, arrays, and the first weight."""
+
+    names: tuple[str, ...]
+    arrays: dict[str, ArrayRecord]
+    weight: float | None
 
 
-def _shape(content: RecordDict) -> tuple[str, ...]:
-    metrics = [f"metric {name}.{key}" for name, record in content.metric_records.items() for key in record]
-    return tuple(sorted([*(f"arrays {name}" for name in content.array_records), *metrics]))
+def _outline(content: RecordDict) -> _Outline:
+    names, arrays, weights = [], {}, []
+    for name, record in content.items():
+        if isinstance(record, ArrayRecord):
+            arrays[name] = record
+            names.append(f"arrays {name}")
+        elif isinstance(record, MetricRecord):
+            names += [f"metric {name}.{key}" for key in record]
+            weights += [record[WEIGHT]] if WEIGHT in record else []
+    weight = weights[0] if weights else None
+    return _Outline(tuple(sorted(names)), arrays, float(weight) if isinstance(weight, (int, float)) else None)
 
 
-def _shape_fault(content: RecordDict, usual: tuple[str, ...]) -> str | None:
-    found = _shape(content)
-    return None if found == usual else f"metrics and arrays {list(found)} where most clients send {list(usual)}"
-
-
-def _weight(content: RecordDict) -> float | None:
-    weights = [record[WEIGHT] for record in content.metric_records.values() if WEIGHT in record]
-    return float(weights[0]) if weights and isinstance(weights[0], (int, float)) else None
-
-
-def _weight_fault(content: RecordDict) -> str | None:
-    weight = _weight(content)
+def _weight_fault(weight: float | None) -> str | None:
     return None if weight is None or (math.isfinite(weight) and weight >= 0) else f"{WEIGHT} = {weight} is not a count"
 
 
-def _array_fault(sent: RecordDict, got: RecordDict) -> str | None:
-    for name, record in got.array_records.items():
-        expected: ArrayRecord | None = sent.array_records.get(name)
+def _array_fault(sent: Mapping[str, ArrayRecord], got: Mapping[str, ArrayRecord]) -> str | None:
+    for name, record in got.items():
+        expected = sent.get(name)
         if expected is not None and set(record) != set(expected):
             return f"arrays {sorted(record)} where {sorted(expected)} were sent"
         for key, array in record.items():
@@ -97,20 +101,12 @@ def _one_array_fault(key: str, array: Array, expected: Array | None) -> str | No
             f"array '{key}' is {array.dtype} {tuple(array.shape)}, not {expected.dtype} {tuple(expected.shape)} as sent"
         )
     try:
-        values = array.numpy()
+        view = array_view(array)
+        values = array.numpy() if view is None else view
     except Exception as error:  # whatever the other side's bytes make the reader raise
         return f"array '{key}' has bytes that are no array: {error}"
-    bad = _non_finite(values)
+    bad = non_finite(values)
     return f"array '{key}' has {bad} values that are NaN or infinite" if bad else None
-
-
-def _non_finite(values: npt.NDArray[Any]) -> int:
-    if not np.issubdtype(values.dtype, np.inexact):
-        return 0
-    with np.errstate(all="ignore"):
-        if np.isfinite(values.sum()):  # a NaN or infinity would show; cheaper than looking at each
-            return 0
-    return int((~np.isfinite(values)).sum())
 
 
 class CheckedGrid(Grid):

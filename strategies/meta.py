@@ -6,8 +6,9 @@ and let the server's optimiser move the model along the aggregated pseudo-gradie
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -20,17 +21,20 @@ from fedmeta.errors import ConfigurationError
 from fedmeta.experiment import OPTIMISERS, Experiment
 from fedmeta.optimisers import schedule
 from fedmeta.params import ParamSpec
-from fedmeta.seeding import SERVER, numpy_generator
+from fedmeta.seeding import SERVER, numpy_generator, torch_generator
 from fedmeta.statistics import Evaluation
 from fedmeta.wire import ARRAYS, CONFIG, config_record, metric_record, read_vector, vector_record
-from strategies import AGGREGATORS, SAMPLERS
-from strategies.aggregation import Aggregate, RoundContext
+from strategies import SAMPLERS, partial_sums
+from strategies.aggregation import Aggregate, NotEnoughUpdates, Probe, RoundContext, Rule
+from strategies.defence import make_defence, make_probe
 from strategies.directory import Directory, by_message
 from strategies.judging import Judging
 from strategies.private_rounds import CLIP_NORM, PrivateRounds
-from strategies.replies import Sorted, Update, sort_replies, stack
+from strategies.replies import Sorted, Update, sort_replies
 
 TRAIN = "train"
+AGGREGATOR = "aggregator/"
+"""What names of the aggregator's state begin with in a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class RoundReport:
         sampled: ids of the clients that were asked.
         metrics: means over the accepted clients, and facts of the aggregation.
         failed, refused: client id -> reason.
+        defence: what the aggregation says of clients: `flagged` (ids), `scores` and `weights` (by id), `diagnostics`.
         event: why the model stayed as it was, or None when it was aggregated.
         failed_round: whether that was for want of valid updates, or since the server's step diverged: a run with such
             a round did not go well.
@@ -54,6 +59,7 @@ class RoundReport:
     refused: dict[int, str] = field(default_factory=dict)
     event: str | None = None
     failed_round: bool = False
+    defence: dict[str, Any] = field(default_factory=dict)
 
 
 class MetaStrategy(Strategy):
@@ -65,7 +71,7 @@ class MetaStrategy(Strategy):
         directory: the clients.
         private: what privacy adds; None where the experiment has none.
 
-    State that lasts: `optimiser_state`, and that of `private`.
+    State that lasts: `optimiser_state`, the aggregator's `aggregator_state`, and that of `private`.
 
     `report` and `evaluation` tell of the last round and the last evaluation.
     """
@@ -76,7 +82,8 @@ class MetaStrategy(Strategy):
         server = experiment.server
         self.experiment, self.spec, self.directory = experiment, spec, directory
         self.sampler = SAMPLERS.make(server.sampling.name, **server.sampling.parameters)
-        self.aggregator = AGGREGATORS.make(server.aggregator.name, **server.aggregator.parameters)
+        self.defence = make_defence(experiment)
+        self.aggregator_state: dict[str, Tensor] = {}
         self.optimiser = OPTIMISERS.make(server.optimiser.name, **server.optimiser.parameters)
         self.optimiser_state: dict[str, Tensor] = self.optimiser.init(torch.zeros(spec.size()))
         self.report: RoundReport | None = None
@@ -113,7 +120,10 @@ class MetaStrategy(Strategy):
         if self.private is not None:
             self.private.reserve(server_round, self._sampled)
         self._vector = read_vector(arrays, self.spec.size())
-        content = RecordDict({ARRAYS: arrays, CONFIG: config_record({**config, **self.base_config(server_round)})})
+        base = self.base_config(server_round)
+        if self.sums and getattr(grid, "adds_updates", False):
+            base[partial_sums.REDUCE] = self.experiment.server.weighting
+        content = RecordDict({ARRAYS: arrays, CONFIG: config_record({**config, **base})})
         nodes = {client: node for node, client in self.directory.nodes(self._sampled).items()}
         # Kept, since their ids, by which replies are matched, appear when they are sent.
         self._asked = {client: Message(content, nodes[client], TRAIN) for client in self._sampled}
@@ -132,9 +142,17 @@ class MetaStrategy(Strategy):
         if self.private is not None:
             epsilon = self.private.account.quick_epsilon()
             metrics |= {"epsilon-rdp": epsilon} if epsilon is not None and math.isfinite(epsilon) else {}
-        arrays = None
+        arrays, defence = None, {}
         if event is None:
-            vector, state, facts = self._next(server_round, found.updates)
+            try:
+                aggregate = self._aggregate(server_round, found)
+            except NotEnoughUpdates as error:  # a small draw is ordinary; clients that did not answer are not
+                event, failed_round = str(error), len(found.updates) < len(self._sampled)
+            else:
+                event, defence = aggregate.event, describe(aggregate, [update.client for update in found.updates])
+                self.aggregator_state = dict(aggregate.state)
+        if event is None:
+            vector, state, facts = self._next(server_round, aggregate, found.updates)
             if all(torch.isfinite(tensor).all() for tensor in (vector, *state.values())):
                 arrays, self.optimiser_state = vector_record(vector), state
             else:
@@ -144,7 +162,7 @@ class MetaStrategy(Strategy):
         if self.private is not None:
             self.private.confirm()
         self.report = RoundReport(
-            server_round, tuple(self._sampled), metrics, found.failed, found.refused, event, failed_round
+            server_round, tuple(self._sampled), metrics, found.failed, found.refused, event, failed_round, defence
         )
         return arrays, metric_record(metrics)
 
@@ -185,23 +203,53 @@ class MetaStrategy(Strategy):
             return torch.tensor([update.tasks for update in updates], dtype=torch.float64)
         return torch.ones(len(updates), dtype=torch.float64)
 
-    def _next(self, server_round: int, updates: list[Update]) -> tuple[Tensor, dict[str, Tensor], dict[str, float]]:
+    def _aggregate(self, server_round: int, found: Sorted) -> Aggregate:
+        """A private release of the updates, or what the defence makes of them, told all that a rule may know."""
+        if self.private is not None and self.private.central is not None:
+            vector, facts = self.private.release(found.matrix, server_round)
+            return Aggregate(vector, diagnostics=facts)
+        updates = found.updates
+        if self.sums:
+            carried = [update.carried for update in updates if update.carried is not None]
+            rows = [update.delta for update in updates]
+            return Aggregate(partial_sums.mean(rows, carried, self._weights(updates)))
+        context = RoundContext(
+            round=server_round,
+            clients=tuple(update.client for update in updates),
+            weights=self._weights(updates),
+            model=self._vector,
+            state=self.aggregator_state,
+            generator=torch_generator(self.experiment.seed, server_round, SERVER, "aggregation"),
+            spec=self.spec,
+            probe=self._probe,
+        )
+        return self.defence(found.matrix, context)
+
+    @cached_property
+    def sums(self) -> bool:
+        """Whether the experiment allows sums for updates and its pipeline needs no more."""
+        server = self.experiment.server
+        plain = server.aggregator.name == "mean" and not server.preaggregators and self.private is None
+        return self.experiment.engine.reduce == "auto" and plain
+
+    @cached_property
+    def _probe(self) -> Probe | None:
+        rule = self.defence.aggregator
+        needed = isinstance(rule, Rule) and "probe" in rule.requires.context
+        return make_probe(self.experiment) if needed else None
+
+    def _next(
+        self, server_round: int, aggregate: Aggregate, updates: list[Update]
+    ) -> tuple[Tensor, dict[str, Tensor], dict[str, float]]:
         """The next model, the optimiser's state with it, and facts for the metrics."""
         assert self._vector is not None
-        if self.private is not None and self.private.central is not None:
-            matrix = stack(updates) if updates else torch.zeros((0, self.spec.size()))
-            vector, facts = self.private.release(matrix, server_round)
-            aggregate = Aggregate(vector)
-        else:
-            matrix = stack(updates)
-            context = RoundContext(server_round, tuple(update.client for update in updates), self._weights(updates))
-            aggregate = self.aggregator(matrix, context)
-            facts = {"client-update-norm": float(matrix.norm(dim=1).mean())}
         server = self.experiment.server
         scale = schedule(server.schedule, min(1.0, (server_round - 1) / max(server.rounds, 1)))
         # The update is a pseudo-gradient: what the optimiser descends is its negative.
         state, change = self.optimiser.step(self.optimiser_state, -aggregate.vector, scale=scale)
-        facts = {"update-norm": float(aggregate.vector.norm()), **facts}
+        facts = {"update-norm": float(aggregate.vector.norm())}
+        if self.private is None or self.private.central is None:  # what is not noised is not told
+            facts[partial_sums.NORM] = _mean_norm(updates)
         numbers = {key: float(value) for key, value in aggregate.diagnostics.items() if isinstance(value, (int, float))}
         return self._vector + change, state, {**facts, **numbers}
 
@@ -242,13 +290,47 @@ class MetaStrategy(Strategy):
 
     def state(self) -> dict[str, Tensor]:
         """The state to checkpoint beside the model."""
-        return {**self.optimiser_state, **(self.private.state() if self.private is not None else {})}
+        return {
+            **self.optimiser_state,
+            **{f"{AGGREGATOR}{key}": value for key, value in self.aggregator_state.items()},
+            **(self.private.state() if self.private is not None else {}),
+        }
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Continue from `state()`."""
-        self.optimiser_state = {key: value for key, value in state.items() if key != CLIP_NORM}
+        self.optimiser_state = {
+            key: value for key, value in state.items() if key != CLIP_NORM and not key.startswith(AGGREGATOR)
+        }
+        self.aggregator_state = {
+            key.removeprefix(AGGREGATOR): value for key, value in state.items() if key.startswith(AGGREGATOR)
+        }
         if self.private is not None:
             self.private.load_state(dict(state))
+
+
+def describe(aggregate: Aggregate, clients: Sequence[int]) -> dict[str, Any]:
+    """What an aggregation says of clients, as JSON: `flagged` (ids), `scores` and `weights` (by id), `diagnostics`."""
+
+    def by_client(values: Tensor | None) -> dict[str, float]:
+        pairs = [] if values is None else zip(clients, values.tolist(), strict=True)
+        return {str(client): float(value) for client, value in pairs if math.isfinite(value)}
+
+    flags = [] if aggregate.flagged is None else aggregate.flagged.tolist()
+    return {
+        "flagged": [client for client, flagged in zip(clients, flags, strict=False) if flagged],
+        "scores": by_client(aggregate.scores),
+        "weights": by_client(aggregate.weights),
+        "diagnostics": dict(aggregate.diagnostics),
+    }
+
+
+def _mean_norm(updates: list[Update]) -> float:
+    """Of the clients' updates; those that went into a sum tell their own."""
+    norms = [
+        float(update.delta.norm()) if update.delta is not None else update.metrics[partial_sums.NORM]
+        for update in updates
+    ]
+    return sum(norms) / max(len(norms), 1)
 
 
 def _client_metrics(updates: list[Update]) -> dict[str, float]:

@@ -5,21 +5,33 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from flwr.app import Message
 from torch import Tensor
 
 from fedmeta.wire import WEIGHT, MalformedRecord, only, read_vector
+from strategies.partial_sums import SUMMED, read_sum
 
 
 @dataclass(frozen=True)
 class Update:
-    """A valid reply of one client: delta `[D]`, tasks seen, and its other metrics."""
+    """A valid reply of one client.
+
+    Attributes:
+        client: its id.
+        delta: `[D]`; None where it went into a sum on the client's actor.
+        tasks: seen in training.
+        metrics: its others.
+        carried: int64 `[D]`, the sum that this reply brings along, or None (see `strategies.partial_sums`).
+    """
 
     client: int
-    delta: Tensor
+    delta: Tensor | None
     tasks: float
     metrics: dict[str, float]
+    carried: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -28,11 +40,13 @@ class Sorted:
 
     Attributes:
         updates: usable ones.
+        matrix: `[n, D]`, the updates that came whole.
         failed: client id -> why there is no reply: an exception on the client, a lost node, a time limit.
         refused: client id -> why a reply was not accepted.
     """
 
     updates: list[Update]
+    matrix: Tensor
     failed: dict[int, str]
     refused: dict[int, str]
 
@@ -48,6 +62,9 @@ def sort_replies(found: Mapping[int, Message | None], size: int, spec_hash: str)
     updates: list[Update] = []
     failed: dict[int, str] = {}
     refused: dict[int, str] = {}
+    # Each update is read to its row: it is copied once. NumPy asks for large pages, which torch does not.
+    rows = np.empty((sum(reply is not None and reply.has_content() for reply in found.values()), size), np.float32)
+    whole = 0
     for client, reply in sorted(found.items()):
         if reply is None:
             failed[client] = "no reply within the time limit"
@@ -55,17 +72,19 @@ def sort_replies(found: Mapping[int, Message | None], size: int, spec_hash: str)
             failed[client] = (reply.error.reason or f"error code {reply.error.code}").strip()
         else:
             try:
-                updates.append(_read_update(client, reply, size, spec_hash))
+                updates.append(_read_update(client, reply, rows[whole], spec_hash))
+                whole += updates[-1].delta is not None
             except MalformedRecord as error:
                 refused[client] = str(error)
-    return Sorted(updates, failed, refused)
+    return Sorted(updates, torch.from_numpy(rows[:whole]), failed, refused)
 
 
-def _read_update(client: int, reply: Message, size: int, spec_hash: str) -> Update:
+def _read_update(client: int, reply: Message, row: npt.NDArray[np.float32], spec_hash: str) -> Update:
     config = only(reply.content, "config")
     if config.get("spec-hash") != spec_hash:
         raise MalformedRecord(f"made for a model of spec {str(config.get('spec-hash'))[:12]}, not {spec_hash[:12]}")
-    if config.get("update-form") != "delta":
+    summed = config.get("update-form") == SUMMED
+    if not summed and config.get("update-form") != "delta":
         raise MalformedRecord(f"an update of form '{config.get('update-form')}' where a delta was asked for")
     metrics = {
         key: float(value) for key, value in only(reply.content, "metric").items() if isinstance(value, (int, float))
@@ -73,12 +92,9 @@ def _read_update(client: int, reply: Message, size: int, spec_hash: str) -> Upda
     tasks = metrics.pop(WEIGHT, math.nan)
     if not (math.isfinite(tasks) and tasks >= 0):
         raise MalformedRecord(f"{WEIGHT} = {tasks} is not a count of tasks")
-    return Update(client, read_vector(only(reply.content, "array"), size), tasks, metrics)
-
-
-def stack(updates: list[Update]) -> Tensor:
-    """The `[n, D]` matrix of updates, in the order of client ids."""
-    return torch.stack([update.delta for update in updates])
+    if summed:
+        return Update(client, None, tasks, metrics, read_sum(reply.content, len(row)))
+    return Update(client, read_vector(only(reply.content, "array"), len(row), row), tasks, metrics)
 
 
 def group_reasons(reasons: Mapping[int, str]) -> list[str]:

@@ -1,152 +1,111 @@
-"""What a client-round costs beside the client's own work: our engines and a bare loop, in one run.
+"""What a client-round costs beside the client's own work: our engines, a bare loop, and Flower's runtime, in one run.
 
-    python -m simulations.benchmarks.engine_overhead [--output overhead.json]
+    python -m simulations.benchmarks.engine_overhead [--without-flower] [--output overhead.json]
 
-A trivial client adds one to what it got, with Flower's own FedAvg and full, distinct replies; 100 clients. And the
-useful share of a whole federated round: MAML on conv4 under Ray with one actor, against a bare loop of the same
-meta-steps.
+One trivial client (`simulations.benchmarks.trivial`), Flower's own FedAvg, full and distinct replies, 100 clients; the
+same with our own client and MetaStrategy; the time to the first finished round; and the useful share of a whole
+federated round of MAML on conv4 under Ray against a bare loop of the same meta-steps. Every figure is the median of
+`REPEATS` measurements that take turns, so that another load on the machine falls on all alike.
 """
 
 import argparse
 import json
+import logging
 import statistics
-import time
-from collections.abc import Callable
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
-from flwr.clientapp import ClientApp
-from flwr.serverapp.strategy import FedAvg
 from rich.console import Console
 from rich.table import Table
 
-from fedmeta.experiment import Experiment
-from fedmeta.seeding import numpy_generator
-from fedmeta.workload import Workload
-from server.configuration import load
 from simulations import InlineGrid, RayGrid
-from simulations.engine.local_grid import LocalGrid
+from simulations.benchmarks import flower_runtime, trivial
+from simulations.benchmarks.meta_round import overhead_of_meta_strategy, useful_share
 
-CLIENTS, ROUNDS = 100, 5
+CLIENTS, ROUNDS, REPEATS = 100, 5, 3
 FLOATS = (10_000, 100_000, 1_000_000)
+TARGETS = {10_000: 15.0, 100_000: 15.0, 1_000_000: 5.0}
+"""Times that Flower's runtime must take longer than RayGrid under Flower's FedAvg."""
 
-app = ClientApp()
-
-
-@app.train()
-def echo(message: Message, _: Any) -> Message:
-    """The trivial client; it adds one, so that replies are distinct and none can be sent for another."""
-    array = message.content.array_records["arrays"]["w"].numpy() + 1
-    content = RecordDict({"arrays": ArrayRecord({"w": Array(array)}), "metrics": MetricRecord({"num-examples": 1})})
-    return Message(content, reply_to=message)
-
-
-def bare_loop(floats: int) -> float:
-    """Milliseconds a client-round of averaging arrays in this process, without messages."""
-    model = np.ones(floats, dtype=np.float32)
-    started = time.perf_counter()
-    for _ in range(ROUNDS):
-        total = np.zeros(floats, dtype=np.float32)
-        for _ in range(CLIENTS):
-            total += model.copy()
-        model = (total / CLIENTS).astype(np.float32)
-    return 1000 * (time.perf_counter() - started) / (ROUNDS * CLIENTS)
+FIRST_ROUND = """
+import logging, time
+logging.disable(logging.INFO)
+started = time.perf_counter()
+from simulations import RayGrid
+from simulations.benchmarks import trivial
+with RayGrid(trivial.APP, {clients}, start_timeout=120) as grid:
+    trivial.play(grid, 10_000, {clients}, 1)
+    print(time.perf_counter() - started)
+"""
 
 
-def through(make: Callable[[], LocalGrid], floats: int) -> float:
-    """Milliseconds a client-round through a grid with FedAvg, the first round apart."""
-    with make() as grid:
-        strategy = FedAvg(fraction_evaluate=0.0, min_available_nodes=CLIENTS)
-        arrays = ArrayRecord({"w": Array(np.ones(floats, dtype=np.float32))})
-        strategy.start(grid=grid, initial_arrays=arrays, num_rounds=1)
-        started = time.perf_counter()
-        strategy.start(grid=grid, initial_arrays=arrays, num_rounds=ROUNDS)
-        return 1000 * (time.perf_counter() - started) / (ROUNDS * CLIENTS)
+def overhead() -> list[dict[str, Any]]:
+    """Milliseconds a client-round of a bare loop, inline and under Ray, for each number of floats."""
+    found: dict[int, dict[str, list[float]]] = {floats: {} for floats in FLOATS}
+    with RayGrid(trivial.APP, CLIENTS, start_timeout=120) as ray, InlineGrid(trivial.APP, CLIENTS) as inline:
+        trivial.play(ray, FLOATS[0], CLIENTS, 1)
+        for _ in range(REPEATS):
+            for floats, times in found.items():
+                for name, seconds in (
+                    ("bare", trivial.bare_loop(floats, CLIENTS, ROUNDS)),
+                    ("inline", trivial.play(inline, floats, CLIENTS, ROUNDS)),
+                    ("ray", trivial.play(ray, floats, CLIENTS, ROUNDS)),
+                ):
+                    times.setdefault(f"{name}_ms", []).append(1000 * seconds / (ROUNDS * CLIENTS))
+    medians = {
+        floats: {name: statistics.median(each) for name, each in times.items()} for floats, times in found.items()
+    }
+    return [{"floats": floats, **times} for floats, times in medians.items()]
 
 
-def useful_share() -> dict[str, float]:
-    """Seconds a round of MAML/conv4 under Ray with one actor, and of a bare loop over the same meta-steps."""
-    from simulations.engine.ray_grid import RayGrid
-    from strategies.directory import learn_directory
-    from strategies.meta import MetaStrategy
-
-    experiment = load(
-        {
-            "data": {"name": "hershey"},
-            "partition": {"name": "alphabet"},
-            "model": {"name": "conv4", "filters": 32},
-            "learner": {"name": "maml", "inner_lr": 0.4},
-            "client": {"steps": 1, "tasks_per_step": 8},
-            "server": {"sampling": {"name": "fixed", "clients": 4}},
-        }
-    )
-    bare = _bare_round(experiment)
-    workload = Workload(experiment)
-    with RayGrid("clients.app:app", len(workload.federation.clients), actors=1, check=False) as grid:
-        from fedmeta.code_hash import code_hash, code_path
-        from fedmeta.wire import vector_record
-
-        directory, _ = learn_directory(grid, experiment.to_json(), code_hash(), code_path(), 600)
-        strategy = MetaStrategy(experiment, workload.spec, directory)
-        arrays, times = vector_record(workload.initial_vector()), []
-        for round in range(1, 8):
-            started = time.perf_counter()
-            replies = grid.send_and_receive(strategy.configure_train(round, arrays, _no_config(), grid))
-            arrays = strategy.aggregate_train(round, replies)[0] or arrays
-            times.append(time.perf_counter() - started)
-    return {"ray_seconds": statistics.median(times[2:]), "bare_seconds": bare}
-
-
-def _no_config() -> Any:
-    from flwr.app import ConfigRecord
-
-    return ConfigRecord()
-
-
-def _bare_round(experiment: Experiment) -> float:
-    torch.set_num_threads(1)
-    workload = Workload(experiment)
-    params, times = workload.initial, []
-    for round in range(7):
-        started = time.perf_counter()
-        for client in range(experiment.server.sampling.parameters["clients"]):
-            rng = numpy_generator(0, round, client, "bench")
-            source = workload.source(client)
-            for _ in range(experiment.client.tasks_per_step):
-                workload.learner.meta_gradient(params, source.sample(workload.training_shape, rng))
-        times.append(time.perf_counter() - started)
-    return statistics.median(times[2:])
+def first_round() -> float:
+    """Seconds from a fresh process's first import to the end of the first round, Ray's start included."""
+    code = FIRST_ROUND.format(clients=CLIENTS)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return float(done.stdout.split()[-1])
 
 
 def main() -> None:
     """Measure, print, and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--without-flower", action="store_true", help="leave Flower's own runtime out")
     parser.add_argument("--output", type=Path, default=None, help="where to write the figures as JSON")
-    output = parser.parse_args().output
-    rows = []
-    for floats in FLOATS:
-        bare = bare_loop(floats)
-        inline = through(lambda: InlineGrid("simulations.benchmarks.engine_overhead:app", CLIENTS), floats)
-        ray = through(lambda: RayGrid("simulations.benchmarks.engine_overhead:app", CLIENTS, start_timeout=120), floats)
-        rows.append({"floats": floats, "bare_ms": bare, "inline_ms": inline, "ray_ms": ray})
-    useful = useful_share()
-    table = Table(
-        title=f"ms a client-round, trivial client, {CLIENTS} clients, FedAvg, full replies", title_justify="left"
-    )
-    for column in ("floats", "bare loop", "inline", "ray", "ray / bare"):
+    arguments = parser.parse_args()
+    logging.disable(logging.WARNING)
+    rows = overhead()
+    ours = overhead_of_meta_strategy(CLIENTS, ROUNDS)
+    result: dict[str, Any] = {"overhead": rows, "meta_strategy": ours, "first_round_seconds": first_round()}
+    if not arguments.without_flower:
+        flower = flower_runtime.measure(FLOATS, CLIENTS, ROUNDS)
+        result["flower_first_round_seconds"] = flower["first_round"]
+        for row, seconds in zip(rows, flower["seconds"], strict=True):
+            row["flower_ms"] = 1000 * seconds / (ROUNDS * CLIENTS)
+    result["useful"] = useful_share()
+    _print(result)
+    if arguments.output is not None:
+        arguments.output.write_text(json.dumps(result, indent=2))
+
+
+def _print(result: dict[str, Any]) -> None:
+    table = Table(title=f"ms a client-round, {CLIENTS} trivial clients, FedAvg, full replies", title_justify="left")
+    names = [name for name in ("bare_ms", "inline_ms", "ray_ms", "flower_ms") if name in result["overhead"][0]]
+    for column in ("floats", *(name.removesuffix("_ms") for name in names), "flower / ray", "target"):
         table.add_column(column, justify="right")
-    for row in rows:
-        figures = [f"{row[key]:.3f}" for key in ("bare_ms", "inline_ms", "ray_ms")]
-        table.add_row(f"{row['floats']:,}", *figures, f"{row['ray_ms'] / row['bare_ms']:.1f}")
+    for row in result["overhead"]:
+        ratio = f"{row['flower_ms'] / row['ray_ms']:.1f}" if "flower_ms" in row else "-"
+        figures = [f"{row[name]:.3f}" for name in names]
+        table.add_row(f"{row['floats']:,}", *figures, ratio, f"{TARGETS[row['floats']]:g}")
     console = Console()
     console.print(table)
-    share = useful["bare_seconds"] / useful["ray_seconds"]
-    console.print(f"useful share of a MAML/conv4 round on one actor: {share:.2f}")
-    if output is not None:
-        output.write_text(json.dumps({"overhead": rows, "useful": useful}, indent=2))
+    ours = result["meta_strategy"]
+    console.print(f"our own client and strategy, {ours['floats']:,} floats: {ours['ray_ms']:.2f} ms a client-round")
+    console.print(f"first finished round: {result['first_round_seconds']:.1f} s after the first import")
+    if "flower_first_round_seconds" in result:
+        console.print(f"Flower's runtime: {result['flower_first_round_seconds']:.1f} s after its ServerApp's start")
+    for actors, share in result["useful"].items():
+        console.print(f"useful share of a MAML/conv4 round, {actors}: {share:.2f}")
 
 
 if __name__ == "__main__":

@@ -68,6 +68,11 @@ class LocalGrid(Grid):
         self._run = empty_run()
         self._closed = False
 
+    @property
+    def adds_updates(self) -> bool:
+        """Whether a strategy may ask for sums of updates: not where every reply is checked as it stands."""
+        return not self._check
+
     @abstractmethod
     def _execute(self, turns: Sequence[Turn], timeout: float | None) -> list[Outcome]:
         """Run turns to outcomes in the same order; no exception of a client leaves this."""

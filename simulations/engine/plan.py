@@ -78,8 +78,7 @@ def make_plan(
             raise ConfigurationError(f"engine.{key} = {value} cannot be: give {_BOUNDS[key]}")
     if gpus_per_client > 1 and gpus_per_client != int(gpus_per_client):
         raise ConfigurationError(f"engine.gpus_per_client = {gpus_per_client:g}: above 1 it must be a whole number")
-    fitting = [_fits(machine, cpus_per_client, gpus_per_client) for machine in machines]
-    room = sum(fitting)
+    room = fitting(machines, cpus_per_client, gpus_per_client)
     if room < 1:
         most_cpus = max((machine.cpus for machine in machines), default=0)
         most_gpus = max((machine.gpus for machine in machines), default=0)
@@ -90,6 +89,11 @@ def make_plan(
         )
     count = min(room, clients, actors if actors is not None else room)
     return Plan(count, cpus_per_client, gpus_per_client, _idle_gpu(machines, gpus_per_client))
+
+
+def fitting(machines: Sequence[Machine], cpus: float, gpus: float) -> int:
+    """How many actors of a share the machines hold."""
+    return sum(_fits(machine, cpus, gpus) for machine in machines)
 
 
 def _fits(machine: Machine, cpus: float, gpus: float) -> int:

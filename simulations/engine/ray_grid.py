@@ -6,11 +6,14 @@ from typing import Any
 
 from flwr.clientapp import ClientApp
 
+from fedmeta.errors import ConfigurationError
 from simulations.engine import ray_session  # before Ray itself, for which it sets the environment
+from simulations.engine.allocator import keep_freed_memory
 from simulations.engine.executor import Outcome, Turn
 from simulations.engine.local_grid import LocalGrid
+from simulations.engine.parcel import make_parcel
 from simulations.engine.plan import Plan, make_plan
-from simulations.engine.ray_pool import ActorPool
+from simulations.engine.ray_pool import PACKAGES, ActorPool
 from simulations.engine.ray_round import Round
 
 log = logging.getLogger("fedmeta.engine")
@@ -31,6 +34,10 @@ class RayGrid(LocalGrid):
         actors: none: as many as the cluster and the shares allow.
         ray_address: of a running cluster; None starts one here, or uses the one this process is connected to.
         start_timeout: longest wait for the actors to start [seconds].
+        client_timeout: longest turn of one client [seconds]; None for no limit but the exchange's own. An actor that
+            takes longer than its clients may together is replaced, and they run again each alone, so that only the
+            one that hangs fails.
+        datasets: `fedmeta.data.delivered.data_key` -> a loaded data set, for actors on other machines.
         check, log_failures, run_config, seed: see `LocalGrid`.
 
     Raises:
@@ -50,6 +57,8 @@ class RayGrid(LocalGrid):
         actors: int | None = None,
         ray_address: str | None = None,
         start_timeout: float = 60.0,
+        client_timeout: float | None = None,
+        datasets: Mapping[str, Any] | None = None,
         check: bool = True,
         log_failures: bool = True,
         run_config: Mapping[str, Any] | None = None,
@@ -58,6 +67,10 @@ class RayGrid(LocalGrid):
         super().__init__(app, num_clients, check=check, log_failures=log_failures, run_config=run_config, seed=seed)
         self._pool: ActorPool | None = None
         self._confirmed = False
+        if client_timeout is not None and not client_timeout > 0:
+            raise ConfigurationError(f"client_timeout = {client_timeout} must be above 0 seconds; None for no limit")
+        self._client_timeout = client_timeout
+        keep_freed_memory()
         ray_session.join(ray_address)
         try:
             self.plan = make_plan(
@@ -68,7 +81,8 @@ class RayGrid(LocalGrid):
                 actors=actors,
             )
             log.info("%s", self.plan.describe())
-            self._pool = ActorPool(self.plan, _settings(app, self._run_config), start_timeout)
+            parcel = make_parcel(PACKAGES, app, datasets or {}) if ray_session.has_other_machines() else None
+            self._pool = ActorPool(self.plan, _settings(app, self._run_config), start_timeout, parcel)
         except BaseException:
             self.close()
             raise
@@ -89,7 +103,7 @@ class RayGrid(LocalGrid):
         else:
             self._pool.confirm()
             self._confirmed = True
-        return Round(self._pool, turns, timeout).play()
+        return Round(self._pool, turns, timeout, self._client_timeout).play()
 
 
 def _settings(app: str | ClientApp, run_config: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,8 @@ import ray.cloudpickle
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from fedmeta.errors import ConfigurationError, FedmetaError
-from simulations.engine import bootstrap
-from simulations.engine.plan import Plan
+from simulations.engine import bootstrap, ray_session
+from simulations.engine.plan import Plan, fitting
 from simulations.engine.transport import pack
 from simulations.engine.worker import Job
 
@@ -29,15 +29,19 @@ class ActorPool:
         plan: how many actors, and what each may use.
         settings: arguments of each actor's `Worker`.
         start_timeout: longest start of an actor [seconds].
+        parcel: what actors on other machines need; None where there are none.
     """
 
-    def __init__(self, plan: Plan, settings: dict[str, Any], start_timeout: float) -> None:
+    def __init__(
+        self, plan: Plan, settings: dict[str, Any], start_timeout: float, parcel: dict[str, Any] | None = None
+    ) -> None:
         self.plan = plan
         self.start_timeout = start_timeout
         self.starting: dict[Any, tuple[int, float]] = {}
         """Future of an actor's first word -> its place, and when waiting for it ends (monotonic seconds)."""
-        self._settings = settings
+        self._settings, self._parcel = settings, parcel
         self._actors: list[Any] = [None] * plan.actors
+        self._shrunk = False
         for place in range(plan.actors):
             self.start(place)
 
@@ -48,9 +52,30 @@ class ActorPool:
         path = [os.path.abspath(folder) for folder in sys.path]
         remote: Any = ray.remote(bootstrap.Bootstrap)
         shares = remote.options(num_cpus=self.plan.cpus, num_gpus=self.plan.gpus, max_restarts=0)
-        actor = shares.remote(path, PACKAGES, self._settings)
+        actor = shares.remote(path, PACKAGES, self._settings, self._parcel)
         self._actors[place] = actor
         self.starting[actor.ready.remote()] = (place, time.monotonic() + self.start_timeout)
+
+    def replace(self, place: int) -> None:
+        """Begin to start an actor in the place of one that is gone, or leave it empty where the cluster shrank."""
+        self.drop(place)
+        if self._has_room():
+            self.start(place)
+
+    def _has_room(self) -> bool:
+        """Whether the cluster as it is now holds one actor more than there are; says so once when it shrank."""
+        living = sum(actor is not None for actor in self._actors)
+        room = fitting(ray_session.machines(), self.plan.cpus, self.plan.gpus)
+        if living < room:
+            return True
+        if not self._shrunk:
+            log.warning(
+                "the cluster shrank: it holds %d of the %d planned client actors, which take over the others' clients",
+                room,
+                self.plan.actors,
+            )
+        self._shrunk = True
+        return False
 
     def drop(self, place: int) -> None:
         """End the actor at a place, whatever it is doing."""
@@ -63,7 +88,7 @@ class ActorPool:
         """Begin to start actors at all empty places."""
         for place, actor in enumerate(self._actors):
             if actor is None:
-                self.start(place)
+                self.replace(place)
 
     def close(self) -> None:
         """End all actors."""

@@ -4,6 +4,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -45,6 +46,15 @@ LOST = (
 """What says that an actor is gone, or what it answered."""
 
 
+@dataclass(frozen=True)
+class _Call:
+    """What an actor is at: its place, which turns, and when patience with it ends (monotonic seconds)."""
+
+    place: int
+    members: list[int]
+    limit: float
+
+
 class Round:
     """An exchange; `play` runs it.
 
@@ -52,14 +62,18 @@ class Round:
         pool: of actors.
         turns: one each message.
         timeout: seconds; None for no limit.
+        client_timeout: of one turn [seconds]; None for no limit.
     """
 
-    def __init__(self, pool: ActorPool, turns: Sequence[Turn], timeout: float | None) -> None:
+    def __init__(
+        self, pool: ActorPool, turns: Sequence[Turn], timeout: float | None, client_timeout: float | None = None
+    ) -> None:
         self._pool, self._turns = pool, turns
         self._timeout, self._deadline = timeout, deadline_after(timeout)
+        self._client_timeout = client_timeout
         self._outcomes: dict[int, Outcome] = {}
         self._deaths = [0] * len(turns)
-        self._running: dict[Any, tuple[int, list[int]]] = {}
+        self._running: dict[Any, _Call] = {}
         self._own: list[deque[list[int]]] = [deque() for _ in range(pool.plan.actors)]
         self._anyone: deque[list[int]] = deque()
         self._broadcast, self._jobs = _packed(turns)
@@ -93,8 +107,8 @@ class Round:
             while self._running or self._waiting():
                 self._step()
         except BaseException:
-            for place, _ in self._running.values():
-                self._pool.drop(place)
+            for call in self._running.values():
+                self._pool.drop(call.place)
             raise
         return [self._outcomes[index] for index in range(len(self._turns))]
 
@@ -104,7 +118,9 @@ class Round:
         if not futures:
             self._fail_waiting("no client actor is left, and none could be started")
             return
-        left = min([self._deadline, *(limit for _, limit in self._pool.starting.values())]) - time.monotonic()
+        limits = [call.limit for call in self._running.values()]
+        limits += [limit for _, limit in self._pool.starting.values()]
+        left = min([self._deadline, *limits]) - time.monotonic()
         done, _ = ray.wait(futures, num_returns=1, timeout=None if left == float("inf") else max(0.0, left))
         if done and done[0] in self._running:
             self._collect(done[0])
@@ -114,6 +130,7 @@ class Round:
             self._give_up()
         else:
             self._pool.expire()
+            self._end_late_calls()
         self._feed_idle()
 
     def _waiting(self) -> bool:
@@ -121,7 +138,7 @@ class Round:
 
     def _feed_idle(self) -> None:
         """Give idle actors what waits: their own clients, then anybody's, then what waits for a busy or lost actor."""
-        busy = {place for place, _ in self._running.values()}
+        busy = {call.place for call in self._running.values()}
         for place in range(self._pool.plan.actors):
             if place not in busy:
                 self._feed(
@@ -132,14 +149,16 @@ class Round:
         if queue and self._pool.ready(place):
             members = queue.popleft()
             future = self._pool.submit(place, self._broadcast, [self._jobs[i] for i in members])
-            self._running[future] = (place, members)
+            limit = deadline_after(None if self._client_timeout is None else self._client_timeout * len(members))
+            self._running[future] = _Call(place, members, limit)
 
     def _collect(self, future: Any) -> None:
-        place, members = self._running.pop(future)
+        call = self._running.pop(future)
+        place, members = call.place, call.members
         try:
             deliveries = unpack(ray.get(future))
         except LOST as error:
-            self._pool.start(place)
+            self._pool.replace(place)
             self._again(place, members, str(error).splitlines()[0])
         except RayError as error:
             cause = error.cause if isinstance(error, RayTaskError) else error
@@ -170,12 +189,26 @@ class Round:
         else:
             self._own[place].extend([index] for index in members)
 
+    def _end_late_calls(self) -> None:
+        """End actors that take longer than their clients may: these run again each alone, and who hangs then failed."""
+        for future, call in list(self._running.items()):
+            if time.monotonic() < call.limit:
+                continue
+            del self._running[future]
+            self._pool.replace(call.place)
+            reason = f"no reply within engine.client_timeout = {self._client_timeout:g} s"
+            if len(call.members) > 1:
+                log.warning(
+                    "%d clients took longer than they may together, and run again each alone", len(call.members)
+                )
+            self._alone_or_failed(call.place, call.members, reason)
+
     def _give_up(self) -> None:
         """What is not done by now becomes an error, and late actors are ended, so that nothing waits for them."""
         reason = f"no reply within the time limit of {self._timeout:g} s"
-        for place, members in self._running.values():
-            self._pool.start(place)
-            self._fail(members, reason)
+        for call in self._running.values():
+            self._pool.replace(call.place)
+            self._fail(call.members, reason)
         self._running.clear()
         self._fail_waiting(reason)
 

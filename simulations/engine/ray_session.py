@@ -6,10 +6,12 @@ import socket
 from dataclasses import dataclass
 from typing import Any
 
-# Read by Ray when it is imported: a worker must not rebuild an environment, and nothing reports home.
+# Read by Ray when it is imported or started: a worker must not rebuild an environment, and nothing reports home.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+# Ray makes its workers nice, and the least other load then takes the time of simulated clients.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 import ray
 from ray.exceptions import RayError
@@ -25,10 +27,11 @@ PROBE_SECONDS = 5.0
 
 @dataclass
 class _Session:
-    """A Ray connection in use: which one, whether a grid opened it, and how many grids use it."""
+    """A Ray connection in use: which one, whether a grid opened it, began Ray with it, and how many grids use it."""
 
     node: str
     ours: bool
+    local: bool
     members: int = 0
 
 
@@ -46,8 +49,9 @@ def join(address: str | None) -> None:
     """
     global _current
     ours = not ray.is_initialized()
+    cluster = address or os.environ.get("RAY_ADDRESS") or None
     if ours:
-        _connect(address or os.environ.get("RAY_ADDRESS") or None)
+        _connect(cluster)
     elif address is not None and address != ray.get_runtime_context().gcs_address:
         log.warning(
             "engine.ray_address = '%s' has no effect: this process is connected to the Ray at %s already",
@@ -56,7 +60,7 @@ def join(address: str | None) -> None:
         )
     node = ray.get_runtime_context().get_node_id()
     if _current is None or _current.node != node:
-        _current = _Session(node, ours)
+        _current = _Session(node, ours, local=cluster in (None, "local"))
     _current.members += 1
 
 
@@ -71,6 +75,11 @@ def leave() -> None:
     if _current.ours and ray.is_initialized() and ray.get_runtime_context().get_node_id() == _current.node:
         ray.shutdown()
     _current = None
+
+
+def has_other_machines() -> bool:
+    """Whether actors may land elsewhere: the cluster has other nodes, or was there before and may grow."""
+    return len(ray.nodes()) > 1 or (_current is not None and not _current.local)
 
 
 def machines() -> list[Machine]:

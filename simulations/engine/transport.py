@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, RecordDict
 
+from fedmeta.wire import array_view
+
 _KNOWN: dict[type, Any] = copyreg.dispatch_table
 
 LARGE = 1 << 15
@@ -33,6 +35,11 @@ class StoredArray(Array):
         self._stored = stored
 
     @property
+    def buffer(self) -> memoryview:
+        """The encoded array where it lies."""
+        return self._stored.data
+
+    @property
     def data(self) -> bytes:
         """The encoded array."""
         return self._stored.tobytes()
@@ -43,7 +50,7 @@ class StoredArray(Array):
 
     def numpy(self) -> npt.NDArray[Any]:
         """A copy of the array that may be written to."""
-        view = decoded_view(self)
+        view = array_view(self)
         return super().numpy() if view is None else view.copy(order="K")
 
     def plain(self) -> Array:
@@ -68,25 +75,6 @@ class StoredArray(Array):
         )
 
     __hash__ = None  # type: ignore[assignment]
-
-
-def decoded_view(array: Array) -> npt.NDArray[Any] | None:
-    """The array where it lies, read-only; None where it is not in the plain format that Flower writes."""
-    stored = array._stored.data if isinstance(array, StoredArray) else memoryview(array.data)
-    if array.stype != "numpy.ndarray":
-        return None
-    stream = io.BytesIO(stored[:1024])
-    try:
-        version = np.lib.format.read_magic(stream)
-        reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = reader(stream)
-    except ValueError:
-        return None
-    if dtype.hasobject:
-        return None
-    count = int(np.prod(shape, dtype=np.int64))
-    flat = np.frombuffer(stored, dtype=dtype, count=count, offset=stream.tell())
-    return flat.reshape(shape, order="F" if fortran else "C")
 
 
 def settled(records: RecordDict) -> RecordDict:

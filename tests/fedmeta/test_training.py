@@ -59,7 +59,7 @@ def by_hand(learner, spec, params, client, optimiser=None, tasks_of=sample):
     return now
 
 
-@pytest.mark.parametrize("chunk", [None, 1, 3, 100])
+@pytest.mark.parametrize("chunk", [None, 1, 3, 100, "auto"])
 @pytest.mark.parametrize("execution", EXECUTIONS)
 def test_the_formula(learner, params, execution, chunk):
     spec = ParamSpec.of(params)
@@ -231,3 +231,35 @@ def test_missing_values_are_named(learner, params, personal, frozen, message):
 def test_wrong_vector(learner, params):
     with pytest.raises(ValueError, match=r"shared parameters \[3\] for 2 clients"):
         train_cohort(learner, ParamSpec.of(params), torch.zeros(3), 2, sample, plan())
+
+
+def limited(limit):
+    """`over_clients` on a machine that holds so many tasks at once; beyond, torch's own allocator fails."""
+    from fedmeta.execution import over_clients
+
+    def run(function, params, episodes, chunk_size=None):
+        at_once = len(episodes) * min(len(episodes[0]), chunk_size or len(episodes[0]))
+        if at_once > limit:
+            torch.empty(1 << 60)
+        return over_clients(function, params, episodes, chunk_size)
+
+    return run
+
+
+def test_memory_that_runs_out_halves_the_chunk_once(learner, params, monkeypatch):
+    spec = ParamSpec.of(params)
+    start = spec.flatten(params)
+    whole = train_cohort(learner, spec, start, CLIENTS, sample, plan("vmap"))
+    monkeypatch.setattr("fedmeta.training.over_clients", limited(4))
+    with pytest.warns(UserWarning, match="8 tasks at once do not fit into memory: going on with 4") as said:
+        halved = train_cohort(learner, spec, start, CLIENTS, sample, plan("vmap"))
+    assert len(said) == 1 and halved.failures == {}
+    torch.testing.assert_close(halved.updates, whole.updates, rtol=1e-9, atol=1e-13)
+
+
+def test_memory_that_holds_not_even_one_client_is_each_clients_failure(learner, params, monkeypatch):
+    spec = ParamSpec.of(params)
+    monkeypatch.setattr("fedmeta.training.over_clients", limited(0))
+    with pytest.warns(UserWarning, match="going on with 4"):
+        result = train_cohort(learner, spec, spec.flatten(params), CLIENTS, sample, plan("vmap"))
+    assert sorted(result.failures) == list(range(CLIENTS)) and "DefaultCPUAllocator" in str(result.failures[0])

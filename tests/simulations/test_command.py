@@ -61,7 +61,7 @@ def process(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    "kind", ["learners", "models", "datasets", "partitions", "optimisers", "aggregators", "samplers"]
+    "kind", ["learners", "models", "datasets", "partitions", "optimisers", "aggregators", "preaggregators", "samplers"]
 )
 def test_list_prints_a_line_each(kind: str) -> None:
     output = call("list", kind)
@@ -143,3 +143,15 @@ def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_doctor_says_the_plan_and_why() -> None:
+    settings = ["data.name=sinusoid", "model.name=sinusoid", "learner.name=maml", "partition.name=iid"]
+    words = [word for setting in settings for word in ("--set", setting)]
+    found = CliRunner().invoke(app, ["doctor", "--json", *words])
+    assert found.exit_code == 0, found.output
+    told = json.loads(found.stdout)
+    assert told["machines"] and told["machines"][0]["cpus"] >= 1 and told["device"] == "cpu"
+    assert "actors of 1 CPU each; 1 torch thread each; vmap, up to" in told["plan"]
+    assert any("Ray counts" in reason for reason in told["why"])

@@ -42,6 +42,20 @@ def test_inline_and_ray_agree_bit_for_bit(tmp_path: Path, ray_session) -> None:
     assert inline.results["last"] == two.results["last"]
 
 
+@pytest.mark.parametrize("weighting", ["uniform", "tasks"])
+def test_sums_on_actors_agree_bit_for_bit(tmp_path: Path, ray_session, weighting: str) -> None:
+    """Which clients share an actor does not show in the sum; whole updates give the same mean to rounding."""
+    sums = {"engine.reduce": "auto", "server.weighting": weighting}
+    whole = run(tmp_path, "whole", engine="inline", overrides={"server.weighting": weighting})
+    inline = run(tmp_path, "inline", engine="inline", overrides=sums)
+    one = run(tmp_path, "one", engine="ray", overrides={**sums, "engine.actors": 1})
+    two = run(tmp_path, "two", engine="ray", overrides={**sums, "engine.actors": 2})
+    assert inline.model_hash == one.model_hash == two.model_hash
+    torch.testing.assert_close(inline.vector, whole.vector, rtol=1e-5, atol=1e-7)
+    norms = [[record["train"]["client-update-norm"] for record in found.history] for found in (whole, two)]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-5)
+
+
 def test_convolutions_agree_too(tmp_path: Path, ray_session) -> None:
     """The network of the shipped experiments, with batch statistics, second order and a lasting Adam."""
     glyphs = {
@@ -102,3 +116,21 @@ def test_resumed_after_kill_equals_uninterrupted(tmp_path: Path) -> None:
     resumed = simulate(resume=tmp_path / "cut", engine="inline")
     assert resumed.model_hash == whole.model_hash
     assert [record["round"] for record in resumed.history] == list(range(1, 301))
+
+
+@pytest.mark.slow
+def test_actors_killed_again_and_again_change_nothing(tmp_path: Path, ray_session) -> None:
+    """A hundred rounds in which an actor is killed every fifth: the model of an undisturbed run, to the bit."""
+    more = {"server.rounds": 100}
+    whole = run(tmp_path, "whole", engine="inline", overrides=more)
+    killed = []
+
+    def kill(record) -> None:
+        if record["round"] % 5 == 0:
+            listed = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout
+            actors = [int(line.split()[0]) for line in listed.splitlines() if "ray::Bootstrap" in line]
+            killed.append(actors[record["round"] // 5 % len(actors)])
+            os.kill(killed[-1], signal.SIGKILL)
+
+    disturbed = run(tmp_path, "disturbed", engine="ray", overrides=more, observers=[kill])
+    assert len(set(killed)) == 20 and disturbed.model_hash == whole.model_hash and not disturbed.failed_rounds

@@ -71,6 +71,20 @@ def test_a_hanging_client_becomes_a_failed_reply() -> None:
         assert not any(reply.has_error() for reply in ask(grid)), "the late actor was replaced"
 
 
+def test_a_client_that_exceeds_its_time_costs_no_other() -> None:
+    """Five clients share the hanging one's actor and its call: they run again, and it fails alone."""
+    with RayGrid(APP, 6, actors=1, client_timeout=1) as grid:
+        ask(grid)
+        started = time.monotonic()
+        replies = ask(grid, "train.hangs")
+        assert time.monotonic() - started < SECONDS
+        assert [reply.has_error() for reply in replies] == [True, *[False] * 5]
+        assert "client_timeout = 1 s" in (replies[0].error.reason or "")
+        assert figures(replies[1:], "turns") == [2] * 5, "each turn counts once"
+    with pytest.raises(ConfigurationError, match="client_timeout = 0"):
+        RayGrid(APP, 1, client_timeout=0)
+
+
 def test_an_interrupt_leaves_a_grid_that_works() -> None:
     with RayGrid(APP, 2, actors=2) as grid:
         ask(grid)

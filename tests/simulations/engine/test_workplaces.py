@@ -1,6 +1,7 @@
 """Grids in processes of their own: foreign folders, declared GPUs, wrong addresses, and what is left at the end."""
 
 import os
+import socket
 import subprocess
 import sys
 import textwrap
@@ -146,3 +147,75 @@ def test_a_machine_that_leaves_the_cluster_costs_no_client(tmp_path: Path) -> No
             cluster.shutdown()
         """,
     )
+
+
+def test_code_and_data_reach_the_machines_of_a_cluster(tmp_path: Path) -> None:
+    """Two raylets made by `ray start`: the second runs the driver's code from its own folder, on the driver's data."""
+    run(
+        tmp_path,
+        """
+        if __name__ == "__main__":
+            import subprocess
+            import numpy as np
+            from pathlib import Path
+            from fedmeta.data.delivered import data_key
+            from simulations import simulate
+
+            def start(*words, cache):
+                ray = str(Path(sys.executable).parent / "ray")
+                environment = {**os.environ, "FEDMETA_CACHE": str(Path.cwd() / cache)}
+                words = ["start", *words, "--num-cpus=1", "--disable-usage-stats", "--temp-dir", TEMPORARY]
+                subprocess.run([ray, *words], check=True, env=environment, stdout=subprocess.DEVNULL)
+
+            @app.query("place")
+            def place(message, context):
+                import ray, simulations
+                from fedmeta.data.delivered import delivered
+                data = delivered("toy", {})
+                me = {"code": simulations.__file__, "node": ray.get_runtime_context().get_node_id(),
+                      "data": -1.0 if data is None else float(data.sum())}
+                return Message(RecordDict({"me": ConfigRecord(me)}), reply_to=message)
+
+            PORT = FREE_PORT
+            start("--head", f"--port={PORT}", "--include-dashboard=false", cache="first")
+            start(f"--address=127.0.0.1:{PORT}", cache="second")
+            try:
+                toy = {data_key("toy", {}): np.ones(9)}
+                with RayGrid(app, 4, ray_address=f"127.0.0.1:{PORT}", datasets=toy) as grid:
+                    assert grid.plan.actors == 2, grid.plan
+                    by_node = {}
+                    for _ in range(20):
+                        for reply in ask(grid, "query.place"):
+                            me = reply.content["me"]
+                            by_node[me["node"]] = (me["code"], me["data"])
+                    assert len(by_node) == 2, by_node
+                    (home, none), (away, nine) = sorted(by_node.values(), key=lambda found: found[1])
+                    assert home.startswith(CHECKOUT) and none == -1
+                    assert away.startswith(str(Path.cwd() / "second" / "code")) and nine == 9
+                tiny = {
+                    "data": {"name": "sinusoid"}, "model": {"name": "sinusoid"}, "learner": {"name": "maml"},
+                    "partition": {"name": "iid", "clients": 3, "test_clients": 1}, "task": {"ways": 1, "shots": 5},
+                    "client": {"execution": "loop"},
+                    "server": {"rounds": 2, "sampling": {"name": "fixed", "clients": 2}},
+                    "evaluation": {"episodes": 2, "pooled_episodes": 2},
+                }
+                there = simulate(tiny, overrides={"engine.ray_address": f"127.0.0.1:{PORT}"}, out="cluster")
+                assert there.model_hash == simulate(tiny, engine="inline", out="inline").model_hash
+            finally:
+                listed = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout
+                for line in listed.splitlines():
+                    if TEMPORARY in line and str(os.getpid()) != line.split()[0]:
+                        try:
+                            os.kill(int(line.split()[0]), 9)
+                        except ProcessLookupError:
+                            pass
+        """.replace("CHECKOUT", repr(str(CHECKOUT)))
+        .replace("TEMPORARY", repr(f"/tmp/r{os.getpid()}"))
+        .replace("FREE_PORT", str(free_port())),
+    )  # Ray's sockets need a short folder
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])

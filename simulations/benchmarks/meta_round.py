@@ -1,0 +1,121 @@
+"""Whole rounds of our own client and strategy: what they cost beside the learner's work, and how much of them it is."""
+
+import statistics
+import time
+from typing import Any
+
+import torch
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+
+from clients.app import identity as answer_identity
+from clients.cohort import CohortApp
+from fedmeta.code_hash import code_hash, code_path
+from fedmeta.experiment import Experiment
+from fedmeta.seeding import numpy_generator
+from fedmeta.wire import ARRAYS, CONFIG, METRICS, WEIGHT, config_record, metric_record, only, read_vector, vector_record
+from fedmeta.workload import Workload
+from server.configuration import load
+from simulations.engine.local_grid import LocalGrid
+from simulations.engine.ray_grid import RayGrid
+from strategies.directory import learn_directory
+from strategies.meta import MetaStrategy
+
+APP = "simulations.benchmarks.meta_round:app"
+HIDDEN = 984
+"""Units of the two hidden layers that make a perceptron of about a million parameters."""
+
+app = CohortApp()
+
+
+@app.query("identity")
+def identity(message: Message, context: Context) -> Message:
+    """As our own client."""
+    return answer_identity(message, context)
+
+
+@app.cohort_train()
+def train(messages: list[Message], contexts: list[Context]) -> list[Message]:
+    """Our client's records around no work: the update is the model itself."""
+    replies = []
+    for message in messages:
+        config = only(message.content, "config")
+        array = only(message.content, "array")
+        vector = read_vector(array, int(array["flat"].shape[0])) + 1
+        content = RecordDict(
+            {
+                ARRAYS: vector_record(vector),
+                METRICS: metric_record({"loss": 0.0, WEIGHT: 1}),
+                CONFIG: config_record({"spec-hash": config["spec-hash"], "update-form": "delta"}),
+            }
+        )
+        replies.append(Message(content, reply_to=message))
+    return replies
+
+
+def overhead_of_meta_strategy(clients: int, rounds: int) -> dict[str, Any]:
+    """Milliseconds a client-round of MetaStrategy with full updates of about a million floats, two actors or more."""
+    experiment = load(
+        {
+            "data": {"name": "sinusoid"},
+            "partition": {"name": "iid", "clients": clients, "test_clients": 1},
+            "task": {"ways": 1},
+            "model": {"name": "mlp", "hidden": [HIDDEN, HIDDEN]},
+            "learner": {"name": "fomaml"},
+            "server": {"sampling": {"name": "fixed", "clients": clients}},
+        }
+    )
+    with RayGrid(APP, len(Workload(experiment).federation.clients), check=False, start_timeout=120) as grid:
+        times = _play(grid, experiment, rounds + 1)
+    return {"floats": Workload(experiment).spec.size(), "ray_ms": 1000 * statistics.median(times[1:]) / clients}
+
+
+def useful_share() -> dict[str, float]:
+    """Throughput of whole rounds of MAML on conv4 under Ray with one and two actors, over a bare loop's per core."""
+    experiment = load(
+        {
+            "data": {"name": "hershey"},
+            "partition": {"name": "alphabet"},
+            "model": {"name": "conv4", "filters": 32},
+            "learner": {"name": "maml", "inner_lr": 0.4},
+            "client": {"steps": 1, "tasks_per_step": 8},
+            "server": {"sampling": {"name": "fixed", "clients": 4}},
+        }
+    )
+    clients = len(Workload(experiment).federation.clients)
+    found = {}
+    for actors in (1, 2):
+        with RayGrid("clients.app:app", clients, actors=actors, check=False, start_timeout=120) as grid:
+            _play(grid, experiment, 2)
+            bare, ray = [], []
+            for _ in range(4):  # in turns, since other load on the machine comes and goes
+                bare.append(_bare_round(experiment))
+                ray += _play(grid, experiment, 2)[1:]
+        found[f"{actors} actor{'s' if actors > 1 else ''}"] = statistics.median(bare) / statistics.median(ray) / actors
+    return found
+
+
+def _play(grid: LocalGrid, experiment: Experiment, rounds: int) -> list[float]:
+    """Seconds of each round: sampling, training, aggregation."""
+    workload = Workload(experiment)
+    directory, _ = learn_directory(grid, experiment.to_json(), code_hash(), code_path(), 600)
+    strategy = MetaStrategy(experiment, workload.spec, directory)
+    arrays, times = vector_record(workload.initial_vector()), []
+    for round in range(1, rounds + 1):
+        started = time.perf_counter()
+        replies = grid.send_and_receive(strategy.configure_train(round, arrays, ConfigRecord(), grid))
+        arrays = strategy.aggregate_train(round, replies)[0] or arrays
+        times.append(time.perf_counter() - started)
+    return times
+
+
+def _bare_round(experiment: Experiment) -> float:
+    """Seconds of the meta-steps of one round in a loop in this process."""
+    torch.set_num_threads(1)
+    workload = Workload(experiment)
+    started = time.perf_counter()
+    for client in range(experiment.server.sampling.parameters["clients"]):
+        rng = numpy_generator(0, 1, client, "bench")
+        source = workload.source(client)
+        for _ in range(experiment.client.tasks_per_step):
+            workload.learner.meta_gradient(workload.initial, source.sample(workload.training_shape, rng))
+    return time.perf_counter() - started

@@ -1,0 +1,129 @@
+"""What this machine or cluster offers, and what an experiment would make of it."""
+
+import os
+import platform
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from typing import Any
+
+import torch
+
+from fedmeta.execution import resolve
+from fedmeta.experiment import Experiment
+from fedmeta.memory import available_bytes, fitting_tasks
+from fedmeta.seeding import numpy_generator
+from fedmeta.workload import Workload, device_of
+from simulations.engine import ray_session
+from simulations.engine.plan import Machine, make_plan
+
+PACKAGES = ("torch", "ray", "flwr", "opacus", "numpy")
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What `fedmeta doctor` prints.
+
+    Attributes:
+        versions: of Python and of the packages that matter.
+        machines: what Ray counts on each node.
+        device: where clients would compute.
+        gpus: name and free memory of each GPU that torch sees here [bytes].
+        cores, memory: of this machine; memory is what is free now [bytes].
+        plan: actors x threads x GPU share x chunk, in words.
+        why: reasons for it, and what may be wrong.
+    """
+
+    versions: dict[str, str]
+    machines: list[Machine]
+    device: str
+    gpus: list[tuple[str, int]]
+    cores: int
+    memory: int
+    plan: str
+    why: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+
+def diagnose(experiment: Experiment) -> Diagnosis:
+    """Ask Ray, torch and the machine, and plan an experiment; starts Ray, or joins `engine.ray_address`.
+
+    Raises:
+        ConfigurationError: shares that fit no machine, or no cluster at the address.
+        DataError: the data set is missing or damaged.
+    """
+    engine, workload = experiment.engine, Workload(experiment)
+    device = device_of(experiment)
+    ray_session.join(engine.ray_address)
+    try:
+        machines = ray_session.machines()
+    finally:
+        ray_session.leave()
+    plan = make_plan(
+        machines,
+        cpus_per_client=engine.cpus_per_client,
+        gpus_per_client=engine.gpus_per_client,
+        clients=len(workload.federation.clients),
+        actors=engine.actors,
+    )
+    way, chunk = _chunk(workload, device)
+    words = f"{plan.describe()}; {engine.threads} torch thread{'s' if engine.threads > 1 else ''} each; {way}{chunk}"
+    return Diagnosis(
+        versions={"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}},
+        machines=machines,
+        device=str(device),
+        gpus=_gpus(),
+        cores=os.cpu_count() or 1,
+        memory=available_bytes(torch.device("cpu")) * (os.cpu_count() or 1),
+        plan=words,
+        why=_reasons(experiment, machines, plan.actors, way),
+    )
+
+
+def _chunk(workload: Workload, device: torch.device) -> tuple[str, str]:
+    """The execution that `auto` means, and how many tasks would be batched."""
+    experiment = workload.experiment
+    way = resolve(experiment.client.execution, workload.learner.model, device)
+    if way == "loop":
+        return way, ", one task at a time"
+    size: int | str = experiment.client.chunk_size
+    if size == "auto":
+        client = next(i for i, info in enumerate(workload.federation.clients) if info.role == "train")
+        episode = workload.source(client).sample(workload.training_shape, numpy_generator(0, 0, client, "doctor"))
+        share = min(1.0, experiment.engine.gpus_per_client or 1.0)
+        size = fitting_tasks(
+            lambda: workload.learner.meta_gradient(workload.initial, episode), available_bytes(device, share)
+        )
+    return way, f", up to {size:,} tasks at once"
+
+
+def _gpus() -> list[tuple[str, int]]:
+    if not torch.cuda.is_available():
+        return []
+    return [
+        (torch.cuda.get_device_name(index), int(torch.cuda.mem_get_info(index)[0]))
+        for index in range(torch.cuda.device_count())
+    ]
+
+
+def _reasons(experiment: Experiment, machines: list[Machine], actors: int, way: str) -> list[str]:
+    engine, clients = experiment.engine, experiment.server.sampling.parameters.get("clients")
+    cpus = sum(machine.cpus for machine in machines)
+    reasons = [f"Ray counts {cpus:g} CPUs; {engine.cpus_per_client:g} for each actor"]
+    if engine.actors is not None:
+        reasons.append(f"engine.actors = {engine.actors} is asked")
+    if actors * engine.threads > cpus:
+        reasons.append(f"{actors} actors x {engine.threads} threads exceed {cpus:g} cores: lower engine.threads")
+    if clients is not None and clients < actors:
+        reasons.append(f"only {clients} clients are sampled a round: {actors - clients} actors will have nothing to do")
+    if engine.gpus_per_client == 0 and torch.cuda.is_available():
+        reasons.append(
+            "torch sees a GPU, and engine.gpus_per_client = 0 leaves it idle: try 1, or 0.25 for four actors"
+        )
+    if engine.gpus_per_client > 0 and not torch.cuda.is_available():
+        reasons.append("engine.gpus_per_client > 0, but torch sees no GPU here: install torch with CUDA")
+    loops = "nets with convolutions on a CPU, whose results then agree bit for bit" if way == "loop" else ""
+    reasons.append(f"execution {way}: " + (loops or "a GPU, or a net so narrow that Python costs more than arithmetic"))
+    return reasons

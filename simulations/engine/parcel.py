@@ -1,0 +1,66 @@
+"""What an actor on another machine needs: the driver's code, its settings, and its data.
+
+Code travels as a zip of the packages' files, so that every machine runs the driver's version, whatever it has
+installed. Data travel through Ray's object store, which keeps one copy a machine, mapped by all its actors.
+"""
+
+import importlib.util
+import io
+import os
+import sysconfig
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+
+LIBRARIES = tuple({sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib")})
+
+
+def make_parcel(packages: Sequence[str], app: object, datasets: Mapping[str, Any]) -> dict[str, Any]:
+    """Put code and data into the object store; see `simulations.engine.bootstrap` for how they are taken out.
+
+    Args:
+        packages: top-level names that always travel.
+        app: where it is `"package.module:attribute"` outside installed libraries, its top level travels too.
+        datasets: `data_key` -> loaded data set.
+    """
+    names = list(packages)
+    if isinstance(app, str):
+        top = app.partition(":")[0].partition(".")[0]
+        names += [top] if top not in names and top != "__main__" else []
+    return {
+        "home": ray.get_runtime_context().get_node_id(),
+        "environment": {key: value for key, value in os.environ.items() if key.startswith(("FEDMETA_", "FLWR_TEL"))},
+        "code": [ray.put(_zipped(names))],
+        "datasets": [ray.put(dict(datasets))] if datasets else [],
+    }
+
+
+def _zipped(names: Sequence[str]) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in names:
+            for root, path in _files(name):
+                # A fixed date, so that equal code gives equal bytes and lands in the same folder.
+                archive.writestr(zipfile.ZipInfo(path.relative_to(root).as_posix()), path.read_bytes())
+    return stream.getvalue()
+
+
+def _files(name: str) -> Iterator[tuple[Path, Path]]:
+    """(folder on the path, file) of a top-level module or package; libraries are expected on every machine."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or (name not in _OURS and (spec.origin or "").startswith(LIBRARIES)):
+        return
+    if spec.submodule_search_locations is None:
+        if spec.origin is not None:
+            yield Path(spec.origin).parent, Path(spec.origin)
+        return
+    for folder in map(Path, spec.submodule_search_locations):
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                yield folder.parent, path
+
+
+_OURS = ("fedmeta", "clients", "server", "strategies", "simulations")

@@ -1,0 +1,69 @@
+"""The defence that an experiment describes, and what of it cannot work there: refused before any client does."""
+
+import warnings
+
+import torch
+from torch import Tensor
+
+from fedmeta.errors import ConfigurationError
+from fedmeta.experiment import Experiment
+from fedmeta.learners import LEARNERS
+from fedmeta.learners.functional import forward
+from fedmeta.workload import Workload
+from strategies.aggregation import Probe, Rule
+from strategies.pipeline import Pipeline
+
+
+def make_defence(experiment: Experiment) -> Pipeline:
+    """The pre-aggregators and the aggregator of an experiment.
+
+    Raises:
+        ConfigurationError: too few clients a round for a rule's f, a rule behind buckets that needs clients, or one
+            whose signal or trusted update does not exist in this experiment.
+    """
+    server = experiment.server
+    pipeline = Pipeline.make(
+        [(component.name, component.parameters) for component in server.preaggregators],
+        (server.aggregator.name, server.aggregator.parameters),
+    )
+    rule = pipeline.aggregator
+    clients = server.sampling.parameters.get("clients")
+    if server.sampling.name == "fixed" and isinstance(clients, int):
+        pipeline.check_rows(clients)
+    if not isinstance(rule, Rule):
+        return pipeline
+    if "root_update" in rule.requires.context:
+        raise ConfigurationError(
+            f"server.aggregator = '{rule.name}' needs the server's own update on data it trusts, which a run does not "
+            "make: call the rule with RoundContext(root_update=...), or choose another one"
+        )
+    if "probe" in rule.requires.context and not has_fixed_slots(experiment):
+        raise ConfigurationError(
+            f"server.aggregator = '{rule.name}' needs a head whose outputs mean the same for every client, and here "
+            "classes get their slots by chance, or there is no head: set task.kind = 'own' and a learner with a head"
+        )
+    if server.weighting == "tasks" and not rule.requires.weights:
+        warnings.warn(
+            f"server.weighting = 'tasks' has no effect: '{rule.name}' takes no weights that clients report",
+            stacklevel=2,
+        )
+    return pipeline
+
+
+def has_fixed_slots(experiment: Experiment) -> bool:
+    """Whether an output of the network means the same class for every client."""
+    head = LEARNERS.get(experiment.learner.name).head  # type: ignore[attr-defined]
+    return head != "embedding" and (experiment.task.kind == "own" or head == "classes")
+
+
+def make_probe(experiment: Experiment) -> Probe:
+    """How a rule asks models of this experiment for class probabilities; what is not shared stays as it began."""
+    workload = Workload(experiment)
+    rest = {entry.name: workload.initial[entry.name] for entry in workload.spec.entries if entry.role != "shared"}
+
+    @torch.no_grad()
+    def probabilities(shared: Tensor, inputs: Tensor) -> Tensor:
+        params = {**workload.spec.unflatten(shared), **rest}
+        return forward(workload.learner.model, params, inputs).softmax(dim=1)
+
+    return Probe(tuple(workload.spec_of_data.input_shape), probabilities, has_fixed_slots(experiment))

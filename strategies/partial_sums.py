@@ -1,0 +1,129 @@
+"""Sums of updates taken where clients run, for a plain mean, which needs no more than the sum.
+
+A weighted update is rounded to multiples of 2^-BITS, and integers add up to the same in any order: the mean does not
+depend on which clients share an actor, nor on whether actors or the server added them. An update too large for that
+travels whole and is added in float64, in the order of client ids.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, Message, RecordDict
+from torch import Tensor
+
+from fedmeta.wire import ARRAYS, CONFIG, FLAT, METRICS, WEIGHT, MalformedRecord, only, read_vector
+
+BITS = 40
+"""An update is rounded to multiples of 2^-40, about 1e-12."""
+
+LIMIT = 2.0**6
+"""The largest weighted entry that is added as an integer: 2^16 clients of it stay below 2^63."""
+
+REDUCE = "reduce"
+"""Key of the request in a train message: `uniform` or `tasks`, the weighting; absent for whole updates."""
+
+SUMMED = "summed"
+"""The `update-form` of a reply whose update went into a sum; one of an actor's replies carries that sum, int64."""
+
+NORM = "client-update-norm"
+
+
+def encode(update: Tensor, weight: float) -> Tensor | None:
+    """A weighted update `[D]` as int64 multiples of 2^-BITS; None where an entry is above `LIMIT`.
+
+    >>> encode(torch.tensor([0.5, -1.0]), 2.0).tolist() == [2**40, -(2**41)]
+    True
+    """
+    weighted = update.to(torch.float64) * weight
+    if not weighted.abs().max() <= LIMIT:
+        return None
+    return weighted.mul_(2.0**BITS).round_().to(torch.int64)
+
+
+def mean(updates: Sequence[Tensor | None], sums: Sequence[Tensor], weights: Tensor) -> Tensor:
+    """The weighted mean `[D]`, float32.
+
+    Args:
+        updates: one each client in the order of ids; None where it went into a sum.
+        sums: int64 `[D]`, from actors.
+        weights: `[n]` of all clients; their sum is above 0.
+    """
+    size = next(len(vector) for vector in (*sums, *updates) if vector is not None)
+    total, rest = torch.zeros(size, dtype=torch.int64), torch.zeros(size, dtype=torch.float64)
+    for part in sums:
+        total += part
+    for update, weight in zip(updates, weights.tolist(), strict=True):
+        if update is not None:
+            whole = encode(update, weight)
+            if whole is None:
+                rest.add_(update.to(torch.float64), alpha=weight)
+            else:
+                total += whole
+    return ((total.to(torch.float64) * 2.0**-BITS + rest) / float(weights.sum())).to(torch.float32)
+
+
+def add_up(messages: Sequence[Message], replies: Sequence[Message]) -> list[Message]:
+    """Replace the updates of one cohort's replies by their sum, where the messages ask for it.
+
+    What is no valid update of ours stays as it is: the strategy refuses it by name. Replies keep metrics and weights,
+    and tell the norm of their update, so that nothing but the updates themselves is lost.
+    """
+    added = list(replies)
+    sums: dict[tuple[str, int], Tensor] = {}
+    carriers: dict[tuple[str, int], int] = {}
+    for i, (message, reply) in enumerate(zip(messages, replies, strict=True)):
+        found = _addend(message, reply)
+        if found is None:
+            continue
+        key, addend, norm = found
+        if key in sums:
+            sums[key] += addend
+        else:
+            sums[key], carriers[key] = addend, i
+        _strip(reply.content, norm)
+    for key, i in carriers.items():
+        added[i].content[ARRAYS] = ArrayRecord({FLAT: Array(sums[key].numpy())})
+    return added
+
+
+def _addend(message: Message, reply: Message) -> tuple[tuple[str, int], Tensor, float] | None:
+    """What may be added together, the addend, and the update's norm; None where this reply stays whole."""
+    if not reply.has_content():
+        return None
+    try:
+        weighting = only(message.content, "config").get(REDUCE)
+        config, metrics = only(reply.content, "config"), only(reply.content, "metric")
+        if weighting not in ("uniform", "tasks") or config.get("update-form") != "delta":
+            return None
+        array = only(reply.content, "array")
+        update = read_vector(array, int(np.prod(array[FLAT].shape)) if FLAT in array else 0)
+        tasks = float(metrics[WEIGHT])
+    except (MalformedRecord, KeyError, TypeError, ValueError):
+        return None
+    if not (np.isfinite(tasks) and tasks >= 0):  # refused later, and must not carry the sum of others
+        return None
+    whole = encode(update, tasks if weighting == "tasks" else 1.0)
+    return None if whole is None else ((str(config.get("spec-hash")), len(update)), whole, float(update.norm()))
+
+
+def _strip(content: RecordDict, norm: float) -> None:
+    for name in list(content.array_records):
+        del content[name]
+    content.metric_records[METRICS][NORM] = norm
+    content.config_records[CONFIG]["update-form"] = SUMMED
+
+
+def read_sum(content: RecordDict, size: int) -> Tensor | None:
+    """The sum that a reply carries, int64 `[size]`; None where it carries none.
+
+    Raises:
+        MalformedRecord: an array that is no such sum.
+    """
+    if not content.array_records:
+        return None
+    record = only(content, "array")
+    array = record.get(FLAT)
+    if array is None or array.dtype != "int64" or tuple(array.shape) != (size,):
+        raise MalformedRecord(f"a sum that is not one int64 array of ({size},)")
+    return torch.from_numpy(np.array(array.numpy()))

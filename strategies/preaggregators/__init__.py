@@ -1,0 +1,1 @@
+"""Pre-aggregation rules, one file each."""

@@ -1,0 +1,98 @@
+"""Sums of updates: exact in any order, whole where they must be, and what is invalid stays to be refused by name."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Array, ArrayRecord, Message, RecordDict
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from fedmeta.wire import config_record, metric_record, vector_record
+from simulations.engine.flower_internals import adopt_identity, give_id
+from strategies.partial_sums import BITS, LIMIT, add_up, encode, mean
+from strategies.replies import sort_replies
+
+SIZE = 5
+VALUES = st.floats(-100, 100, width=32)
+
+
+def asked(weighting: str = "uniform") -> Message:
+    adopt_identity()
+    message = Message(RecordDict({"config": config_record({"reduce": weighting})}), 1000, "train")
+    give_id(message)
+    return message
+
+
+def reply(message: Message, update: object, weight: float = 1.0, form: str = "delta") -> Message:
+    array = vector_record(torch.as_tensor(update, dtype=torch.float32))
+    facts = {"spec-hash": "s", "update-form": form}
+    content = {"arrays": array, "metrics": metric_record({"num-examples": weight}), "config": config_record(facts)}
+    return Message(RecordDict(content), reply_to=message)
+
+
+def through(groups: list[list[Message]], message: Message):
+    """What the strategy reads when each group of replies comes from one actor."""
+    found = [one for group in groups for one in add_up([message] * len(group), group)]
+    return sort_replies(dict(enumerate(found)), SIZE, "s")
+
+
+@settings(deadline=None, max_examples=50)
+@given(arrays(np.float32, (4, SIZE), elements=VALUES), arrays(np.int64, 4, elements=st.integers(0, 40)))
+def test_the_mean_does_not_depend_on_who_shares_an_actor(rows, weights):
+    message = asked("tasks")
+    weights[0] += 1
+    means = []
+    for cuts in ([4], [1, 3], [2, 2], [1, 1, 1, 1]):
+        starts = np.cumsum([0, *cuts])
+        replies = [reply(message, row, float(weight)) for row, weight in zip(rows, weights, strict=True)]
+        found = through([replies[a:b] for a, b in itertools.pairwise(starts)], message)
+        assert not found.refused and not found.failed
+        carried = [update.carried for update in found.updates if update.carried is not None]
+        deltas = [update.delta for update in found.updates]
+        means.append(mean(deltas, carried, torch.tensor(weights, dtype=torch.float64)))
+    assert all(torch.equal(means[0], other) for other in means[1:])
+    expected = np.average(rows.astype(np.float64), axis=0, weights=weights)
+    np.testing.assert_allclose(means[0].numpy(), expected, rtol=1e-6, atol=1e-10)
+
+
+def test_what_is_too_large_travels_whole():
+    assert encode(torch.tensor([LIMIT * 1.01]), 1.0) is None and encode(torch.tensor([float("nan")]), 1.0) is None
+    assert int(encode(torch.tensor([-LIMIT]), 1.0)) == -int(LIMIT) * 2**BITS
+    message = asked()
+    found = through(
+        [[reply(message, [1e9] * SIZE), reply(message, [1.0] * SIZE), reply(message, [2.0] * SIZE)]], message
+    )
+    assert [update.delta is None for update in found.updates] == [False, True, True]
+    carried = [update.carried for update in found.updates if update.carried is not None]
+    assert len(carried) == 1
+    total = mean([update.delta for update in found.updates], carried, torch.ones(3, dtype=torch.float64))
+    assert total.tolist() == pytest.approx([(1e9 + 3) / 3] * SIZE)
+
+
+def test_what_is_invalid_stays_to_be_refused_by_name():
+    message = asked()
+    good, nan, short = reply(message, [1.0] * SIZE), reply(message, [float("nan")] * SIZE), reply(message, [1.0] * 2)
+    foreign = reply(message, [1.0] * SIZE, form="model")
+    weightless = reply(message, [1.0] * SIZE, weight=float("nan"))
+    found = through([[weightless, nan, short, foreign, good]], message)
+    assert [update.client for update in found.updates] == [4] and sorted(found.refused) == [0, 1, 2, 3]
+    assert found.updates[0].carried is not None
+    assert "NaN or infinite" in found.refused[1] and "model" in found.refused[3]
+
+
+def test_nothing_is_added_unasked():
+    adopt_identity()
+    message = Message(RecordDict({"config": config_record({"round": 1})}), 1000, "train")
+    give_id(message)
+    [kept] = add_up([message], [reply(message, [1.0] * SIZE)])
+    assert kept.content["arrays"]["flat"].dtype == "float32"
+
+
+def test_a_sum_of_another_size_is_refused():
+    message = asked()
+    [one] = add_up([message], [reply(message, [1.0] * SIZE)])
+    one.content["arrays"] = ArrayRecord({"flat": Array(np.zeros(3, dtype=np.int64))})
+    assert "int64 array" in sort_replies({0: one}, SIZE, "s").refused[0]
