@@ -66,8 +66,8 @@ class Protection:
             def reduce(rows: Tensor, client: int, step: int) -> Tensor:
                 total = clipped_sum(rows, privacy.clip_norm, layers)
                 if z:
-                    draws = self.noise(client, f"step/{step}")(len(total))
-                    total = total + z * privacy.clip_norm * draws.to(total.device)
+                    draws = self.noise(client, f"step/{step}")(len(total)).to(total.device)
+                    total.add_(draws, alpha=z * privacy.clip_norm)
                 return (total / plan.tasks_per_step).to(rows.dtype)
 
             return replace(plan, reduce=reduce, may_be_empty=privacy.task_pool is not None)
@@ -82,8 +82,8 @@ class Protection:
             return vector
         layers = [entry.size for entry in spec.select("shared")] if privacy.per_layer else []
         clipped, _ = clip_rows(vector.unsqueeze(0), privacy.clip_norm, layers)
-        draws = self.noise(client, "update")(len(vector)).to(vector.device)
-        return (clipped[0] + self._noise_multiplier() * privacy.clip_norm * draws).to(vector.dtype)
+        noised = self.noise(client, "update")(len(vector)).to(vector.device)
+        return noised.mul_(self._noise_multiplier() * privacy.clip_norm).add_(clipped[0]).to(vector.dtype)
 
     def metrics(self, found: dict[str, float], client: int) -> dict[str, float]:
         """What may be said beside an update. Under privacy a weight that the data do not decide, and no more."""

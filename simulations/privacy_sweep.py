@@ -28,7 +28,7 @@ class Point:
         spent: epsilon by the ledger, the largest over seeds; None without privacy.
         noise_multiplier: z; None without privacy.
         score_name: `accuracy` or `mse`.
-        score: the last model after adaptation on the pooled test tasks (else each client's), over seeds.
+        score: the last model after adaptation, on the test clients' own tasks (else the pooled ones), over seeds.
         baseline: pixel nearest neighbour on the same, where the task has one.
     """
 
@@ -103,7 +103,7 @@ def _results(experiment: Experiment, place: Path, engine: str) -> dict[str, Any]
 
 def _point(epsilon: float | None, runs: Iterable[Mapping[str, Any]]) -> Point:
     found = list(runs)
-    judged = [Evaluation.from_json(run["last"]["pooled"] or run["last"]["test"]) for run in found]
+    judged = [Evaluation.from_json(run["last"]["test"] or run["last"]["pooled"]) for run in found]
     said = [run["privacy"] for run in found if epsilon is not None]
     baselines = [evaluation.baseline.mean for evaluation in judged if evaluation.baseline is not None]
     return Point(

@@ -61,7 +61,7 @@ class CentralGaussian:
         for row in clipped:
             total += row
         z = self.adaptive.sum_multiplier if self.adaptive is not None else self.noise_multiplier
-        noised = total + z * norm * noise(len(total))
+        noised = total.add_(noise(len(total)), alpha=z * norm)
         if self.adaptive is not None:
             self.clip_norm = self.adaptive.next(norm, norms, float(noise(1)))
         share = float((norms > norm).to(torch.float64).mean()) if len(norms) else 0.0

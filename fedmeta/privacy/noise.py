@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedmeta.seeding import torch_generator
+from fedmeta.seeding import numpy_generator
 
 Noise = Callable[[int], Tensor]
 """How many -> that many independent standard normal draws `[n]`, float64; every call gives fresh ones."""
@@ -18,8 +18,8 @@ Noise = Callable[[int], Tensor]
 
 def seeded_noise(seed: int, round: int, client: int, purpose: str) -> Noise:
     """Reproducible draws for simulations. Whoever knows the seed can subtract them: no privacy is given."""
-    generator = torch_generator(seed, round, client, f"noise/{purpose}")
-    return lambda count: torch.randn(count, generator=generator, dtype=torch.float64)
+    generator = numpy_generator(seed, round, client, f"noise/{purpose}")  # thrice as quick as torch's float64 draws
+    return lambda count: torch.from_numpy(generator.standard_normal(count))
 
 
 def system_noise() -> Noise:

@@ -96,6 +96,11 @@ def _check_aggregation(experiment: Experiment) -> None:
             "calibrated to a sum of clipped contributions. Use mean, or privacy.placement = 'local', after which any "
             "aggregator is post-processing"
         )
+    if experiment.privacy.placement == "central" and server.preaggregators:
+        raise ConfigurationError(
+            "server.preaggregators are not available with central noise: what they make of the updates has no known "
+            "sensitivity. Remove them, or use privacy.placement = 'local', after which they are post-processing"
+        )
 
 
 def _check_clipping(experiment: Experiment) -> None:

@@ -10,6 +10,7 @@ from fedmeta.privacy.ledger import Ledger
 from fedmeta.wire import ARRAYS, CONFIG, METRICS, read_vector, vector_record
 from fedmeta.workload import Workload
 from server.configuration import load
+from simulations import InlineGrid
 
 RAW = {
     "data": {"name": "sinusoid"},
@@ -20,6 +21,12 @@ RAW = {
     "client": {"steps": 2, "tasks_per_step": 2, "execution": "loop"},
     "privacy": {"unit": "client", "placement": "local", "noise_multiplier": 4.0, "delta": 1e-3},
 }
+
+
+@pytest.fixture(autouse=True)
+def _identity():
+    """Messages need what Flower sets in its processes; our grids set it where nobody has."""
+    InlineGrid("clients.app:app", 1)
 
 
 def ask(work, ledger, round=1, client=1, **node):

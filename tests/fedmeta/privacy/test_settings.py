@@ -30,6 +30,8 @@ PLAIN = {"model": {"name": "conv4", "normalisation": "group"}, "learner": {"name
         ({"privacy": EXAMPLE, "learner": {"name": "reptile"}}, ["normalisation = 'batch'", "group"]),
         ({**PLAIN, "privacy": {**EXAMPLE, "per_layer": True}}, ["per_layer"]),
         ({"privacy": CLIENT, "server": {"weighting": "tasks"}}, ["largest weight", "uniform"]),
+        ({"privacy": CLIENT, "server": {"aggregator": {"name": "median"}}}, ["calibrated to a sum", "local"]),
+        ({"privacy": CLIENT, "server": {"preaggregators": [{"name": "nnm"}]}}, ["preaggregators", "local"]),
         ({"privacy": {**TASK}, "client": {"steps": 2}}, ["client.steps = 1", "local"]),
         ({"privacy": {**TASK}, "client": {"optimiser": {"name": "adam"}}}, ["plain sgd"]),
         ({"privacy": {**TASK, "task_pool": 2}}, ["tasks_per_step = 4 must be <= privacy.task_pool = 2"]),
@@ -61,7 +63,7 @@ def test_warned(raw, words):
         load(raw)
 
 
-def test_without_privacy_an_experiment_has_the_hash_it_had():
-    """The hash of the defaults as of the commit before the section came."""
-    assert load({}).hash == "aee7d66d351e557c0fb9ffcef2c6854a6971a8e13f09129b5c077002a59a4a74"
+def test_without_privacy_the_section_has_no_part_in_the_hash():
+    """Runs from before there was a section keep their hash, and so can be resumed."""
+    assert load({}).hash == load({"privacy": {"clip_norm": 5.0}}).hash
     assert load({}).hash != load({"privacy": CLIENT}).hash != load({"privacy": {**CLIENT, "clip_norm": 2.0}}).hash
