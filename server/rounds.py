@@ -211,7 +211,9 @@ def _better(best: dict[str, Any] | None, evaluation: Evaluation | None, round: i
 def _record(
     report: RoundReport, evaluation: Evaluation | None, missing: dict[int, str], seconds: float
 ) -> dict[str, Any]:
+    attackers = {} if report.attackers is None else {"attackers": list(report.attackers)}
     return {
+        **attackers,
         "round": report.round,
         "seconds": seconds,
         "sampled": list(report.sampled),
