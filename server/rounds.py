@@ -22,6 +22,7 @@ from fedmeta.workload import Workload
 from server.checkpoint import Checkpoint
 from server.privacy import open_privacy, privacy_statement
 from server.rundir import RunDir
+from strategies.decorator import Remembering
 from strategies.directory import learn_directory
 from strategies.judging import Judging
 from strategies.meta import MetaStrategy, RoundReport, vector_hash
@@ -29,6 +30,9 @@ from strategies.private_rounds import PrivateRounds
 from strategies.replies import group_reasons
 
 log = logging.getLogger("fedmeta.server")
+
+GRID = "grid/"
+"""What names of the grid's state begin with in a checkpoint."""
 
 Observer = Callable[[dict[str, Any]], None]
 """Called with the record of every finished round, as it stands in metrics.jsonl."""
@@ -111,7 +115,7 @@ def run_experiment(
     if private is not None and prepare is not None:
         prepare(private)
     strategy = MetaStrategy(experiment, workload.spec, directory, private)
-    standing = _standing(rundir, workload, strategy)
+    standing = _standing(rundir, workload, strategy, grid)
     stopped = None
     while standing.round < experiment.server.rounds:
         stopped = strategy.exhausted()
@@ -138,7 +142,7 @@ def run_experiment(
     )
 
 
-def _standing(rundir: RunDir, workload: Workload, strategy: MetaStrategy) -> _Standing:
+def _standing(rundir: RunDir, workload: Workload, strategy: MetaStrategy, grid: Grid) -> _Standing:
     """The start, or what the last checkpoint says."""
     if not rundir.has("last"):
         rundir.truncate(0)  # a crash within the first round may have left its record
@@ -151,7 +155,10 @@ def _standing(rundir: RunDir, workload: Workload, strategy: MetaStrategy) -> _St
             "start a new run"
         )
     rundir.truncate(checkpoint.round)
-    strategy.load_state(checkpoint.optimiser)
+    state = checkpoint.optimiser
+    strategy.load_state({key: value for key, value in state.items() if not key.startswith(GRID)})
+    if isinstance(grid, Remembering):
+        grid.load_state({key.removeprefix(GRID): value for key, value in state.items() if key.startswith(GRID)})
     return _Standing(checkpoint.round, workload.spec.flatten(checkpoint.params), checkpoint.facts["best"])
 
 
@@ -172,7 +179,7 @@ def _play(grid: Grid, strategy: MetaStrategy, standing: _Standing, rundir: RunDi
     standing = replace(standing, round=round, vector=vector, best=best)
     record = _record(report, evaluation, missing, time.monotonic() - started)
     rundir.append(record)
-    checkpoint = _checkpoint(strategy, standing)
+    checkpoint = _checkpoint(strategy, standing, grid)
     if best is not None and best["round"] == round:
         rundir.save("best", checkpoint)
     rundir.save("last", checkpoint)
@@ -211,7 +218,9 @@ def _better(best: dict[str, Any] | None, evaluation: Evaluation | None, round: i
 def _record(
     report: RoundReport, evaluation: Evaluation | None, missing: dict[int, str], seconds: float
 ) -> dict[str, Any]:
+    attackers = {} if report.attackers is None else {"attackers": list(report.attackers)}
     return {
+        **attackers,
         "round": report.round,
         "seconds": seconds,
         "sampled": list(report.sampled),
@@ -235,13 +244,14 @@ def _log_troubles(report: RoundReport) -> None:
         log.warning("round %d: the model stays as it was: %s", report.round, report.event)
 
 
-def _checkpoint(strategy: MetaStrategy, standing: _Standing) -> Checkpoint:
+def _checkpoint(strategy: MetaStrategy, standing: _Standing, grid: Grid) -> Checkpoint:
+    remembered = grid.state() if isinstance(grid, Remembering) else {}
     return Checkpoint(
         round=standing.round,
         experiment_hash=strategy.experiment.hash,
         spec_hash=strategy.spec.hash,
         params=strategy.spec.unflatten(standing.vector),
-        optimiser=strategy.state(),
+        optimiser={**strategy.state(), **{f"{GRID}{key}": value for key, value in remembered.items()}},
         facts={"best": standing.best},
     )
 

@@ -17,6 +17,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
+from fedmeta.attacks.threat import is_active, is_attacked, malicious_clients
 from fedmeta.errors import ConfigurationError
 from fedmeta.experiment import OPTIMISERS, Experiment
 from fedmeta.optimisers import schedule
@@ -47,6 +48,7 @@ class RoundReport:
         metrics: means over the accepted clients, and facts of the aggregation.
         failed, refused: client id -> reason.
         defence: what the aggregation says of clients: `flagged` (ids), `scores` and `weights` (by id), `diagnostics`.
+        attackers: ids of the sampled clients that attack in this round; None where the experiment has no attack.
         event: why the model stayed as it was, or None when it was aggregated.
         failed_round: whether that was for want of valid updates, or since the server's step diverged: a run with such
             a round did not go well.
@@ -60,6 +62,7 @@ class RoundReport:
     event: str | None = None
     failed_round: bool = False
     defence: dict[str, Any] = field(default_factory=dict)
+    attackers: tuple[int, ...] | None = None
 
 
 class MetaStrategy(Strategy):
@@ -94,6 +97,7 @@ class MetaStrategy(Strategy):
         self._judging: list[Message] = []
         self._vector: Tensor | None = None
         self.private = private
+        self.malicious = malicious_clients(experiment, (member.client for member in directory.role("train")))
         self.sampler.check(len(directory.role("train")))
         if private is None and experiment.privacy.unit != "none":
             raise ConfigurationError("the experiment asks for privacy: give the strategy its PrivateRounds")
@@ -120,14 +124,26 @@ class MetaStrategy(Strategy):
         if self.private is not None:
             self.private.reserve(server_round, self._sampled)
         self._vector = read_vector(arrays, self.spec.size())
-        base = self.base_config(server_round)
+        told = {**config, **self.base_config(server_round), **self._threat(server_round)}
         if self.sums and getattr(grid, "adds_updates", False):
-            base[partial_sums.REDUCE] = self.experiment.server.weighting
-        content = RecordDict({ARRAYS: arrays, CONFIG: config_record({**config, **base})})
+            told[partial_sums.REDUCE] = self.experiment.server.weighting
+        content = RecordDict({ARRAYS: arrays, CONFIG: config_record(told)})
         nodes = {client: node for node, client in self.directory.nodes(self._sampled).items()}
         # Kept, since their ids, by which replies are matched, appear when they are sent.
         self._asked = {client: Message(content, nodes[client], TRAIN) for client in self._sampled}
         return list(self._asked.values())
+
+    def attackers(self, server_round: int) -> tuple[int, ...] | None:
+        """The sampled clients that attack in this round; None where the experiment has no attack."""
+        if not is_attacked(self.experiment):
+            return None
+        active = is_active(self.experiment, server_round)
+        return tuple(client for client in self._sampled if active and client in self.malicious)
+
+    def _threat(self, server_round: int) -> dict[str, Any]:
+        """What attackers know of the round: who they are, and how many take part in it."""
+        attackers = self.attackers(server_round)
+        return {} if attackers is None else {"attackers": list(attackers), "participants": len(self._sampled)}
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -162,7 +178,15 @@ class MetaStrategy(Strategy):
         if self.private is not None:
             self.private.confirm()
         self.report = RoundReport(
-            server_round, tuple(self._sampled), metrics, found.failed, found.refused, event, failed_round, defence
+            round=server_round,
+            sampled=tuple(self._sampled),
+            metrics=metrics,
+            failed=found.failed,
+            refused=found.refused,
+            event=event,
+            failed_round=failed_round,
+            defence=defence,
+            attackers=self.attackers(server_round),
         )
         return arrays, metric_record(metrics)
 
