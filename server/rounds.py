@@ -106,15 +106,7 @@ def run_experiment(
     # Norms are reduced in this process: with another number of threads they would differ in the last bit.
     torch.set_num_threads(experiment.engine.threads)
     workload = Workload(experiment)
-    directory, refused = learn_directory(
-        grid, experiment.to_json(), code_hash(), code_path(), experiment.server.timeout
-    )
-    for line in group_reasons(refused):
-        log.warning("nodes refused: %s", line)
-    private = open_privacy(experiment, workload.spec, directory, rundir, simulated)
-    if private is not None and prepare is not None:
-        prepare(private)
-    strategy = MetaStrategy(experiment, workload.spec, directory, private)
+    strategy = _strategy(grid, workload, rundir, simulated, prepare)
     standing = _standing(rundir, workload, strategy, grid)
     stopped = None
     while standing.round < experiment.server.rounds:
@@ -127,7 +119,7 @@ def run_experiment(
             observer(record)
     results = _judge_finally(grid, strategy, standing, rundir)
     results["seconds"] = time.monotonic() - started
-    if private is not None:
+    if strategy.private is not None:
         results["privacy"] = {**privacy_statement(rundir), "stopped": stopped}
     rundir.write_results(results)
     history = tuple(rundir.metrics())
@@ -140,6 +132,20 @@ def run_experiment(
         results=results,
         failed_rounds=tuple(record["round"] for record in history if record["failed_round"]),
     )
+
+
+def _strategy(grid: Grid, workload: Workload, rundir: RunDir, simulated: bool, prepare: Prepare | None) -> MetaStrategy:
+    """Learn who the clients are, and make the strategy with what privacy adds."""
+    experiment = workload.experiment
+    directory, refused = learn_directory(
+        grid, experiment.to_json(), code_hash(), code_path(), experiment.server.timeout
+    )
+    for line in group_reasons(refused):
+        log.warning("nodes refused: %s", line)
+    private = open_privacy(experiment, workload.spec, directory, rundir, simulated)
+    if private is not None and prepare is not None:
+        prepare(private)
+    return MetaStrategy(experiment, workload.spec, directory, private)
 
 
 def _standing(rundir: RunDir, workload: Workload, strategy: MetaStrategy, grid: Grid) -> _Standing:
