@@ -82,8 +82,7 @@ def local_plan(workload: Workload, round: int) -> LocalPlan:
         optimiser=OPTIMISERS.make(client.optimiser.name, where="client.optimiser", **client.optimiser.parameters),
         scale=schedule(client.schedule, min(1.0, max(0, round - 1) / max(1, server.rounds))),
         execution=client.execution,
-        chunk_size=client.chunk_size,
-        memory_share=min(1.0, workload.experiment.engine.gpus_per_client or 1.0),
+        chunk_size=workload.tasks_at_once,
     )
 
 
