@@ -30,8 +30,8 @@ def test_want_of_memory_is_told_from_other_faults() -> None:
 
 @pytest.mark.parametrize(("chunk", "execution"), [("auto", "vmap"), (7, "vmap"), ("auto", "loop")])
 def test_a_workload_says_how_many_tasks_go_at_once(chunk: str | int, execution: str) -> None:
-    from server.configuration import load
     from fedmeta.workload import Workload
+    from server.configuration import load
 
     experiment = load(
         {
