@@ -2,7 +2,7 @@
 
     python -m simulations.benchmarks.aggregation [--output aggregation.json] [--repeats 5] [--threads 1]
 
-ByzFL (PyPI `byzfl`) is measured where it is installed, with numpy arrays and torch tensors of float32, and the faster
+ByzFL (PyPI `byzfl`) is measured where it is installed, with numpy arrays and torch tensors of float32; the faster
 of the two counts. Memory is what a call adds to the process's resident set at its peak, the matrix itself not counted, in
 multiples of the matrix.
 """
