@@ -2,8 +2,8 @@
 
     python -m simulations.benchmarks.aggregation [--output aggregation.json] [--repeats 5] [--threads 1]
 
-ByzFL (PyPI `byzfl`) is measured where it is installed, with numpy arrays and torch tensors of float32; the faster
-of the two counts. Memory is what a call adds to the process's resident set at its peak, the matrix itself not counted, in
+ByzFL (PyPI `byzfl`) is measured where it is installed, with numpy arrays and torch tensors of float32; the faster of
+the two counts. Memory is what a call adds to the process's resident set at its peak, without the matrix itself, in
 multiples of the matrix.
 """
 
