@@ -26,17 +26,24 @@ def make_defence(experiment: Experiment) -> Pipeline:
         [(component.name, component.parameters) for component in server.preaggregators],
         (server.aggregator.name, server.aggregator.parameters),
     )
-    rule = pipeline.aggregator
+    rule, privacy = pipeline.aggregator, experiment.privacy
+    if server.preaggregators and privacy.unit != "none" and privacy.placement == "central":
+        raise ConfigurationError(
+            "server.preaggregators are not available with central noise, which is calibrated to a sum of clipped "
+            "contributions: remove them, or set privacy.placement = 'local'"
+        )
     clients = server.sampling.parameters.get("clients")
     if server.sampling.name == "fixed" and isinstance(clients, int):
         pipeline.check_rows(clients)
     if not isinstance(rule, Rule):
         return pipeline
-    if "root_update" in rule.requires.context:
+    if "root_update" in rule.requires.context and server.root == "none":
         raise ConfigurationError(
-            f"server.aggregator = '{rule.name}' needs the server's own update on data it trusts, which a run does not "
-            "make: call the rule with RoundContext(root_update=...), or choose another one"
+            f"server.aggregator = '{rule.name}' needs the server's own update on tasks it trusts: set server.root = "
+            "'validation', or choose another rule"
         )
+    if server.root != "none" and "root_update" not in rule.requires.context:
+        warnings.warn(f"server.root has no effect: '{rule.name}' compares with no update of the server's", stacklevel=2)
     if "probe" in rule.requires.context and not has_fixed_slots(experiment):
         raise ConfigurationError(
             f"server.aggregator = '{rule.name}' needs a head whose outputs mean the same for every client, and here "
@@ -45,6 +52,12 @@ def make_defence(experiment: Experiment) -> Pipeline:
     if server.weighting == "tasks" and not rule.requires.weights:
         warnings.warn(
             f"server.weighting = 'tasks' has no effect: '{rule.name}' takes no weights that clients report",
+            stacklevel=2,
+        )
+    if rule.requires.signs and privacy.unit != "none" and privacy.placement == "local":
+        warnings.warn(
+            f"server.aggregator = '{rule.name}' counts signs, which the clients' noise makes coin flips where it is as "
+            "large as an update's values: compare with a rule that does not, such as 'geometric_median'",
             stacklevel=2,
         )
     return pipeline

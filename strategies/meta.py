@@ -31,6 +31,7 @@ from strategies.directory import Directory, by_message
 from strategies.judging import Judging
 from strategies.private_rounds import CLIP_NORM, PrivateRounds
 from strategies.replies import Sorted, Update, sort_replies
+from strategies.root import RootTasks
 
 TRAIN = "train"
 AGGREGATOR = "aggregator/"
@@ -95,6 +96,8 @@ class MetaStrategy(Strategy):
         self._vector: Tensor | None = None
         self.private = private
         self.sampler.check(len(directory.role("train")))
+        if self._root is not None:
+            self._root.check()
         if private is None and experiment.privacy.unit != "none":
             raise ConfigurationError("the experiment asks for privacy: give the strategy its PrivateRounds")
 
@@ -222,6 +225,7 @@ class MetaStrategy(Strategy):
             generator=torch_generator(self.experiment.seed, server_round, SERVER, "aggregation"),
             spec=self.spec,
             probe=self._probe,
+            root_update=self._root_update(server_round),
         )
         return self.defence(found.matrix, context)
 
@@ -237,6 +241,15 @@ class MetaStrategy(Strategy):
         rule = self.defence.aggregator
         needed = isinstance(rule, Rule) and "probe" in rule.requires.context
         return make_probe(self.experiment) if needed else None
+
+    def _root_update(self, server_round: int) -> Tensor | None:
+        return None if self._root is None or self._vector is None else self._root.update(self._vector, server_round)
+
+    @cached_property
+    def _root(self) -> RootTasks | None:
+        rule = self.defence.aggregator
+        needed = isinstance(rule, Rule) and "root_update" in rule.requires.context
+        return RootTasks(self.experiment) if needed else None
 
     def _next(
         self, server_round: int, aggregate: Aggregate, updates: list[Update]
