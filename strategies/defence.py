@@ -1,6 +1,9 @@
 """The defence that an experiment describes, and what of it cannot work there: refused before any client does."""
 
+import math
 import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,7 +13,7 @@ from fedmeta.experiment import Experiment
 from fedmeta.learners import LEARNERS
 from fedmeta.learners.functional import forward
 from fedmeta.workload import Workload
-from strategies.aggregation import Probe, Rule
+from strategies.aggregation import Aggregate, Probe, Rule
 from strategies.pipeline import Pipeline
 
 
@@ -80,3 +83,19 @@ def make_probe(experiment: Experiment) -> Probe:
         return forward(workload.learner.model, params, inputs).softmax(dim=1)
 
     return Probe(tuple(workload.spec_of_data.input_shape), probabilities, has_fixed_slots(experiment))
+
+
+def describe(aggregate: Aggregate, clients: Sequence[int]) -> dict[str, Any]:
+    """What an aggregation says of clients, as JSON: `flagged` (ids), `scores` and `weights` (by id), `diagnostics`."""
+
+    def by_client(values: Tensor | None) -> dict[str, float]:
+        pairs = [] if values is None else zip(clients, values.tolist(), strict=True)
+        return {str(client): float(value) for client, value in pairs if math.isfinite(value)}
+
+    flags = [] if aggregate.flagged is None else aggregate.flagged.tolist()
+    return {
+        "flagged": [client for client, flagged in zip(clients, flags, strict=False) if flagged],
+        "scores": by_client(aggregate.scores),
+        "weights": by_client(aggregate.weights),
+        "diagnostics": dict(aggregate.diagnostics),
+    }

@@ -6,7 +6,7 @@ and let the server's optimiser move the model along the aggregated pseudo-gradie
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -26,7 +26,7 @@ from fedmeta.statistics import Evaluation
 from fedmeta.wire import ARRAYS, CONFIG, config_record, metric_record, read_vector, vector_record
 from strategies import SAMPLERS, partial_sums
 from strategies.aggregation import Aggregate, NotEnoughUpdates, Probe, RoundContext, Rule
-from strategies.defence import make_defence, make_probe
+from strategies.defence import describe, make_defence, make_probe
 from strategies.directory import Directory, by_message
 from strategies.judging import Judging
 from strategies.private_rounds import CLIP_NORM, PrivateRounds
@@ -319,22 +319,6 @@ class MetaStrategy(Strategy):
         }
         if self.private is not None:
             self.private.load_state(dict(state))
-
-
-def describe(aggregate: Aggregate, clients: Sequence[int]) -> dict[str, Any]:
-    """What an aggregation says of clients, as JSON: `flagged` (ids), `scores` and `weights` (by id), `diagnostics`."""
-
-    def by_client(values: Tensor | None) -> dict[str, float]:
-        pairs = [] if values is None else zip(clients, values.tolist(), strict=True)
-        return {str(client): float(value) for client, value in pairs if math.isfinite(value)}
-
-    flags = [] if aggregate.flagged is None else aggregate.flagged.tolist()
-    return {
-        "flagged": [client for client, flagged in zip(clients, flags, strict=False) if flagged],
-        "scores": by_client(aggregate.scores),
-        "weights": by_client(aggregate.weights),
-        "diagnostics": dict(aggregate.diagnostics),
-    }
 
 
 def _mean_norm(updates: list[Update]) -> float:
