@@ -115,6 +115,9 @@ class ServerSection(_Section):
         (), strict=False, description="what updates go through before the aggregator, in order"
     )
     aggregator: Component = _component("mean", "how updates become one")
+    root: Literal["none", "validation"] = Field(
+        "none", description="whose tasks the server trains on itself, for an aggregator that trusts its own update"
+    )
     optimiser: Component = _component("sgd", "what the server does with the aggregate; its state lasts", lr=1.0)
     schedule: Schedule = Field("constant", description="of the server's learning rate over the rounds")
     min_success_fraction: float = Field(
@@ -289,4 +292,6 @@ class Experiment(_Section):
             relevant["attack"].pop("clean")
         if not relevant["server"]["preaggregators"]:  # unknown to checkpoints of early versions
             del relevant["server"]["preaggregators"]
+        if relevant["server"]["root"] == "none":
+            del relevant["server"]["root"]
         return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()

@@ -6,7 +6,7 @@ and let the server's optimiser move the model along the aggregated pseudo-gradie
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -27,11 +27,12 @@ from fedmeta.statistics import Evaluation
 from fedmeta.wire import ARRAYS, CONFIG, config_record, metric_record, read_vector, vector_record
 from strategies import SAMPLERS, partial_sums
 from strategies.aggregation import Aggregate, NotEnoughUpdates, Probe, RoundContext, Rule
-from strategies.defence import make_defence, make_probe
+from strategies.defence import describe, make_defence, make_probe
 from strategies.directory import Directory, by_message
 from strategies.judging import Judging
 from strategies.private_rounds import CLIP_NORM, PrivateRounds
 from strategies.replies import Sorted, Update, sort_replies
+from strategies.root import RootTasks
 
 TRAIN = "train"
 AGGREGATOR = "aggregator/"
@@ -99,6 +100,8 @@ class MetaStrategy(Strategy):
         self.private = private
         self.malicious = malicious_clients(experiment, (member.client for member in directory.role("train")))
         self.sampler.check(len(directory.role("train")))
+        if self._root is not None:
+            self._root.check()
         if private is None and experiment.privacy.unit != "none":
             raise ConfigurationError("the experiment asks for privacy: give the strategy its PrivateRounds")
 
@@ -246,6 +249,7 @@ class MetaStrategy(Strategy):
             generator=torch_generator(self.experiment.seed, server_round, SERVER, "aggregation"),
             spec=self.spec,
             probe=self._probe,
+            root_update=self._root_update(server_round),
         )
         return self.defence(found.matrix, context)
 
@@ -261,6 +265,15 @@ class MetaStrategy(Strategy):
         rule = self.defence.aggregator
         needed = isinstance(rule, Rule) and "probe" in rule.requires.context
         return make_probe(self.experiment) if needed else None
+
+    def _root_update(self, server_round: int) -> Tensor | None:
+        return None if self._root is None or self._vector is None else self._root.update(self._vector, server_round)
+
+    @cached_property
+    def _root(self) -> RootTasks | None:
+        rule = self.defence.aggregator
+        needed = isinstance(rule, Rule) and "root_update" in rule.requires.context
+        return RootTasks(self.experiment) if needed else None
 
     def _next(
         self, server_round: int, aggregate: Aggregate, updates: list[Update]
@@ -330,22 +343,6 @@ class MetaStrategy(Strategy):
         }
         if self.private is not None:
             self.private.load_state(dict(state))
-
-
-def describe(aggregate: Aggregate, clients: Sequence[int]) -> dict[str, Any]:
-    """What an aggregation says of clients, as JSON: `flagged` (ids), `scores` and `weights` (by id), `diagnostics`."""
-
-    def by_client(values: Tensor | None) -> dict[str, float]:
-        pairs = [] if values is None else zip(clients, values.tolist(), strict=True)
-        return {str(client): float(value) for client, value in pairs if math.isfinite(value)}
-
-    flags = [] if aggregate.flagged is None else aggregate.flagged.tolist()
-    return {
-        "flagged": [client for client, flagged in zip(clients, flags, strict=False) if flagged],
-        "scores": by_client(aggregate.scores),
-        "weights": by_client(aggregate.weights),
-        "diagnostics": dict(aggregate.diagnostics),
-    }
 
 
 def _mean_norm(updates: list[Update]) -> float:
