@@ -52,6 +52,12 @@ def _update_form(request: Request) -> str:
     form = str(request.config.get("update-form", "model"))
     if form not in ("delta", "model"):
         raise MalformedRecord(f"update-form = '{form}' is neither 'delta' nor 'model'")
+    privacy = request.workload.experiment.privacy
+    if form == "model" and privacy.unit != "none" and privacy.placement == "central":
+        raise MalformedRecord(
+            "the experiment has central noise, which only MetaStrategy adds: this strategy asked for a model. "
+            "Set privacy.placement = 'local'"
+        )
     return form
 
 

@@ -121,7 +121,8 @@ def train_cohort(
     if missing:
         raise ValueError(f"no value for the frozen parameters {', '.join(missing)}")
     cohort = _Cohort(learner, spec, sample, plan, {name: value.detach() for name, value in (frozen or {}).items()})
-    if plan.gradient is not None or resolve(plan.execution, learner.model, shared.device) == "loop":
+    alone = plan.gradient is not None or plan.may_be_empty  # no equal tasks to batch
+    if alone or resolve(plan.execution, learner.model, shared.device) == "loop":
         progress = _one_by_one(cohort, start)
     else:
         progress = _together(cohort, start)

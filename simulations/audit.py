@@ -54,29 +54,11 @@ def audit(
     audited = Path(target) if isinstance(target, (str, Path)) and Path(target).is_dir() else None
     original = RunDir.open(audited, exclusive=False) if audited is not None else None
     experiment = load(original.experiment if original is not None else target, overrides)
-    if experiment.privacy.unit != "client" or experiment.privacy.placement != "central":
-        raise ConfigurationError(
-            f"an audit needs privacy.unit = 'client' and placement = 'central', not '{experiment.privacy.unit}' and "
-            f"'{experiment.privacy.placement}': canaries are made-up clients whose updates the server clips and noises"
-        )
+    _check(experiment)
     planted: list[Canaries] = []
 
     def plant(private: PrivateRounds) -> None:
-        scheme = private.plan.event.scheme
-        if not isinstance(scheme, (Poisson, NoAmplification)):
-            raise ConfigurationError(
-                f"canaries cannot take part like clients under sampling '{scheme}': use poisson, or all clients"
-            )
-        assert private.central is not None
-        planted.append(
-            Canaries.random(
-                canaries,
-                private.size,
-                private.sampler.marginal(private.population),
-                derive(experiment.seed, 0, SERVER, "canaries"),
-            )
-        )
-        private.central = AuditedGaussian.around(private.central, planted[0])
+        planted.append(_plant(private, canaries, derive(experiment.seed, 0, SERVER, "canaries")))
 
     result = play(open_run(experiment, out=out), engine, observers, plant)
     found = {
@@ -87,6 +69,27 @@ def audit(
     for rundir in filter(None, (RunDir.open(result.path, exclusive=False), original)):
         rundir.write_audit(found)
         write_report(rundir, None)
+    return found
+
+
+def _check(experiment: Experiment) -> None:
+    if experiment.privacy.unit != "client" or experiment.privacy.placement != "central":
+        raise ConfigurationError(
+            f"an audit needs privacy.unit = 'client' and placement = 'central', not '{experiment.privacy.unit}' and "
+            f"'{experiment.privacy.placement}': canaries are made-up clients whose updates the server clips and noises"
+        )
+
+
+def _plant(private: PrivateRounds, count: int, seed: int) -> Canaries:
+    """Put canaries into a run's mechanism."""
+    scheme = private.plan.event.scheme
+    if not isinstance(scheme, (Poisson, NoAmplification)):
+        raise ConfigurationError(
+            f"canaries cannot take part like clients under sampling '{scheme}': use poisson, or all clients"
+        )
+    assert private.central is not None
+    found = Canaries.random(count, private.size, private.sampler.marginal(private.population), seed)
+    private.central = AuditedGaussian.around(private.central, found)
     return found
 
 

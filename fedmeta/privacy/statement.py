@@ -166,6 +166,7 @@ def _other_unit(experiment: Experiment, account: Account, events: Sequence[Event
 
 def _not_covered(experiment: Experiment) -> list[str]:
     found = [
+        "how many training clients there are",
         "what validation and test clients answer: their data take no part in training",
         "names, roles and failures that clients report, and that a client answers at all",
         "choices made by looking at results: learning rates, rounds, the best of several runs",

@@ -82,6 +82,20 @@ def test_a_ledger_that_cannot_be_written_costs_the_turn_and_nothing_leaves(tmp_p
     assert reply.has_error() and "Nothing is released" in reply.error.reason
 
 
+def test_central_noise_is_left_to_no_foreign_strategy():
+    """Flower's own strategies ask for a model, and would add none."""
+    work = Workload(load(RAW, {"privacy.placement": "central"}))
+    content = RecordDict(
+        {
+            ARRAYS: vector_record(work.initial_vector()),
+            CONFIG: ConfigRecord({"experiment": work.experiment.to_json(), "round": 1}),
+        }
+    )
+    message = Message(content, dst_node_id=1, message_type="train")
+    (reply,) = train([message], [Context(1, 1, {"partition-id": 1}, RecordDict(), {})])
+    assert reply.has_error() and "only MetaStrategy adds" in reply.error.reason
+
+
 def test_the_default_place(tmp_path, monkeypatch):
     monkeypatch.setenv("FEDMETA_LEDGERS", str(tmp_path / "ledgers"))
     work = Workload(load(RAW))

@@ -12,8 +12,11 @@ from fedmeta.errors import ConfigurationError
 from fedmeta.privacy import Adjacency, Event, Gaussian, NoAmplification, Poisson, tightest
 from fedmeta.privacy.ledger import Ledger
 from fedmeta.privacy.plan import central_plan
+from fedmeta.workload import Workload
 from server.configuration import load
-from simulations import simulate
+from server.rounds import run_experiment
+from server.rundir import RunDir
+from simulations import InlineGrid, simulate
 
 RAW = {
     "data": {"name": "sinusoid"},
@@ -221,3 +224,36 @@ def test_metrics_are_withheld_unless_shared(tmp_path):
     found = run(tmp_path / "r", {**CENTRAL, "share_metrics": True}, FIXED)
     assert {"loss", "mse", "clipped-share"} <= set(found.history[0]["train"])
     assert any("share_metrics" in line for line in found.results["privacy"]["not_covered"])
+
+
+@pytest.mark.parametrize("privacy", [CENTRAL, {**CENTRAL, **LOCAL_TASK, "task_pool": 8}], ids=["central", "local"])
+def test_ray_and_inline_agree_bit_for_bit(tmp_path, ray_session, privacy):
+    small = {**FIXED, "server.rounds": 2}
+    inline = run(tmp_path / "inline", privacy, small)
+    ray = simulate(
+        {**RAW, "privacy": privacy}, engine="ray", overrides={**small, "engine.actors": 2}, out=tmp_path / "ray"
+    )
+    assert torch.equal(inline.vector, ray.vector)
+    assert (tmp_path / "inline" / "privacy.jsonl").read_bytes() == (tmp_path / "ray" / "privacy.jsonl").read_bytes()
+
+
+def test_a_deployed_server_draws_noise_and_clients_that_nobody_can_foresee(tmp_path):
+    experiment = load({**RAW, "privacy": CENTRAL}, {"server.sampling.rate": 0.5, "server.rounds": 2})
+    found = []
+    for name in ("one", "two"):
+        with InlineGrid("clients.app:app", len(Workload(experiment).federation.clients)) as grid:
+            found.append(run_experiment(grid, experiment, RunDir.create(tmp_path / name, experiment)))
+    assert not torch.equal(found[0].vector, found[1].vector)
+    assert found[0].history[0]["sampled"] != found[1].history[0]["sampled"]
+    said = found[0].results["privacy"]
+    assert (
+        said["title"] == "Privacy" and "trusted with both" in said["trust"] and "operating system" in said["enforced"]
+    )
+
+
+def test_pools_under_vmap_are_taken_one_by_one(tmp_path):
+    privacy = {**CENTRAL, **LOCAL_TASK, "task_pool": 20}
+    more = {**FIXED, "server.rounds": 2}
+    loop = run(tmp_path / "loop", privacy, more)
+    vmap = run(tmp_path / "vmap", privacy, {**more, "client.execution": "vmap"})
+    assert torch.equal(loop.vector, vmap.vector) and not vmap.failed_rounds

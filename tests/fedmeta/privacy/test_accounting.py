@@ -195,17 +195,17 @@ def test_calibration_gives_back_the_epsilon(name, target):
     """F09."""
     if name != "rdp" and target > 10:
         pytest.skip("half a minute each: test_large_budgets_of_slow_accountants")
-    _calibrated(name, target)
+    check_calibrated(name, target)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", [50, 100])
 @pytest.mark.parametrize("name", ["prv", pytest.param("pld", marks=needs_pld)])
 def test_large_budgets_of_slow_accountants(name, target):
-    _calibrated(name, target)
+    check_calibrated(name, target)
 
 
-def _calibrated(name, target):
+def check_calibrated(name, target):
     z = noise_multiplier(target, 0.05, 2000, 1e-5, name)
     assert 0.98 * target <= epsilon(z, 0.05, 2000, 1e-5, name) <= target
     if name == "rdp":

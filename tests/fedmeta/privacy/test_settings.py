@@ -31,7 +31,7 @@ PLAIN = {"model": {"name": "conv4", "normalisation": "group"}, "learner": {"name
         ({**PLAIN, "privacy": {**EXAMPLE, "per_layer": True}}, ["per_layer"]),
         ({"privacy": CLIENT, "server": {"weighting": "tasks"}}, ["largest weight", "uniform"]),
         ({"privacy": CLIENT, "server": {"aggregator": {"name": "median"}}}, ["calibrated to a sum", "local"]),
-        ({"privacy": CLIENT, "server": {"preaggregators": [{"name": "nnm"}]}}, ["preaggregators", "local"]),
+        ({"privacy": CLIENT, "server": {"preaggregators": [{"name": "nnm", "f": 1}]}}, ["preaggregators", "local"]),
         ({"privacy": {**TASK}, "client": {"steps": 2}}, ["client.steps = 1", "local"]),
         ({"privacy": {**TASK}, "client": {"optimiser": {"name": "adam"}}}, ["plain sgd"]),
         ({"privacy": {**TASK, "task_pool": 2}}, ["tasks_per_step = 4 must be <= privacy.task_pool = 2"]),
