@@ -13,6 +13,9 @@ from torch import Tensor
 
 FLAT = "flat"
 ARRAYS, METRICS, CONFIG = "arrays", "metrics", "config"
+LAST_UPDATE, CLEAN = "last-update", "clean"
+"""Records beside the model: what the last round did to it, for attackers; the model of a run without attack."""
+
 WEIGHT = "num-examples"
 """The metric that Flower's strategies weight by; ours holds the number of tasks here."""
 
