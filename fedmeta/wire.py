@@ -18,6 +18,8 @@ FLAT = "flat"
 ARRAYS, METRICS, CONFIG = "arrays", "metrics", "config"
 NUMPY = "numpy.ndarray"
 """How Flower names the format of an Array's bytes: a .npy file."""
+LAST_UPDATE, CLEAN = "last-update", "clean"
+"""Records beside the model: what the last round did to it, for attackers; the model of a run without attack."""
 WEIGHT = "num-examples"
 """The metric that Flower's strategies weight by; ours holds the number of tasks here."""
 

@@ -137,7 +137,7 @@ class AdversarialGrid(GridDecorator):
         )
         idle = None
         try:
-            crafted = self._craft(round, known, len(mine))
+            crafted = self._craft(round, len(found), known, len(mine))
         except AttackImpossible as error:
             idle = str(error)
             if idle not in self._told:
@@ -159,7 +159,7 @@ class AdversarialGrid(GridDecorator):
         ]
         return sorted(answers, key=lambda answer: answer.client)
 
-    def _craft(self, round: int, known: Sequence["_Answer"], count: int) -> Tensor:
+    def _craft(self, round: int, participants: int, known: Sequence["_Answer"], count: int) -> Tensor:
         rows = [answer.update() for answer in known]
         finite = [row for row in rows if np.isfinite(row).all()]
         if not finite:
@@ -167,7 +167,7 @@ class AdversarialGrid(GridDecorator):
         matrix = torch.from_numpy(np.stack(finite))
         self._memory = self._attack.remember(self._memory, matrix)
         generator = torch_generator(self._seed, round, SERVER, "attack")
-        context = AttackContext(round, self._pipeline, self._memory)
+        context = AttackContext(round, participants, self._pipeline, self._memory)
         return self._attack(matrix, n_malicious=count, generator=generator, context=context)
 
 

@@ -17,14 +17,16 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
-from fedmeta.attacks.threat import is_active, is_attacked, malicious_clients
+from fedmeta.attacks import ATTACKS
+from fedmeta.attacks.success import AttackSuccess
+from fedmeta.attacks.threat import describe_attack, is_active, is_attacked, malicious_clients, success_steps
 from fedmeta.errors import ConfigurationError
 from fedmeta.experiment import OPTIMISERS, Experiment
 from fedmeta.optimisers import schedule
 from fedmeta.params import ParamSpec
 from fedmeta.seeding import SERVER, numpy_generator, torch_generator
 from fedmeta.statistics import Evaluation
-from fedmeta.wire import ARRAYS, CONFIG, config_record, metric_record, read_vector, vector_record
+from fedmeta.wire import ARRAYS, CONFIG, LAST_UPDATE, config_record, metric_record, read_vector, vector_record
 from strategies import SAMPLERS, partial_sums
 from strategies.aggregation import Aggregate, NotEnoughUpdates, Probe, RoundContext, Rule
 from strategies.defence import describe, make_defence, make_probe
@@ -75,9 +77,10 @@ class MetaStrategy(Strategy):
         directory: the clients.
         private: what privacy adds; None where the experiment has none.
 
-    State that lasts: `optimiser_state`, the aggregator's `aggregator_state`, and that of `private`.
+    State that lasts: `optimiser_state`, the aggregator's `aggregator_state`, that of `private`, and `last_update`, what
+    the last round did to the model, where attackers are to be told.
 
-    `report` and `evaluation` tell of the last round and the last evaluation.
+    `report`, `evaluation` and `success` tell of the last round, the last evaluation, and the attack's success in it.
     """
 
     def __init__(
@@ -93,12 +96,15 @@ class MetaStrategy(Strategy):
         self.report: RoundReport | None = None
         self.evaluation: Evaluation | None = None
         self.evaluation_failed: dict[int, str] = {}
+        self.success: AttackSuccess | None = None
         self._sampled: list[int] = []
         self._asked: dict[int, Message] = {}
         self._judging: list[Message] = []
         self._vector: Tensor | None = None
         self.private = private
         self.malicious = malicious_clients(experiment, (member.client for member in directory.role("train")))
+        self.last_update: Tensor | None = None
+        self._tells_last_update = getattr(ATTACKS.get(experiment.attack.method.name), "needs_last_update", False)
         self.sampler.check(len(directory.role("train")))
         if self._root is not None:
             self._root.check()
@@ -131,9 +137,13 @@ class MetaStrategy(Strategy):
         if self.sums and getattr(grid, "adds_updates", False):
             told[partial_sums.REDUCE] = self.experiment.server.weighting
         content = RecordDict({ARRAYS: arrays, CONFIG: config_record(told)})
+        contents = dict.fromkeys(self._sampled, content)
+        if self._tells_last_update and self.last_update is not None:
+            more = RecordDict({**content, LAST_UPDATE: vector_record(self.last_update)})
+            contents |= dict.fromkeys(self.attackers(server_round) or (), more)
         nodes = {client: node for node, client in self.directory.nodes(self._sampled).items()}
         # Kept, since their ids, by which replies are matched, appear when they are sent.
-        self._asked = {client: Message(content, nodes[client], TRAIN) for client in self._sampled}
+        self._asked = {client: Message(contents[client], nodes[client], TRAIN) for client in self._sampled}
         return list(self._asked.values())
 
     def attackers(self, server_round: int) -> tuple[int, ...] | None:
@@ -174,6 +184,9 @@ class MetaStrategy(Strategy):
             vector, state, facts = self._next(server_round, aggregate, found.updates)
             if all(torch.isfinite(tensor).all() for tensor in (vector, *state.values())):
                 arrays, self.optimiser_state = vector_record(vector), state
+                if self._tells_last_update:
+                    assert self._vector is not None
+                    self.last_update = vector - self._vector
             else:
                 event = "the server's step gave NaN or infinite values: lower server.optimiser.lr"
                 failed_round = True
@@ -300,7 +313,11 @@ class MetaStrategy(Strategy):
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Summarise the validation clients' scores."""
-        self.evaluation, self.evaluation_failed = self._validation().summarise(self.directory, self._judging, replies)
+        judging, answers = self._validation(), list(replies)
+        self.evaluation, self.evaluation_failed = judging.summarise(self.directory, self._judging, answers)
+        if judging.success_steps:
+            protocol = describe_attack(self.experiment)
+            self.success = judging.success(self.directory, self._judging, answers, protocol)
         if self.evaluation is None:
             return None
         return metric_record(
@@ -308,7 +325,8 @@ class MetaStrategy(Strategy):
         )
 
     def _validation(self) -> Judging:
-        return Judging("validation", self.experiment.evaluation.validation_episodes)
+        episodes = self.experiment.evaluation.validation_episodes
+        return Judging("validation", episodes, success_steps=success_steps(self.experiment))
 
     def summary(self) -> None:
         """Log the strategy's settings, as Flower's own strategies do."""
@@ -331,13 +349,17 @@ class MetaStrategy(Strategy):
             **self.optimiser_state,
             **{f"{AGGREGATOR}{key}": value for key, value in self.aggregator_state.items()},
             **(self.private.state() if self.private is not None else {}),
+            **({LAST_UPDATE: self.last_update} if self.last_update is not None else {}),
         }
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Continue from `state()`."""
         self.optimiser_state = {
-            key: value for key, value in state.items() if key != CLIP_NORM and not key.startswith(AGGREGATOR)
+            key: value
+            for key, value in state.items()
+            if key not in (CLIP_NORM, LAST_UPDATE) and not key.startswith(AGGREGATOR)
         }
+        self.last_update = state.get(LAST_UPDATE)
         self.aggregator_state = {
             key.removeprefix(AGGREGATOR): value for key, value in state.items() if key.startswith(AGGREGATOR)
         }

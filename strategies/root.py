@@ -77,5 +77,5 @@ class RootTasks:
             optimiser=OPTIMISERS.make(client.optimiser.name, where="client.optimiser", **client.optimiser.parameters),
             scale=schedule(client.schedule, min(1.0, max(0, round - 1) / max(1, server.rounds))),
             execution=client.execution,
-            chunk_size=client.chunk_size,
+            chunk_size=self.workload.tasks_at_once,
         )

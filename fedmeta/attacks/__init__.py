@@ -27,6 +27,30 @@ ATTACKS = Registry(
         "fang": Entry(
             "fedmeta.attacks.fang:Fang", "made for one rule: median, trimmed mean or Krum", "Fang et al. 2020"
         ),
+        "label_flip": Entry("fedmeta.attacks.label_flip:LabelFlip", "wrong labels on queries", "Tolpegin et al. 2020"),
+        "badnets": Entry("fedmeta.attacks.badnets:BadNets", "a trigger on some queries", "Gu et al. 2017"),
+        "blended": Entry(
+            "fedmeta.attacks.badnets:Blended", "a faint trigger over all of the input", "Chen et al. 2017"
+        ),
+        "dba": Entry("fedmeta.attacks.dba:DBA", "each attacker trains a part of the trigger", "Xie et al. 2020"),
+        "edge_case": Entry(
+            "fedmeta.attacks.edge_case:EdgeCase", "inputs from the tail, within a ball", "Wang et al. 2020"
+        ),
+        "model_replacement": Entry(
+            "fedmeta.attacks.model_replacement:ModelReplacement",
+            "a backdoored model, scaled to become the mean",
+            "Bagdasaryan et al. 2020",
+        ),
+        "neurotoxin": Entry(
+            "fedmeta.attacks.neurotoxin:Neurotoxin",
+            "a backdoor in coordinates that honest clients hardly move",
+            "Zhang et al. 2022, algorithm 1",
+        ),
+        "support_poisoning": Entry(
+            "fedmeta.attacks.support_poisoning:SupportPoisoning",
+            "a victim's support at deployment; training is honest",
+            "arXiv 2401.01377",
+        ),
         "mimic": Entry("fedmeta.attacks.mimic:Mimic", "all copy one benign client", "Karimireddy et al. 2022"),
     },
 )

@@ -36,11 +36,12 @@ class ALIE(UpdateAttack):
         Raises:
             AttackImpossible: z is not given, and the attackers are so many that the formula has no value.
         """
-        z = largest_z(rows.shape[0], n_malicious) if self.z is None else self.z
+        n = rows.shape[0] + n_malicious if context.participants is None else context.participants
+        z = largest_z(n - n_malicious, n_malicious) if self.z is None else self.z
         if z <= 0:
             why = "0: the malicious rows are the benign mean" if z == 0 else f"{z:.3g}, below 0: they lie above it"
             warnings.warn(
-                f"ALIE with {n_malicious} attackers of {rows.shape[0] + n_malicious} clients has z = {why}, which is "
+                f"ALIE with {n_malicious} attackers of {n} clients has z = {why}, which is "
                 "no attack. Set z, such as 1.5, or take more attackers",
                 stacklevel=3,
             )

@@ -37,11 +37,13 @@ class AttackContext:
 
     Attributes:
         round: counted from 1; 0 outside a run.
+        participants: clients of the round, attackers included; None: known rows and attackers.
         pipeline: the server's defence, for an attacker that knows it.
         memory: what the attack's `remember` kept of the rounds before.
     """
 
     round: int = 0
+    participants: int | None = None
     pipeline: Pipeline | None = None
     memory: Mapping[str, Tensor] = field(default_factory=dict)
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from fedmeta.attacks import ATTACKS
+from fedmeta.data import DATASETS
 from fedmeta.errors import ConfigurationError
 from fedmeta.seeding import SERVER, numpy_generator
 
@@ -38,14 +39,36 @@ def malicious_clients(experiment: "Experiment", training_clients: Iterable[int])
             "nobody attacks. Raise it",
             stacklevel=2,
         )
-    order = numpy_generator(experiment.seed, 0, SERVER, "malicious clients").permutation(len(ordered))
-    return frozenset(ordered[index] for index in order[:count])
+    return frozenset(_order(experiment, ordered)[:count])
+
+
+def first_malicious(experiment: "Experiment", training_clients: Iterable[int]) -> int:
+    """The client that is malicious before all others, were the fraction ever so small."""
+    return _order(experiment, sorted(training_clients))[0]
+
+
+def _order(experiment: "Experiment", ordered: list[int]) -> list[int]:
+    drawn = numpy_generator(experiment.seed, 0, SERVER, "malicious clients").permutation(len(ordered))
+    return [ordered[index] for index in drawn]
 
 
 def is_omniscient(experiment: "Experiment") -> bool:
     """Whether updates are rewritten by somebody who sees all of them."""
     attack = experiment.attack
     return ATTACKS.get(attack.method.name).kind == "update" and attack.knowledge == "omniscient"  # type: ignore[attr-defined]
+
+
+def success_steps(experiment: "Experiment") -> tuple[int, ...]:
+    """Adaptation steps after which the attack's success is measured; none for an attack without a trigger."""
+    attack = experiment.attack
+    return attack.steps if getattr(ATTACKS.get(attack.method.name), "has_trigger", False) else ()
+
+
+def describe_attack(experiment: "Experiment") -> dict[str, Any]:
+    """What must stand beside a success rate: the attack with its parameters, and the threat model."""
+    attack = experiment.attack
+    said = attack.model_dump(mode="json", exclude={"steps", "clean", "method"})
+    return {"method": attack.method.name, "parameters": attack.method.parameters, **said}
 
 
 def check_attack(experiment: "Experiment") -> None:
@@ -66,8 +89,15 @@ def check_attack(experiment: "Experiment") -> None:
             _without_effect(f"attack.{', attack.'.join(set_all_the_same)}", "attack.method is none")
         return
     _check_schedule(experiment)
+    if attack.knowledge == "colluding" and experiment.sharing.personal:
+        raise ConfigurationError(
+            "attack.knowledge = 'colluding' with sharing.personal: an attacker cannot train as another one would "
+            "without its personal parameters. Use own or omniscient"
+        )
     if kind.kind == "update":
         _check_update_attack(experiment, kind)
+    else:
+        _check_local_attack(experiment, kind)
 
 
 def _check_schedule(experiment: "Experiment") -> None:
@@ -87,15 +117,30 @@ def _check_update_attack(experiment: "Experiment", kind: Any) -> None:
             f"attack.knowledge = 'own' gives one update, and attack.method = '{name}' needs {kind.known_rows} or more: "
             "use colluding or omniscient"
         )
-    if attack.knowledge == "colluding" and experiment.sharing.personal:
+    _no_trigger(experiment)
+
+
+def _check_local_attack(experiment: "Experiment", kind: Any) -> None:
+    attack, name = experiment.attack, experiment.attack.method.name
+    data: Any = DATASETS.make(experiment.data.name, **experiment.data.parameters)
+    if data.task.kind != "classification":
         raise ConfigurationError(
-            "attack.knowledge = 'colluding' with sharing.personal: an attacker cannot train as another one would "
-            "without its personal parameters. Use own or omniscient"
+            f"attack.method = '{name}' needs classes, and data '{experiment.data.name}' are for {data.task.kind}: "
+            "choose an attack on updates, or other data"
         )
+    if attack.knowledge == "omniscient" or (attack.knowledge == "colluding" and not kind.colludes):
+        _without_effect(f"attack.knowledge = '{attack.knowledge}'", f"'{name}' acts on each attacker's own data")
+    if not kind.has_trigger:
+        _no_trigger(experiment)
+    ATTACKS.make(name, where="attack.method", **attack.method.parameters).check(experiment, data)
+
+
+def _no_trigger(experiment: "Experiment") -> None:
+    attack = experiment.attack
     for key in ("target", "trigger_in", "steps", "clean"):
         if getattr(attack, key) != type(attack).model_fields[key].default:
-            _without_effect(f"attack.{key}", f"attack.method = '{name}' has no trigger")
+            _without_effect(f"attack.{key}", f"attack.method = '{attack.method.name}' has no trigger")
 
 
 def _without_effect(what: str, why: str) -> None:
-    warnings.warn(f"{what} has no effect: {why}", stacklevel=5)
+    warnings.warn(f"{what} has no effect: {why}", stacklevel=6)
