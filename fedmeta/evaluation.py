@@ -75,6 +75,7 @@ def evaluate(
 
 
 def fitting_episodes(judge: TaskFunction, params: Params, episode: Episode) -> int:
+    """How many episodes like this one memory holds at once, by what judging it keeps."""
     device = next(iter(params.values())).device
     return fitting_tasks(lambda: judge(params, to_device(episode, device)), available_bytes(device))
 
