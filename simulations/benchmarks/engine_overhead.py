@@ -100,7 +100,10 @@ def _print(result: dict[str, Any]) -> None:
     console = Console()
     console.print(table)
     ours = result["meta_strategy"]
-    console.print(f"our own client and strategy, {ours['floats']:,} floats: {ours['ray_ms']:.2f} ms a client-round")
+    console.print(
+        f"our own client and strategy, {ours['floats']:,} floats: {ours['whole_ms']:.2f} ms a client-round, "
+        f"{ours['sums_ms']:.2f} with sums on actors"
+    )
     console.print(f"first finished round: {result['first_round_seconds']:.1f} s after the first import")
     if "flower_first_round_seconds" in result:
         console.print(f"Flower's runtime: {result['flower_first_round_seconds']:.1f} s after its ServerApp's start")

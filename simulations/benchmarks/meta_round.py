@@ -53,7 +53,7 @@ def train(messages: list[Message], contexts: list[Context]) -> list[Message]:
 
 
 def overhead_of_meta_strategy(clients: int, rounds: int) -> dict[str, Any]:
-    """Milliseconds a client-round of MetaStrategy with full updates of about a million floats, two actors or more."""
+    """Milliseconds a client-round of MetaStrategy at about a million floats, with whole updates and with sums."""
     experiment = load(
         {
             "data": {"name": "sinusoid"},
@@ -64,9 +64,11 @@ def overhead_of_meta_strategy(clients: int, rounds: int) -> dict[str, Any]:
             "server": {"sampling": {"name": "fixed", "clients": clients}},
         }
     )
+    summed = load(experiment, {"engine.reduce": "auto"})
     with RayGrid(APP, len(Workload(experiment).federation.clients), check=False, start_timeout=120) as grid:
-        times = _play(grid, experiment, rounds + 1)
-    return {"floats": Workload(experiment).spec.size(), "ray_ms": 1000 * statistics.median(times[1:]) / clients}
+        times = {name: _play(grid, each, rounds + 1) for name, each in (("whole", experiment), ("sums", summed))}
+    medians = {f"{name}_ms": 1000 * statistics.median(each[1:]) / clients for name, each in times.items()}
+    return {"floats": Workload(experiment).spec.size(), **medians}
 
 
 def useful_share() -> dict[str, float]:
