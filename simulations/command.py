@@ -242,9 +242,9 @@ def privacy_sweep(
     table = Table("epsilon", "spent", "noise multiplier", "after adaptation", title=f"plot: {out}/sweep.svg")
     for point in points:
         figures = ["none" if v is None else f"{v:.3g}" for v in (point.epsilon, point.spent, point.noise_multiplier)]
-        low, high = (format_score(point.score_name, value) for value in (point.score.low, point.score.high))
-        spread = f" ({low} to {high})" if point.score.count > 1 else ""
-        table.add_row(*figures, format_score(point.score_name, point.score.mean) + spread)
+        low, high = (format_score(point.score_name, value) for value in (min(point.scores), max(point.scores)))
+        spread = f" ({low} to {high})" if len(point.scores) > 1 else ""
+        table.add_row(*figures, format_score(point.score_name, point.mean) + spread)
     Console().print(table)
 
 
