@@ -44,6 +44,7 @@ bench: $(STAMP)
 	$(BIN)/python -m simulations.benchmarks.scaling
 	$(BIN)/python -m simulations.benchmarks.executions
 	$(BIN)/python -m simulations.benchmarks.memory
+	$(BIN)/python -m simulations.benchmarks.aggregation
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

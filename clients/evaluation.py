@@ -4,6 +4,7 @@ from flwr.app import Context, Message, RecordDict
 
 from clients.personal import complete_params
 from clients.request import read_request
+from clients.success import measure_success
 from fedmeta.evaluation import evaluate as judge
 from fedmeta.evaluation import nearest_neighbour
 from fedmeta.wire import CONFIG, METRICS, WEIGHT, config_record, metric_record
@@ -33,6 +34,8 @@ def evaluate(message: Message, context: Context) -> Message:
         metrics[f"score.{step}"] = scores.score[i].tolist()
     if config["baseline"] and workload.learner.task.kind == "classification":
         metrics["baseline"] = [float(nearest_neighbour(episode)) for episode in episodes]
+    if config.get("success-steps"):
+        metrics |= measure_success(message, request, context, episodes, [int(step) for step in config["success-steps"]])
     content = RecordDict({METRICS: metric_record(metrics), CONFIG: config_record(_protocol(workload, steps))})
     return Message(content, reply_to=message)
 

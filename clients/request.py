@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from flwr.app import Context, Message
+from flwr.app import ArrayRecord, Context, Message, RecordDict
 from torch import Tensor
 
 from fedmeta.errors import ConfigurationError
-from fedmeta.wire import MalformedRecord, only, read_vector
+from fedmeta.wire import ARRAYS, LAST_UPDATE, MalformedRecord, only, read_vector
 from fedmeta.workload import Workload, device_of, workload_from_json
 
 
@@ -22,6 +22,7 @@ class Request:
         vector: `[D]`, the global model.
         round: of the run, counted from 1; 0 outside one.
         config: the scalars that came along.
+        last_update: `[D]`, what the last round did to the model; None where it is not told, as it is to attackers.
     """
 
     client: int
@@ -29,6 +30,13 @@ class Request:
     vector: Tensor
     round: int
     config: dict[str, Any]
+    last_update: Tensor | None = None
+
+
+def _model_record(content: RecordDict) -> ArrayRecord:
+    """The record of the global model: the only one, or among several the one called as our strategy calls it."""
+    records = content.array_records
+    return records[ARRAYS] if len(records) > 1 and ARRAYS in records else only(content, "array")
 
 
 def client_id(context: Context) -> int:
@@ -71,7 +79,10 @@ def read_request(message: Message, context: Context) -> Request:
         raise MalformedRecord(
             f"the server's model has spec {str(expected)[:12]}, this client's {workload.spec.hash[:12]}"
         )
-    vector = read_vector(only(message.content, "array"), workload.spec.size())
+    vector = read_vector(_model_record(message.content), workload.spec.size())
     # Flower's own strategies call it by another name.
     round = int(config.get("round", config.get("server-round", 0)))
-    return Request(client_id(context), workload, vector.to(device_of(workload.experiment)), round, config)
+    told = message.content.array_records.get(LAST_UPDATE)
+    last_update = None if told is None else read_vector(told, workload.spec.size())
+    device = device_of(workload.experiment)
+    return Request(client_id(context), workload, vector.to(device), round, config, last_update)

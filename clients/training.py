@@ -1,11 +1,15 @@
 """Local meta-training of a cohort: from train messages to updates."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import torch
 from flwr.app import Context, Message, RecordDict
 from torch import Tensor
 
+from clients.attack import Attacker, is_attacker, make_attacker
 from clients.failures import error_reply
-from clients.personal import keep_personal, personal_vector
+from clients.personal import complete_params, keep_personal, personal_vector
 from clients.privacy import Protection, Reservation, pool_tasks, reserve
 from clients.request import Request, read_request
 from fedmeta.optimisers import OPTIMISERS, schedule
@@ -22,7 +26,7 @@ def train(messages: list[Message], contexts: list[Context]) -> list[Message]:
     Messages of one round share experiment and model; where they do not, each group of equals is its own cohort.
     """
     replies: dict[int, Message] = {}
-    groups: dict[tuple[int, int, str], list[int]] = {}
+    groups: dict[tuple[int, int, str, int | None], list[int]] = {}
     requests: dict[int, Request] = {}
     reserved: dict[int, Reservation] = {}
     for index, (message, context) in enumerate(zip(messages, contexts, strict=True)):
@@ -35,11 +39,12 @@ def train(messages: list[Message], contexts: list[Context]) -> list[Message]:
         except Exception as error:
             replies[index] = error_reply(message, error)
             continue
-        key = (id(request.workload), request.round, form)
+        # An attacker trains in a way of its own, and so alone.
+        key = (id(request.workload), request.round, form, index if is_attacker(request) else None)
         groups.setdefault(key, []).append(index)
     for members in groups.values():
         protection = Protection([requests[i] for i in members], [contexts[i] for i in members])
-        result = _train_group(protection)
+        result = _train_attacker(protection) if is_attacker(protection.requests[0]) else train_group(protection)
         for row, index in enumerate(members):
             replies[index] = _reply(messages[index], protection, result, row)
             if index in reserved and not replies[index].has_error():
@@ -61,9 +66,36 @@ def _update_form(request: Request) -> str:
     return form
 
 
-def _train_group(protection: Protection) -> CohortResult:
+def _train_attacker(protection: Protection) -> CohortResult:
+    """As `train_group` for one malicious client; a fault of its attack is a failure of its own."""
+    [request], [context] = protection.requests, protection.contexts
+
+    def honest(clients: Sequence[int]) -> Tensor:
+        requests = [replace(request, client=client) for client in clients]
+        found = train_group(Protection(requests, [context] * len(requests)))
+        for error in found.failures.values():
+            raise error
+        return found.updates
+
+    try:
+        attacker = make_attacker(request, complete_params(request, context), honest)
+        result = train_group(protection, attacker)
+        return result if result.failures else replace(result, updates=attacker.update(result.updates[0]).unsqueeze(0))
+    except Exception as error:
+        size, rest = request.workload.spec.size(), request.workload.spec.size("personal")
+        return CohortResult(torch.full((1, size), torch.nan), torch.full((1, rest), torch.nan), {}, {0: error})
+
+
+def train_group(protection: Protection, attacker: Attacker | None = None) -> CohortResult:
+    """Train a cohort honestly, or a cohort of one as its attack says."""
     requests, contexts = protection.requests, protection.contexts
     workload = requests[0].workload
+
+    def sample(client: int, step: int, count: int) -> list[Episode]:
+        drawn = draw_tasks(requests[client], contexts[client], step, count)
+        return drawn if attacker is None else attacker.poison(drawn, step)
+
+    plan = protection.plan(local_plan(workload, requests[0].round))
     personal = torch.stack([personal_vector(workload, context) for context in contexts])
     frozen = {entry.name: workload.initial[entry.name] for entry in workload.spec.select("frozen")}
     device = requests[0].vector.device
@@ -72,8 +104,8 @@ def _train_group(protection: Protection) -> CohortResult:
         workload.spec,
         torch.stack([request.vector for request in requests]),
         len(requests),
-        lambda client, step, count: draw_tasks(requests[client], contexts[client], step, count),
-        protection.plan(local_plan(workload, requests[0].round)),
+        sample,
+        plan if attacker is None else attacker.plan(plan),
         personal=personal.to(device),
         frozen={name: value.to(device) for name, value in frozen.items()},
     )
@@ -88,8 +120,7 @@ def local_plan(workload: Workload, round: int) -> LocalPlan:
         optimiser=OPTIMISERS.make(client.optimiser.name, where="client.optimiser", **client.optimiser.parameters),
         scale=schedule(client.schedule, min(1.0, max(0, round - 1) / max(1, server.rounds))),
         execution=client.execution,
-        chunk_size=client.chunk_size,
-        memory_share=min(1.0, workload.experiment.engine.gpus_per_client or 1.0),
+        chunk_size=workload.tasks_at_once,
     )
 
 

@@ -69,12 +69,13 @@ def evaluate(
         way = "loop"
     with torch.no_grad():
         if chunk_size == "auto":
-            chunk_size = _fitting(judge, params, episodes[0]) if way == "vmap" else None
+            chunk_size = fitting_episodes(judge, params, episodes[0]) if way == "vmap" else None
         loss, score = over_tasks(judge, params, episodes, way, chunk_size)
     return EpisodeScores(tuple(steps), loss.T, score.T)
 
 
-def _fitting(judge: TaskFunction, params: Params, episode: Episode) -> int:
+def fitting_episodes(judge: TaskFunction, params: Params, episode: Episode) -> int:
+    """How many episodes like this one memory holds at once, by what judging it keeps."""
     device = next(iter(params.values())).device
     return fitting_tasks(lambda: judge(params, to_device(episode, device)), available_bytes(device))
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from fedmeta.attacks import ATTACKS
 from fedmeta.data import DATASETS, PARTITIONS
 from fedmeta.learners import LEARNERS
 from fedmeta.models import MODELS
@@ -22,6 +23,7 @@ LIBRARY_COMPONENTS: dict[str, Registry] = {
     "learner": LEARNERS,
     "client.optimiser": OPTIMISERS,
     "server.optimiser": OPTIMISERS,
+    "attack.method": ATTACKS,
 }
 """Places in an experiment that name a component of the library, and the registry that knows its parameters."""
 
@@ -49,6 +51,17 @@ class Component(BaseModel):
 
 def _component(name: str, text: str, **parameters: Any) -> Any:
     return Field(default_factory=lambda: Component(name=name, **parameters), description=text)
+
+
+def ascending(steps: tuple[int, ...]) -> tuple[int, ...]:
+    """Numbers of adaptation steps in order.
+
+    Raises:
+        ValueError: they do not ascend from 0 or more.
+    """
+    if list(steps) != sorted(set(steps)) or any(step < 0 for step in steps):
+        raise ValueError("must ascend from 0 or more without repeats, such as [0, 1, 5]")
+    return steps
 
 
 class TaskSection(_Section):
@@ -102,6 +115,9 @@ class ServerSection(_Section):
         (), strict=False, description="what updates go through before the aggregator, in order"
     )
     aggregator: Component = _component("mean", "how updates become one")
+    root: Literal["none", "validation"] = Field(
+        "none", description="whose tasks the server trains on itself, for an aggregator that trusts its own update"
+    )
     optimiser: Component = _component("sgd", "what the server does with the aggregate; its state lasts", lr=1.0)
     schedule: Schedule = Field("constant", description="of the server's learning rate over the rounds")
     min_success_fraction: float = Field(
@@ -125,12 +141,7 @@ class EvaluationSection(_Section):
     )
     seed: int = Field(0, ge=0, description="of the frozen episodes: apart from the run's seed, so that runs share them")
 
-    @field_validator("steps")
-    @classmethod
-    def _ascending(cls, steps: tuple[int, ...]) -> tuple[int, ...]:
-        if list(steps) != sorted(set(steps)) or any(step < 0 for step in steps):
-            raise ValueError("must ascend from 0 or more without repeats, such as [0, 1, 5]")
-        return steps
+    _ascending = field_validator("steps")(ascending)
 
 
 class PrivacySection(_Section):
@@ -169,6 +180,34 @@ class PrivacySection(_Section):
         description="tasks a client owns, each drawn by its own coin; none: fresh tasks at every step [tasks]",
     )
     share_metrics: bool = Field(False, description="clients send training metrics, which no noise protects")
+
+
+class AttackSection(_Section):
+    """Who attacks, when, knowing what, and how success is measured."""
+
+    method: Component = _component("none", "the attack")
+    fraction: float = Field(
+        0.2, ge=0, le=1, description="share of the training clients that is malicious, drawn from the seed"
+    )
+    start: int = Field(1, ge=1, description="first round of the attack [rounds]")
+    stop: int | None = Field(None, ge=0, description="last round of the attack; none: the last of the run [rounds]")
+    knowledge: Literal["own", "colluding", "omniscient"] = Field(
+        "own", description="whose updates an attacker knows: its own, all attackers', or everybody's of the round"
+    )
+    target: Literal["slot", "class", "absent"] = Field(
+        "slot", description="what method.target names: a slot, a class of the data set, or nothing in the episode"
+    )
+    trigger_in: Literal["query", "support", "both"] = Field(
+        "query", description="what is poisoned, in training and when success is measured"
+    )
+    steps: tuple[int, ...] = Field(
+        (0, 1, 2, 5, 10, 20), strict=False, description="adaptation steps after which success is measured"
+    )
+    clean: str | None = Field(
+        None, description="run directory of the same experiment without attack, whose model gives the lift"
+    )
+
+    _ascending = field_validator("steps")(ascending)
 
 
 class EngineSection(_Section):
@@ -217,6 +256,7 @@ class Experiment(_Section):
     server: ServerSection = Field(ServerSection(), description=ServerSection.__doc__)
     evaluation: EvaluationSection = Field(EvaluationSection(), description=EvaluationSection.__doc__)
     privacy: PrivacySection = Field(PrivacySection(), description=PrivacySection.__doc__)
+    attack: AttackSection = Field(AttackSection(), description=AttackSection.__doc__)
     engine: EngineSection = Field(EngineSection(), description=EngineSection.__doc__)
     tracking: TrackingSection = Field(TrackingSection(), description=TrackingSection.__doc__)
 
@@ -235,7 +275,8 @@ class Experiment(_Section):
     def hash(self) -> str:
         """SHA-256 of everything that results depend on.
 
-        That is all but the name, tracking, where the data lie, and of the engine all but device, threads and reduce.
+        That is all but the name, tracking, where the data and the clean model lie, and of the engine all but device,
+        threads and reduce.
         """
         relevant = self.model_dump(mode="json", exclude={"tracking", "name"})
         engine = relevant.pop("engine")
@@ -245,6 +286,12 @@ class Experiment(_Section):
         relevant["data"].pop("path", None)
         if self.privacy.unit == "none":
             del relevant["privacy"]  # runs from before there was any keep their hash
+        if self.attack.method.name == "none":
+            del relevant["attack"]
+        else:
+            relevant["attack"].pop("clean")
         if not relevant["server"]["preaggregators"]:  # unknown to checkpoints of early versions
             del relevant["server"]["preaggregators"]
+        if relevant["server"]["root"] == "none":
+            del relevant["server"]["root"]
         return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()

@@ -7,15 +7,14 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from fedmeta.errors import ConfigurationError
-from fedmeta.execution import Execution, over_clients, over_tasks, resolve, stackable, to_device
+from fedmeta.execution import Execution, over_clients, over_tasks, resolve, stackable
 from fedmeta.learners.base import MetaLearner, Metrics
-from fedmeta.memory import available_bytes, fitting_tasks, is_out_of_memory
+from fedmeta.memory import is_out_of_memory
 from fedmeta.optimisers import Optimiser
 from fedmeta.params import Params, ParamSpec
 from fedmeta.tasks import Episode
@@ -53,9 +52,8 @@ class LocalPlan:
         optimiser: the outer optimiser, whose state is fresh every round.
         scale: multiplies its learning rate (a schedule over rounds).
         execution: `auto`, `loop` or `vmap`.
-        chunk_size: tasks batched at once under vmap; None for all. `auto`: as many as one task's memory lets expect,
-            measured before the first batch. Where memory runs out all the same, half as many, once, with a warning.
-        memory_share: of a GPU's free memory that is this worker's, for `auto`; in (0, 1].
+        chunk_size: tasks batched at once under vmap; None for all. Where memory runs out, half as many, once, with a
+            warning.
         reduce: per-task gradients to one.
         gradient: what takes the place of the learner's `meta_gradient`; its tasks are then trained one by one.
         may_be_empty: a step may draw no task at all (Poisson sampling of tasks); `reduce` then gets `[0, D + P]`.
@@ -66,8 +64,7 @@ class LocalPlan:
     optimiser: Optimiser
     scale: float = 1.0
     execution: Execution = "auto"
-    chunk_size: int | Literal["auto"] | None = None
-    memory_share: float = 1.0
+    chunk_size: int | None = None
     reduce: Reduction = mean_of_tasks
     gradient: TaskGradient | None = None
     may_be_empty: bool = False
@@ -232,7 +229,7 @@ def _together(cohort: _Cohort, start: Tensor) -> _Progress:
     plan = cohort.plan
     progress = _begin(start)
     state = plan.optimiser.init(start)
-    chunk = _Chunk(cohort, start)
+    chunk = _Chunk(plan)
     for step in range(plan.steps):
         direction = torch.zeros_like(start)  # a failed client stays where it was; nobody reads its row
         waiting = progress.alive
@@ -259,11 +256,9 @@ def _together(cohort: _Cohort, start: Tensor) -> _Progress:
 class _Chunk:
     """How many tasks are batched at once, and so how many clients; may shrink once."""
 
-    def __init__(self, cohort: _Cohort, start: Tensor) -> None:
-        self._per_client = cohort.plan.tasks_per_step
-        self.may_shrink = True
-        size = cohort.plan.chunk_size
-        self.tasks = _fitting(cohort, start[0]) if size == "auto" else size
+    def __init__(self, plan: LocalPlan) -> None:
+        self._per_client, self.may_shrink = plan.tasks_per_step, True
+        self.tasks = plan.chunk_size
         """None for all."""
 
     @property
@@ -283,16 +278,6 @@ class _Chunk:
         )
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-
-def _fitting(cohort: _Cohort, theta: Tensor) -> int | None:
-    """Tasks at once by the memory of one; all where none can be drawn, and the step itself will say why."""
-    try:
-        episode = to_device(cohort.episodes(0, 0)[0], theta.device)
-    except Exception:
-        return None
-    available = available_bytes(theta.device, cohort.plan.memory_share)
-    return fitting_tasks(lambda: cohort.task_gradient(cohort.unflatten(theta), episode), available)
 
 
 def _begin(theta: Tensor) -> _Progress:

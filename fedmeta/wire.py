@@ -3,10 +3,7 @@
 A model or an update is ONE flat float32 array, since Flower ships every array as an object of its own.
 """
 
-import io
-import math
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,10 +12,14 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from torch import Tensor
 
+from fedmeta import npy
+
 FLAT = "flat"
 ARRAYS, METRICS, CONFIG = "arrays", "metrics", "config"
 NUMPY = "numpy.ndarray"
 """How Flower names the format of an Array's bytes: a .npy file."""
+LAST_UPDATE, CLEAN = "last-update", "clean"
+"""Records beside the model: what the last round did to it, for attackers; the model of a run without attack."""
 WEIGHT = "num-examples"
 """The metric that Flower's strategies weight by; ours holds the number of tasks here."""
 
@@ -31,8 +32,7 @@ def vector_record(vector: Tensor) -> ArrayRecord:
     """A flat vector `[D]` as an ArrayRecord of one float32 array."""
     values = np.ascontiguousarray(vector.detach().cpu().numpy(), dtype=np.float32)
     # As Flower's own encoder writes it, in one copy instead of three.
-    encoded = b"".join((_header_of(values.dtype.str, values.shape), values.data.cast("B")))
-    return ArrayRecord({FLAT: Array(str(values.dtype), tuple(values.shape), NUMPY, encoded)})
+    return ArrayRecord({FLAT: Array(str(values.dtype), tuple(values.shape), NUMPY, npy.encode(values))})
 
 
 def read_vector(record: ArrayRecord, size: int, out: npt.NDArray[np.float32] | None = None) -> Tensor:
@@ -84,37 +84,7 @@ def array_view(array: Array) -> npt.NDArray[Any] | None:
     """
     if array.stype != NUMPY:
         return None
-    stored = memoryview(getattr(array, "buffer", None) or array.data)
-    # A .npy file: 6 bytes of magic, 2 of version, then the header's length (2 bytes in version 1) and its text.
-    start = 10 + int.from_bytes(stored[8:10], "little")
-    found = _read_header(bytes(stored[:start]))
-    if found is None:
-        return None
-    shape, fortran, dtype = found
-    flat = np.frombuffer(stored, dtype=dtype, count=math.prod(shape), offset=start)
-    flat.flags.writeable = False
-    return flat.reshape(shape, order="F" if fortran else "C")
-
-
-@lru_cache(maxsize=1024)
-def _read_header(start: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]] | None:
-    """Shape, order and dtype from a .npy file's beginning: reading one takes 0.1 ms, and a model has few of them."""
-    stream = io.BytesIO(start)
-    try:
-        if np.lib.format.read_magic(stream) != (1, 0):
-            return None
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-    except ValueError:
-        return None
-    return None if dtype.hasobject else (shape, fortran, dtype)
-
-
-@lru_cache(maxsize=1024)
-def _header_of(dtype: str, shape: tuple[int, ...]) -> bytes:
-    """The beginning of a .npy file."""
-    stream = io.BytesIO()
-    np.lib.format.write_array_header_1_0(stream, {"descr": dtype, "fortran_order": False, "shape": shape})
-    return stream.getvalue()
+    return npy.view(getattr(array, "buffer", None) or memoryview(array.data))
 
 
 def only(content: RecordDict, kind: str) -> Any:

@@ -12,12 +12,15 @@ from fedmeta.data.base import EpisodeShape, Federation, TaskSource
 from fedmeta.data.class_dataset import ClassDataset
 from fedmeta.data.delivered import delivered
 from fedmeta.data.episodes import ClassSource, OwnDataSource, frozen_episodes
+from fedmeta.errors import ConfigurationError, DataError
+from fedmeta.execution import resolve, to_device
 from fedmeta.experiment import Experiment
 from fedmeta.learners import LEARNERS, make_learner
 from fedmeta.learners.base import MetaLearner
+from fedmeta.memory import available_bytes, fitting_tasks
 from fedmeta.models import make_model
 from fedmeta.params import Params, ParamSpec
-from fedmeta.seeding import SERVER, torch_generator
+from fedmeta.seeding import SERVER, numpy_generator, torch_generator
 from fedmeta.tasks import Episode
 
 
@@ -105,6 +108,25 @@ class Workload:
             return sum(len(rows) for rows in source.source.rows.values())
         return self.experiment.client.steps * self.experiment.client.tasks_per_step
 
+    @cached_property
+    def tasks_at_once(self) -> int | None:
+        """Tasks batched under vmap: `client.chunk_size`, or what one task's memory lets expect; None for all."""
+        experiment = self.experiment
+        device = device_of(experiment)
+        if experiment.client.chunk_size != "auto":
+            return experiment.client.chunk_size
+        if resolve(experiment.client.execution, self.learner.model, device) == "loop":
+            return None
+        client = next(i for i, info in enumerate(self.federation.clients) if info.role == "train")
+        try:
+            episode = self.source(client).sample(self.training_shape, numpy_generator(0, 0, client, "memory"))
+        except DataError:  # a client's own step says what is wrong
+            return None
+        params = {name: value.to(device) for name, value in self.initial.items()}
+        share = min(1.0, experiment.engine.gpus_per_client or 1.0)
+        episode = to_device(episode, device)
+        return fitting_tasks(lambda: self.learner.meta_gradient(params, episode), available_bytes(device, share))
+
     @property
     def training_shape(self) -> EpisodeShape:
         """The episodes that clients train on."""
@@ -134,8 +156,6 @@ def device_of(experiment: Experiment) -> torch.device:
     wanted = engine.device if engine.device != "auto" else ("cuda" if engine.gpus_per_client > 0 else "cpu")
     if wanted == "cuda" and not torch.cuda.is_available():
         if engine.device == "cuda":
-            from fedmeta.errors import ConfigurationError
-
             raise ConfigurationError(
                 "engine.device = 'cuda' but torch sees no GPU here: use cpu, or install torch with CUDA"
             )

@@ -21,6 +21,7 @@ def main(grid: Grid, context: Context) -> None:
         FedmetaError: a configuration, data set or client that does not fit.
         RuntimeError: a round was not aggregated for want of valid updates, so that the run counts as failed.
     """
+    from fedmeta.attacks.threat import is_omniscient
     from fedmeta.errors import ConfigurationError
     from server.configuration import from_run_config
     from server.execute import execute
@@ -30,6 +31,11 @@ def main(grid: Grid, context: Context) -> None:
     logging.getLogger("fedmeta").setLevel(logging.INFO)
     log = logging.getLogger("flwr")
     experiment = from_run_config(context.run_config, Path(__file__).resolve().parent.parent)
+    if is_omniscient(experiment):
+        raise ConfigurationError(
+            "attack.knowledge = 'omniscient' needs our own engines, where all replies pass through one hand: use "
+            "`fedmeta simulate`, or own or colluding"
+        )
     out = _place(str(context.run_config.get("out", "")))
     resumed = out is not None and (out / "config.json").exists()
     if resumed:

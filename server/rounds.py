@@ -9,19 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from flwr.app import ArrayRecord, ConfigRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 from torch import Tensor
 
+from fedmeta.attacks.threat import describe_attack, success_steps
 from fedmeta.code_hash import code_hash, code_path
 from fedmeta.errors import CheckpointError
 from fedmeta.experiment import Experiment
 from fedmeta.statistics import Evaluation
 from fedmeta.wire import read_vector, vector_record
 from fedmeta.workload import Workload
+from server.attack import clean_model
 from server.checkpoint import Checkpoint
 from server.privacy import open_privacy, privacy_statement
 from server.rundir import RunDir
+from strategies.decorator import Remembering
 from strategies.directory import learn_directory
 from strategies.judging import Judging
 from strategies.meta import MetaStrategy, RoundReport, vector_hash
@@ -29,6 +32,9 @@ from strategies.private_rounds import PrivateRounds
 from strategies.replies import group_reasons
 
 log = logging.getLogger("fedmeta.server")
+
+GRID = "grid/"
+"""What names of the grid's state begin with in a checkpoint."""
 
 Observer = Callable[[dict[str, Any]], None]
 """Called with the record of every finished round, as it stands in metrics.jsonl."""
@@ -102,16 +108,9 @@ def run_experiment(
     # Norms are reduced in this process: with another number of threads they would differ in the last bit.
     torch.set_num_threads(experiment.engine.threads)
     workload = Workload(experiment)
-    directory, refused = learn_directory(
-        grid, experiment.to_json(), code_hash(), code_path(), experiment.server.timeout
-    )
-    for line in group_reasons(refused):
-        log.warning("nodes refused: %s", line)
-    private = open_privacy(experiment, workload.spec, directory, rundir, simulated)
-    if private is not None and prepare is not None:
-        prepare(private)
-    strategy = MetaStrategy(experiment, workload.spec, directory, private)
-    standing = _standing(rundir, workload, strategy)
+    strategy = _strategy(grid, workload, rundir, simulated, prepare)
+    clean = clean_model(experiment, workload.spec)
+    standing = _standing(rundir, workload, strategy, grid)
     stopped = None
     while standing.round < experiment.server.rounds:
         stopped = strategy.exhausted()
@@ -121,9 +120,9 @@ def run_experiment(
         standing, record = _play(grid, strategy, standing, rundir)
         for observer in observers:
             observer(record)
-    results = _judge_finally(grid, strategy, standing, rundir)
+    results = _judge_finally(grid, strategy, standing, rundir, clean)
     results["seconds"] = time.monotonic() - started
-    if private is not None:
+    if strategy.private is not None:
         results["privacy"] = {**privacy_statement(rundir), "stopped": stopped}
     rundir.write_results(results)
     history = tuple(rundir.metrics())
@@ -138,7 +137,21 @@ def run_experiment(
     )
 
 
-def _standing(rundir: RunDir, workload: Workload, strategy: MetaStrategy) -> _Standing:
+def _strategy(grid: Grid, workload: Workload, rundir: RunDir, simulated: bool, prepare: Prepare | None) -> MetaStrategy:
+    """Learn who the clients are, and make the strategy with what privacy adds."""
+    experiment = workload.experiment
+    directory, refused = learn_directory(
+        grid, experiment.to_json(), code_hash(), code_path(), experiment.server.timeout
+    )
+    for line in group_reasons(refused):
+        log.warning("nodes refused: %s", line)
+    private = open_privacy(experiment, workload.spec, directory, rundir, simulated)
+    if private is not None and prepare is not None:
+        prepare(private)
+    return MetaStrategy(experiment, workload.spec, directory, private)
+
+
+def _standing(rundir: RunDir, workload: Workload, strategy: MetaStrategy, grid: Grid) -> _Standing:
     """The start, or what the last checkpoint says."""
     if not rundir.has("last"):
         rundir.truncate(0)  # a crash within the first round may have left its record
@@ -151,7 +164,10 @@ def _standing(rundir: RunDir, workload: Workload, strategy: MetaStrategy) -> _St
             "start a new run"
         )
     rundir.truncate(checkpoint.round)
-    strategy.load_state(checkpoint.optimiser)
+    state = checkpoint.optimiser
+    strategy.load_state({key: value for key, value in state.items() if not key.startswith(GRID)})
+    if isinstance(grid, Remembering):
+        grid.load_state({key.removeprefix(GRID): value for key, value in state.items() if key.startswith(GRID)})
     return _Standing(checkpoint.round, workload.spec.flatten(checkpoint.params), checkpoint.facts["best"])
 
 
@@ -171,8 +187,10 @@ def _play(grid: Grid, strategy: MetaStrategy, standing: _Standing, rundir: RunDi
     best = standing.best if missing else _better(standing.best, evaluation, round)
     standing = replace(standing, round=round, vector=vector, best=best)
     record = _record(report, evaluation, missing, time.monotonic() - started)
+    if evaluation is not None and strategy.success is not None:
+        record["attack_success"] = strategy.success.to_json()
     rundir.append(record)
-    checkpoint = _checkpoint(strategy, standing)
+    checkpoint = _checkpoint(strategy, standing, grid)
     if best is not None and best["round"] == round:
         rundir.save("best", checkpoint)
     rundir.save("last", checkpoint)
@@ -211,7 +229,9 @@ def _better(best: dict[str, Any] | None, evaluation: Evaluation | None, round: i
 def _record(
     report: RoundReport, evaluation: Evaluation | None, missing: dict[int, str], seconds: float
 ) -> dict[str, Any]:
+    attackers = {} if report.attackers is None else {"attackers": list(report.attackers)}
     return {
+        **attackers,
         "round": report.round,
         "seconds": seconds,
         "sampled": list(report.sampled),
@@ -235,25 +255,28 @@ def _log_troubles(report: RoundReport) -> None:
         log.warning("round %d: the model stays as it was: %s", report.round, report.event)
 
 
-def _checkpoint(strategy: MetaStrategy, standing: _Standing) -> Checkpoint:
+def _checkpoint(strategy: MetaStrategy, standing: _Standing, grid: Grid) -> Checkpoint:
+    remembered = grid.state() if isinstance(grid, Remembering) else {}
     return Checkpoint(
         round=standing.round,
         experiment_hash=strategy.experiment.hash,
         spec_hash=strategy.spec.hash,
         params=strategy.spec.unflatten(standing.vector),
-        optimiser=strategy.state(),
+        optimiser={**strategy.state(), **{f"{GRID}{key}": value for key, value in remembered.items()}},
         facts={"best": standing.best},
     )
 
 
-def _judge_finally(grid: Grid, strategy: MetaStrategy, standing: _Standing, rundir: RunDir) -> dict[str, Any]:
+def _judge_finally(
+    grid: Grid, strategy: MetaStrategy, standing: _Standing, rundir: RunDir, clean: Tensor | None
+) -> dict[str, Any]:
     """Judge the last model, and the best where it is another, on clients that never trained."""
     names = {str(member.client): member.name for member in strategy.directory.role("test", "pooled")}
-    last = {"round": standing.round, "names": names, **_judge(grid, strategy, standing.round, standing.vector)}
+    last = {"round": standing.round, "names": names, **_judge(grid, strategy, standing.round, standing.vector, clean)}
     best = None
     if standing.best is not None:
         if standing.best["round"] == standing.round:
-            judged = {key: last[key] for key in ("test", "pooled", "failed")}
+            judged = {key: value for key, value in last.items() if key not in ("round", "names")}
         else:
             checkpoint = rundir.load("best")
             checkpoint.check(strategy.experiment.hash, strategy.spec.hash)
@@ -262,20 +285,23 @@ def _judge_finally(grid: Grid, strategy: MetaStrategy, standing: _Standing, rund
                     f"the best checkpoint in '{rundir.path}' is of round {checkpoint.round}, and the best round is "
                     f"{standing.best['round']}: resume the run from its start in another folder"
                 )
-            judged = _judge(grid, strategy, standing.best["round"], strategy.spec.flatten(checkpoint.params))
+            judged = _judge(grid, strategy, standing.best["round"], strategy.spec.flatten(checkpoint.params), clean)
         best = {**standing.best, **judged}
     return {"rounds": standing.round, "model_hash": vector_hash(standing.vector), "last": last, "best": best}
 
 
-def _judge(grid: Grid, strategy: MetaStrategy, round: int, vector: Tensor) -> dict[str, Any]:
-    settings = strategy.experiment.evaluation
+def _judge(grid: Grid, strategy: MetaStrategy, round: int, vector: Tensor, clean: Tensor | None) -> dict[str, Any]:
+    settings, success = strategy.experiment.evaluation, success_steps(strategy.experiment)
     judgings = [
         # Across all clients first: it is the longest message, and an engine serves them in this order.
-        Judging("pooled", settings.pooled_episodes, settings.steps, baseline=True),
-        Judging("test", settings.episodes, settings.steps, baseline=True),
+        Judging("pooled", settings.pooled_episodes, settings.steps, baseline=True, success_steps=success),
+        Judging("test", settings.episodes, settings.steps, baseline=True, success_steps=success),
     ]
     arrays, base = vector_record(vector), strategy.base_config(round)
-    messages = [message for judging in judgings for message in judging.messages(strategy.directory, arrays, base)]
+    beside = vector_record(clean) if clean is not None and success else None
+    messages = [
+        message for judging in judgings for message in judging.messages(strategy.directory, arrays, base, beside)
+    ]
     replies = list(grid.send_and_receive(messages, timeout=strategy.experiment.server.timeout))
     found: dict[str, Any] = {"failed": {}}
     for judging in judgings:
@@ -284,4 +310,24 @@ def _judge(grid: Grid, strategy: MetaStrategy, round: int, vector: Tensor) -> di
             log.warning("evaluation on %s clients, failed: %s", judging.split, line)
         found[judging.split] = evaluation.to_json() if evaluation else None
         found["failed"] |= {str(client): reason for client, reason in failed.items()}
+    if success:
+        found["attack"] = _success(strategy, judgings, messages, replies)
+    return found
+
+
+def _success(
+    strategy: MetaStrategy, judgings: Sequence[Judging], messages: Sequence[Message], replies: Sequence[Message]
+) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for judging in judgings:
+        protocol = describe_attack(strategy.experiment)
+        success = judging.success(strategy.directory, messages, replies, protocol)
+        found[judging.split] = success.to_json() if success is not None else None
+        if success is None and judging.members(strategy.directory):
+            log.warning(
+                "attack success on %s clients: no episode fits attack.target = '%s' with method.target = %s",
+                judging.split,
+                protocol["target"],
+                protocol["parameters"].get("target"),
+            )
     return found

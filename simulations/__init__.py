@@ -3,13 +3,15 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from simulations.adversarial_grid import AdversarialGrid
     from simulations.engine.inline_grid import InlineGrid
     from simulations.engine.ray_grid import RayGrid
     from simulations.launch import simulate
 
-__all__ = ["InlineGrid", "RayGrid", "simulate"]
+__all__ = ["AdversarialGrid", "InlineGrid", "RayGrid", "simulate"]
 
 _EXPORTS = {
+    "AdversarialGrid": "simulations.adversarial_grid",
     "InlineGrid": "simulations.engine.inline_grid",
     "RayGrid": "simulations.engine.ray_grid",
     "simulate": "simulations.launch",

@@ -129,13 +129,14 @@ def _cell(row: Any) -> str:
 
 def registries() -> dict[str, Registry]:
     """Every registry by its kind."""
+    from fedmeta.attacks import ATTACKS
     from fedmeta.data import DATASETS, PARTITIONS
     from fedmeta.learners import LEARNERS
     from fedmeta.models import MODELS
     from fedmeta.optimisers import OPTIMISERS
     from strategies import AGGREGATORS, PREAGGREGATORS, SAMPLERS
 
-    known = (LEARNERS, MODELS, DATASETS, PARTITIONS, OPTIMISERS, PREAGGREGATORS, AGGREGATORS, SAMPLERS)
+    known = (LEARNERS, MODELS, DATASETS, PARTITIONS, OPTIMISERS, PREAGGREGATORS, AGGREGATORS, SAMPLERS, ATTACKS)
     return {registry.kind: registry for registry in known}
 
 

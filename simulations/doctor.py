@@ -10,8 +10,7 @@ import torch
 
 from fedmeta.execution import resolve
 from fedmeta.experiment import Experiment
-from fedmeta.memory import available_bytes, fitting_tasks
-from fedmeta.seeding import numpy_generator
+from fedmeta.memory import available_bytes
 from fedmeta.workload import Workload, device_of
 from simulations.engine import ray_session
 from simulations.engine.plan import Machine, make_plan
@@ -88,15 +87,8 @@ def _chunk(workload: Workload, device: torch.device) -> tuple[str, str]:
     way = resolve(experiment.client.execution, workload.learner.model, device)
     if way == "loop":
         return way, ", one task at a time"
-    size: int | str = experiment.client.chunk_size
-    if size == "auto":
-        client = next(i for i, info in enumerate(workload.federation.clients) if info.role == "train")
-        episode = workload.source(client).sample(workload.training_shape, numpy_generator(0, 0, client, "doctor"))
-        share = min(1.0, experiment.engine.gpus_per_client or 1.0)
-        size = fitting_tasks(
-            lambda: workload.learner.meta_gradient(workload.initial, episode), available_bytes(device, share)
-        )
-    return way, f", up to {size:,} tasks at once"
+    size = workload.tasks_at_once
+    return way, ", all tasks at once" if size is None else f", up to {size:,} tasks at once"
 
 
 def _gpus() -> list[tuple[str, int]]:

@@ -18,6 +18,7 @@ from server.configuration import load
 from server.execute import execute
 from server.rounds import Observer, Prepare, RunResult
 from server.rundir import RunDir
+from simulations.adversarial_grid import attacked
 from simulations.engine.local_grid import LocalGrid
 
 Engine = Literal["ray", "inline"]
@@ -93,7 +94,8 @@ def open_run(
 def play(opened: Opened, engine: str, observers: Sequence[Observer] = (), prepare: Prepare | None = None) -> RunResult:
     """Play an opened run to its end on an engine, `ray` or `inline`; `prepare` sees what privacy adds to it."""
     try:
-        with _make_grid(opened.experiment, engine) as grid:
+        with _make_grid(opened.experiment, engine) as engine_grid:
+            grid = attacked(engine_grid, opened.experiment)
             return execute(grid, opened.experiment, opened.rundir, observers, simulated=True, prepare=prepare)
     finally:
         opened.rundir.close()

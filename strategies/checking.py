@@ -4,16 +4,11 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord, RecordDict
-from flwr.serverapp import Grid
 
 from fedmeta.wire import WEIGHT, array_view, non_finite
-
-if TYPE_CHECKING:  # Flower's internals, for types only
-    from flwr.proto.node_pb2 import NodeInfo
-    from flwr.supercore.run import Run
+from strategies.decorator import GridDecorator
 
 UNKNOWN = 0
 """Flower's error code for what has no code of its own."""
@@ -109,15 +104,14 @@ def _one_array_fault(key: str, array: Array, expected: Array | None) -> str | No
     return f"array '{key}' has {bad} values that are NaN or infinite" if bad else None
 
 
-class CheckedGrid(Grid):
+class CheckedGrid(GridDecorator):
     """A Grid decorator that checks replies: `FedAvg().start(grid=CheckedGrid(grid), ...)` on Flower's own grids.
+
+    Replies that are pulled pass unchecked, since what was sent is not known then.
 
     Args:
         grid: the grid that carries the messages.
     """
-
-    def __init__(self, grid: Grid) -> None:
-        self._grid = grid
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Send, wait, and check what came; replies are matched to messages by id."""
@@ -126,34 +120,3 @@ class CheckedGrid(Grid):
         by_id = {message.metadata.message_id: message for message in sent}
         matched = [reply for reply in replies if reply.metadata.reply_to_message_id in by_id]
         return check_replies([by_id[reply.metadata.reply_to_message_id] for reply in matched], matched)
-
-    def set_run(self, run: "Run") -> None:
-        """Passed on."""
-        self._grid.set_run(run)
-
-    @property
-    def run(self) -> "Run":
-        """Passed on."""
-        return self._grid.run
-
-    def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
-    ) -> Message:
-        """Passed on."""
-        return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
-
-    def get_node_ids(self) -> Iterable[int]:
-        """Passed on."""
-        return self._grid.get_node_ids()
-
-    def get_nodes(self) -> Iterable["NodeInfo"]:
-        """Passed on."""
-        return self._grid.get_nodes()
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Passed on."""
-        return self._grid.push_messages(messages)
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Passed on; unchecked, since what was sent is not known here."""
-        return self._grid.pull_messages(message_ids)

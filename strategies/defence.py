@@ -1,6 +1,9 @@
 """The defence that an experiment describes, and what of it cannot work there: refused before any client does."""
 
+import math
 import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,7 +13,7 @@ from fedmeta.experiment import Experiment
 from fedmeta.learners import LEARNERS
 from fedmeta.learners.functional import forward
 from fedmeta.workload import Workload
-from strategies.aggregation import Probe, Rule
+from strategies.aggregation import Aggregate, Probe, Rule
 from strategies.pipeline import Pipeline
 
 
@@ -26,17 +29,24 @@ def make_defence(experiment: Experiment) -> Pipeline:
         [(component.name, component.parameters) for component in server.preaggregators],
         (server.aggregator.name, server.aggregator.parameters),
     )
-    rule = pipeline.aggregator
+    rule, privacy = pipeline.aggregator, experiment.privacy
+    if server.preaggregators and privacy.unit != "none" and privacy.placement == "central":
+        raise ConfigurationError(
+            "server.preaggregators are not available with central noise, which is calibrated to a sum of clipped "
+            "contributions: remove them, or set privacy.placement = 'local'"
+        )
     clients = server.sampling.parameters.get("clients")
     if server.sampling.name == "fixed" and isinstance(clients, int):
         pipeline.check_rows(clients)
     if not isinstance(rule, Rule):
         return pipeline
-    if "root_update" in rule.requires.context:
+    if "root_update" in rule.requires.context and server.root == "none":
         raise ConfigurationError(
-            f"server.aggregator = '{rule.name}' needs the server's own update on data it trusts, which a run does not "
-            "make: call the rule with RoundContext(root_update=...), or choose another one"
+            f"server.aggregator = '{rule.name}' needs the server's own update on tasks it trusts: set server.root = "
+            "'validation', or choose another rule"
         )
+    if server.root != "none" and "root_update" not in rule.requires.context:
+        warnings.warn(f"server.root has no effect: '{rule.name}' compares with no update of the server's", stacklevel=2)
     if "probe" in rule.requires.context and not has_fixed_slots(experiment):
         raise ConfigurationError(
             f"server.aggregator = '{rule.name}' needs a head whose outputs mean the same for every client, and here "
@@ -45,6 +55,12 @@ def make_defence(experiment: Experiment) -> Pipeline:
     if server.weighting == "tasks" and not rule.requires.weights:
         warnings.warn(
             f"server.weighting = 'tasks' has no effect: '{rule.name}' takes no weights that clients report",
+            stacklevel=2,
+        )
+    if rule.requires.signs and privacy.unit != "none" and privacy.placement == "local":
+        warnings.warn(
+            f"server.aggregator = '{rule.name}' counts signs, which the clients' noise makes coin flips where it is as "
+            "large as an update's values: compare with a rule that does not, such as 'geometric_median'",
             stacklevel=2,
         )
     return pipeline
@@ -67,3 +83,19 @@ def make_probe(experiment: Experiment) -> Probe:
         return forward(workload.learner.model, params, inputs).softmax(dim=1)
 
     return Probe(tuple(workload.spec_of_data.input_shape), probabilities, has_fixed_slots(experiment))
+
+
+def describe(aggregate: Aggregate, clients: Sequence[int]) -> dict[str, Any]:
+    """What an aggregation says of clients, as JSON: `flagged` (ids), `scores` and `weights` (by id), `diagnostics`."""
+
+    def by_client(values: Tensor | None) -> dict[str, float]:
+        pairs = [] if values is None else zip(clients, values.tolist(), strict=True)
+        return {str(client): float(value) for client, value in pairs if math.isfinite(value)}
+
+    flags = [] if aggregate.flagged is None else aggregate.flagged.tolist()
+    return {
+        "flagged": [client for client, flagged in zip(clients, flags, strict=False) if flagged],
+        "scores": by_client(aggregate.scores),
+        "weights": by_client(aggregate.weights),
+        "diagnostics": dict(aggregate.diagnostics),
+    }

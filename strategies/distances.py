@@ -20,7 +20,7 @@ BLOCK = 32
 LOST = 1e-6
 """A squared distance below this share of the squared norms has lost six of sixteen digits, and is computed again."""
 
-SAMPLE = 512
+SAMPLE = 128
 """Columns by which a central row is chosen."""
 
 

@@ -6,7 +6,7 @@ and let the server's optimiser move the model along the aggregated pseudo-gradie
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -17,20 +17,24 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
+from fedmeta.attacks import ATTACKS
+from fedmeta.attacks.success import AttackSuccess
+from fedmeta.attacks.threat import describe_attack, is_active, is_attacked, malicious_clients, success_steps
 from fedmeta.errors import ConfigurationError
 from fedmeta.experiment import OPTIMISERS, Experiment
 from fedmeta.optimisers import schedule
 from fedmeta.params import ParamSpec
 from fedmeta.seeding import SERVER, numpy_generator, torch_generator
 from fedmeta.statistics import Evaluation
-from fedmeta.wire import ARRAYS, CONFIG, config_record, metric_record, read_vector, vector_record
+from fedmeta.wire import ARRAYS, CONFIG, LAST_UPDATE, config_record, metric_record, read_vector, vector_record
 from strategies import SAMPLERS, partial_sums
 from strategies.aggregation import Aggregate, NotEnoughUpdates, Probe, RoundContext, Rule
-from strategies.defence import make_defence, make_probe
+from strategies.defence import describe, make_defence, make_probe
 from strategies.directory import Directory, by_message
 from strategies.judging import Judging
 from strategies.private_rounds import CLIP_NORM, PrivateRounds
 from strategies.replies import Sorted, Update, sort_replies
+from strategies.root import RootTasks
 
 TRAIN = "train"
 AGGREGATOR = "aggregator/"
@@ -47,6 +51,7 @@ class RoundReport:
         metrics: means over the accepted clients, and facts of the aggregation.
         failed, refused: client id -> reason.
         defence: what the aggregation says of clients: `flagged` (ids), `scores` and `weights` (by id), `diagnostics`.
+        attackers: ids of the sampled clients that attack in this round; None where the experiment has no attack.
         event: why the model stayed as it was, or None when it was aggregated.
         failed_round: whether that was for want of valid updates, or since the server's step diverged: a run with such
             a round did not go well.
@@ -60,6 +65,7 @@ class RoundReport:
     event: str | None = None
     failed_round: bool = False
     defence: dict[str, Any] = field(default_factory=dict)
+    attackers: tuple[int, ...] | None = None
 
 
 class MetaStrategy(Strategy):
@@ -71,9 +77,10 @@ class MetaStrategy(Strategy):
         directory: the clients.
         private: what privacy adds; None where the experiment has none.
 
-    State that lasts: `optimiser_state`, the aggregator's `aggregator_state`, and that of `private`.
+    State that lasts: `optimiser_state`, the aggregator's `aggregator_state`, that of `private`, and `last_update`, what
+    the last round did to the model, where attackers are to be told.
 
-    `report` and `evaluation` tell of the last round and the last evaluation.
+    `report`, `evaluation` and `success` tell of the last round, the last evaluation, and the attack's success in it.
     """
 
     def __init__(
@@ -89,12 +96,18 @@ class MetaStrategy(Strategy):
         self.report: RoundReport | None = None
         self.evaluation: Evaluation | None = None
         self.evaluation_failed: dict[int, str] = {}
+        self.success: AttackSuccess | None = None
         self._sampled: list[int] = []
         self._asked: dict[int, Message] = {}
         self._judging: list[Message] = []
         self._vector: Tensor | None = None
         self.private = private
+        self.malicious = malicious_clients(experiment, (member.client for member in directory.role("train")))
+        self.last_update: Tensor | None = None
+        self._tells_last_update = getattr(ATTACKS.get(experiment.attack.method.name), "needs_last_update", False)
         self.sampler.check(len(directory.role("train")))
+        if self._root is not None:
+            self._root.check()
         if private is None and experiment.privacy.unit != "none":
             raise ConfigurationError("the experiment asks for privacy: give the strategy its PrivateRounds")
 
@@ -120,14 +133,30 @@ class MetaStrategy(Strategy):
         if self.private is not None:
             self.private.reserve(server_round, self._sampled)
         self._vector = read_vector(arrays, self.spec.size())
-        base = self.base_config(server_round)
+        told = {**config, **self.base_config(server_round), **self._threat(server_round)}
         if self.sums and getattr(grid, "adds_updates", False):
-            base[partial_sums.REDUCE] = self.experiment.server.weighting
-        content = RecordDict({ARRAYS: arrays, CONFIG: config_record({**config, **base})})
+            told[partial_sums.REDUCE] = self.experiment.server.weighting
+        content = RecordDict({ARRAYS: arrays, CONFIG: config_record(told)})
+        contents = dict.fromkeys(self._sampled, content)
+        if self._tells_last_update and self.last_update is not None:
+            more = RecordDict({**content, LAST_UPDATE: vector_record(self.last_update)})
+            contents |= dict.fromkeys(self.attackers(server_round) or (), more)
         nodes = {client: node for node, client in self.directory.nodes(self._sampled).items()}
         # Kept, since their ids, by which replies are matched, appear when they are sent.
-        self._asked = {client: Message(content, nodes[client], TRAIN) for client in self._sampled}
+        self._asked = {client: Message(contents[client], nodes[client], TRAIN) for client in self._sampled}
         return list(self._asked.values())
+
+    def attackers(self, server_round: int) -> tuple[int, ...] | None:
+        """The sampled clients that attack in this round; None where the experiment has no attack."""
+        if not is_attacked(self.experiment):
+            return None
+        active = is_active(self.experiment, server_round)
+        return tuple(client for client in self._sampled if active and client in self.malicious)
+
+    def _threat(self, server_round: int) -> dict[str, Any]:
+        """What attackers know of the round: who they are, and how many take part in it."""
+        attackers = self.attackers(server_round)
+        return {} if attackers is None else {"attackers": list(attackers), "participants": len(self._sampled)}
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -155,6 +184,9 @@ class MetaStrategy(Strategy):
             vector, state, facts = self._next(server_round, aggregate, found.updates)
             if all(torch.isfinite(tensor).all() for tensor in (vector, *state.values())):
                 arrays, self.optimiser_state = vector_record(vector), state
+                if self._tells_last_update:
+                    assert self._vector is not None
+                    self.last_update = vector - self._vector
             else:
                 event = "the server's step gave NaN or infinite values: lower server.optimiser.lr"
                 failed_round = True
@@ -162,7 +194,15 @@ class MetaStrategy(Strategy):
         if self.private is not None:
             self.private.confirm()
         self.report = RoundReport(
-            server_round, tuple(self._sampled), metrics, found.failed, found.refused, event, failed_round, defence
+            round=server_round,
+            sampled=tuple(self._sampled),
+            metrics=metrics,
+            failed=found.failed,
+            refused=found.refused,
+            event=event,
+            failed_round=failed_round,
+            defence=defence,
+            attackers=self.attackers(server_round),
         )
         return arrays, metric_record(metrics)
 
@@ -222,6 +262,7 @@ class MetaStrategy(Strategy):
             generator=torch_generator(self.experiment.seed, server_round, SERVER, "aggregation"),
             spec=self.spec,
             probe=self._probe,
+            root_update=self._root_update(server_round),
         )
         return self.defence(found.matrix, context)
 
@@ -237,6 +278,15 @@ class MetaStrategy(Strategy):
         rule = self.defence.aggregator
         needed = isinstance(rule, Rule) and "probe" in rule.requires.context
         return make_probe(self.experiment) if needed else None
+
+    def _root_update(self, server_round: int) -> Tensor | None:
+        return None if self._root is None or self._vector is None else self._root.update(self._vector, server_round)
+
+    @cached_property
+    def _root(self) -> RootTasks | None:
+        rule = self.defence.aggregator
+        needed = isinstance(rule, Rule) and "root_update" in rule.requires.context
+        return RootTasks(self.experiment) if needed else None
 
     def _next(
         self, server_round: int, aggregate: Aggregate, updates: list[Update]
@@ -263,7 +313,11 @@ class MetaStrategy(Strategy):
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Summarise the validation clients' scores."""
-        self.evaluation, self.evaluation_failed = self._validation().summarise(self.directory, self._judging, replies)
+        judging, answers = self._validation(), list(replies)
+        self.evaluation, self.evaluation_failed = judging.summarise(self.directory, self._judging, answers)
+        if judging.success_steps:
+            protocol = describe_attack(self.experiment)
+            self.success = judging.success(self.directory, self._judging, answers, protocol)
         if self.evaluation is None:
             return None
         return metric_record(
@@ -271,7 +325,8 @@ class MetaStrategy(Strategy):
         )
 
     def _validation(self) -> Judging:
-        return Judging("validation", self.experiment.evaluation.validation_episodes)
+        episodes = self.experiment.evaluation.validation_episodes
+        return Judging("validation", episodes, success_steps=success_steps(self.experiment))
 
     def summary(self) -> None:
         """Log the strategy's settings, as Flower's own strategies do."""
@@ -294,34 +349,22 @@ class MetaStrategy(Strategy):
             **self.optimiser_state,
             **{f"{AGGREGATOR}{key}": value for key, value in self.aggregator_state.items()},
             **(self.private.state() if self.private is not None else {}),
+            **({LAST_UPDATE: self.last_update} if self.last_update is not None else {}),
         }
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Continue from `state()`."""
         self.optimiser_state = {
-            key: value for key, value in state.items() if key != CLIP_NORM and not key.startswith(AGGREGATOR)
+            key: value
+            for key, value in state.items()
+            if key not in (CLIP_NORM, LAST_UPDATE) and not key.startswith(AGGREGATOR)
         }
+        self.last_update = state.get(LAST_UPDATE)
         self.aggregator_state = {
             key.removeprefix(AGGREGATOR): value for key, value in state.items() if key.startswith(AGGREGATOR)
         }
         if self.private is not None:
             self.private.load_state(dict(state))
-
-
-def describe(aggregate: Aggregate, clients: Sequence[int]) -> dict[str, Any]:
-    """What an aggregation says of clients, as JSON: `flagged` (ids), `scores` and `weights` (by id), `diagnostics`."""
-
-    def by_client(values: Tensor | None) -> dict[str, float]:
-        pairs = [] if values is None else zip(clients, values.tolist(), strict=True)
-        return {str(client): float(value) for client, value in pairs if math.isfinite(value)}
-
-    flags = [] if aggregate.flagged is None else aggregate.flagged.tolist()
-    return {
-        "flagged": [client for client, flagged in zip(clients, flags, strict=False) if flagged],
-        "scores": by_client(aggregate.scores),
-        "weights": by_client(aggregate.weights),
-        "diagnostics": dict(aggregate.diagnostics),
-    }
 
 
 def _mean_norm(updates: list[Update]) -> float:

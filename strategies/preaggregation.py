@@ -26,6 +26,7 @@ class PreAggregator(Bounded, ABC):
             NotEnoughUpdates: fewer finite rows than the rule's bound.
         """
         rows = Rows.of(updates)
+        _ = rows.norms  # one look at the matrix, which also tells which rows are finite
         kept = rows if rows.finite.all() else Rows(rows.matrix[rows.finite])
         self.check_rows(kept.n)
         return kept.mixed(self.mixing(kept, context.take(rows.finite))).matrix

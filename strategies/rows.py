@@ -68,14 +68,17 @@ class Rows:
     def finite(self) -> Tensor:
         """`[n]` bool: rows without NaN and infinite values."""
         finite = torch.ones(self.n, dtype=torch.bool)
-        if not torch.isfinite(self.mean.sum()):  # large finite values may overflow it, so each row is looked at
-            for index, row in enumerate(self.matrix):
-                finite[index] = bool(torch.isfinite(row).all())
+        if "norms" in self.__dict__:
+            suspects = torch.nonzero(~torch.isfinite(self.norms)).flatten().tolist()
+        else:
+            suspects = [] if torch.isfinite(self.mean.sum()) else list(range(self.n))
+        for index in suspects:  # large finite values may overflow a sum, so each row is looked at
+            finite[index] = bool(torch.isfinite(self.matrix[index]).all())
         return finite
 
     @cached_property
     def norms(self) -> Tensor:
-        """`[n]` Euclidean norms: within a chunk of columns in the matrix's own precision, over the chunks in float64."""
+        """`[n]` Euclidean norms: within a chunk of columns in the matrix's precision, over the chunks in float64."""
         squares = torch.zeros(self.n, dtype=torch.float64)
         for piece in self.matrix.split(NORM_COLUMNS, dim=1):
             squares += torch.linalg.vector_norm(piece, dim=1).to(torch.float64).square()
@@ -111,7 +114,7 @@ class Rows:
         return total.sqrt()
 
     def weighted_sum(self, weights: Tensor) -> Tensor:
-        """sum_i w_i u_i, `[D]` in the matrix's own precision, not to be changed; one row of weight 1 as it is."""
+        """sum_i w_i u_i, `[D]` in the matrix's precision, not to be changed; one row of weight 1 as it is."""
         chosen = torch.nonzero(weights).flatten()
         if len(chosen) == 1:
             return self.matrix[int(chosen)] * float(weights[int(chosen)])

@@ -2,8 +2,8 @@
 
     python -m simulations.benchmarks.aggregation [--output aggregation.json] [--repeats 5] [--threads 1]
 
-ByzFL (PyPI `byzfl`) is measured where it is installed, with numpy arrays and torch tensors of float32, and the faster of
-the two counts. Memory is what a call adds to the process's resident set at its peak, the matrix itself not counted, in
+ByzFL (PyPI `byzfl`) is measured where it is installed, with numpy arrays and torch tensors of float32; the faster of
+the two counts. Memory is what a call adds to the process's resident set at its peak, without the matrix itself, in
 multiples of the matrix.
 """
 
@@ -46,13 +46,10 @@ def ours(n: int) -> dict[str, Callable[[Tensor, RoundContext], Any]]:
     for name in [*names.split(), "foolsgold", "fltrust", "signguard", "flame", "fldetector", "alignins"]:
         given: dict[str, Any] = {"f": f} if name in with_f else {"threshold": n // 2} if name == "rlr" else {}
         rules[name] = make_aggregator(name, **given)
-    for name, given in {
-        "nnm": {"f": f},
-        "bucketing": {"s": 2},
-        "arc": {"f": f},
-        "clipping": {"clip_norm": 1.0},
-    }.items():
-        rules[name] = make_preaggregator(name, **given)
+    rules["nnm"] = make_preaggregator("nnm", f=f)
+    rules["bucketing"] = make_preaggregator("bucketing", s=2)
+    rules["arc"] = make_preaggregator("arc", f=f)
+    rules["clipping"] = make_preaggregator("clipping", clip_norm=1.0)
     return rules
 
 
@@ -98,7 +95,7 @@ def _copy(updates: Any) -> Any:
 
 
 def milliseconds(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """The best of some calls of each, taken in turns so that a busy machine slows all alike, after one that warms up."""
+    """The best of some calls of each after one that warms up; in turns, so that a busy machine slows all alike."""
     times: dict[str, list[float]] = {key: [] for key in calls}
     for _ in range(repeats + 1):
         for key, call in calls.items():

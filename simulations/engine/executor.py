@@ -19,7 +19,6 @@ from clients.failures import CLIENT_APP_RAISED_EXCEPTION, describe
 from fedmeta.errors import ConfigurationError, did_you_mean
 from simulations.engine.flower_internals import error_reply, is_plain
 from simulations.engine.transport import pack, unpack
-from strategies.partial_sums import add_up
 
 LIBRARIES = (*{sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")}, "<frozen ", __file__)
 """Where code lives that is not the user's."""
@@ -104,6 +103,8 @@ def _together(handler: CohortHandler, turns: Sequence[Turn]) -> list[Outcome]:
             return [Outcome(_failed(turns[0].message, error), turns[0].context.state)]
         # One client's fault must not cost the others: each goes alone, from its committed state.
         return [outcome for turn in turns for outcome in _together(handler, [turn])]
+    from strategies.partial_sums import add_up  # here, since it loads torch, which other apps may not need
+
     checked = [_checked(reply, turn.message) for reply, turn in zip(replies, turns, strict=True)]
     added = add_up([turn.message for turn in turns], checked)
     return [Outcome(reply, context.state) for reply, context in zip(added, contexts, strict=True)]

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, RecordDict
 
-from fedmeta.wire import array_view
+from fedmeta import npy
 
 _KNOWN: dict[type, Any] = copyreg.dispatch_table
 
@@ -50,7 +50,7 @@ class StoredArray(Array):
 
     def numpy(self) -> npt.NDArray[Any]:
         """A copy of the array that may be written to."""
-        view = array_view(self)
+        view = npy.view(self.buffer) if self.stype == "numpy.ndarray" else None
         return super().numpy() if view is None else view.copy(order="K")
 
     def plain(self) -> Array:

@@ -26,3 +26,25 @@ def test_want_of_memory_is_told_from_other_faults() -> None:
         torch.empty(1 << 60)
     assert is_out_of_memory(caught.value) and not is_out_of_memory(RuntimeError("shapes differ"))
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+
+
+@pytest.mark.parametrize(("chunk", "execution"), [("auto", "vmap"), (7, "vmap"), ("auto", "loop")])
+def test_a_workload_says_how_many_tasks_go_at_once(chunk: str | int, execution: str) -> None:
+    from fedmeta.workload import Workload
+    from server.configuration import load
+
+    experiment = load(
+        {
+            "data": {"name": "sinusoid"},
+            "model": {"name": "sinusoid"},
+            "learner": {"name": "maml"},
+            "partition": {"name": "iid", "clients": 2, "test_clients": 1},
+            "task": {"ways": 1},
+            "client": {"chunk_size": chunk, "execution": execution},
+        }
+    )
+    found = Workload(experiment).tasks_at_once
+    if execution == "loop":
+        assert found is None
+    else:
+        assert found == 7 if chunk == 7 else isinstance(found, int) and found > 100

@@ -59,7 +59,7 @@ def by_hand(learner, spec, params, client, optimiser=None, tasks_of=sample):
     return now
 
 
-@pytest.mark.parametrize("chunk", [None, 1, 3, 100, "auto"])
+@pytest.mark.parametrize("chunk", [None, 1, 3, 100])
 @pytest.mark.parametrize("execution", EXECUTIONS)
 def test_the_formula(learner, params, execution, chunk):
     spec = ParamSpec.of(params)

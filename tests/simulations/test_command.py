@@ -61,7 +61,18 @@ def process(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    "kind", ["learners", "models", "datasets", "partitions", "optimisers", "aggregators", "preaggregators", "samplers"]
+    "kind",
+    [
+        "learners",
+        "models",
+        "datasets",
+        "partitions",
+        "optimisers",
+        "aggregators",
+        "preaggregators",
+        "samplers",
+        "attacks",
+    ],
 )
 def test_list_prints_a_line_each(kind: str) -> None:
     output = call("list", kind)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +12,7 @@ from server.configuration import load
 from server.rundir import RunDir
 from simulations import simulate
 from strategies.defence import make_probe
+from strategies.root import RootTasks
 
 SMALL: dict[str, Any] = {
     "data": {"name": "sinusoid"},
@@ -88,7 +90,7 @@ def test_a_draw_too_small_for_the_rule_keeps_the_model(tmp_path: Path) -> None:
         (configured({"name": "foolsgold"}, {"name": "bucketing", "s": 2}), "follows every client"),
         (configured({"name": "bulyan", "f": 1}), r"n >= 4 f \+ 3"),
         (configured({"name": "rlr", "threshold": 7}), "n >= threshold"),
-        (configured({"name": "fltrust"}), "'fltrust' needs the server's own update"),
+        (configured({"name": "fltrust"}), r"'fltrust' needs the server's own update .*set server\.root = 'validation'"),
         (configured({"name": "deepsight", "head": ["head.weight"]}), "classes get their slots by chance"),
         (configured({"name": "krum"}), r"server\.aggregator\.f is missing"),
         (
@@ -114,6 +116,60 @@ def test_what_cannot_work_is_refused_before_any_client_works(raw: dict[str, Any]
 def test_weights_that_a_rule_does_not_take_are_a_warning() -> None:
     raw = configured({"name": "median"}, weighting="tasks")
     with pytest.warns(UserWarning, match="'median' takes no weights that clients report"):
+        load(raw)
+
+
+def test_preaggregators_with_central_noise_are_refused() -> None:
+    raw = configured({"name": "mean"}, {"name": "nnm", "f": 1})
+    raw["privacy"] = {"unit": "client", "noise_multiplier": 1.0}
+    with pytest.raises(ConfigurationError, match=r"server\.preaggregators are not available with central noise"):
+        load(raw)
+
+
+ROOTED = {
+    **configured({"name": "fltrust"}, root="validation"),
+    "partition": {"name": "iid", "clients": 8, "validation_clients": 2, "test_clients": 1},
+}
+
+
+def test_fltrust_trains_on_root_tasks(tmp_path: Path) -> None:
+    result = simulate(ROOTED, engine="inline", out=tmp_path / "run")
+    root = RootTasks(load(ROOTED))
+    start = root.workload.initial_vector()
+    update = root.update(start, 1)
+    assert torch.equal(update, root.update(start, 1)), "drawn from the seed and the round"
+    assert not torch.equal(update, root.update(start, 2))
+    first = result.history[0]
+    assert first["train"]["update-norm"] <= float(update.norm()) * (1 + 1e-5), "trusted rows have the root's length"
+    assert set(first["defence"]["scores"]) == {str(client) for client in first["sampled"]}
+
+
+def test_root_classes_are_neither_training_nor_test_classes() -> None:
+    data = {"name": "hershey", "writers": 2, "examples_per_writer": 2}
+    task = {"ways": 3, "shots": 1, "queries": 1}
+    server = {"aggregator": {"name": "fltrust"}, "root": "validation", "sampling": {"name": "fixed", "clients": 2}}
+    root = RootTasks(load({"data": data, "task": task, "server": server}))
+    roots = {int(c) for round in range(20) for episode in root._draw(round, 0, 4) for c in episode.classes}
+    shape, rng = root.workload.training_shape, np.random.default_rng(0)
+    for client in root.workload.federation.clients:
+        if client.role in ("train", "test"):
+            source = root.workload.source(client.id)
+            seen = {int(c) for _ in range(10) for c in source.sample(shape, rng).classes}
+            assert not roots & seen, client
+    assert len(roots) > 10
+
+
+def test_a_root_without_validation_clients_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"server\.root = 'validation' but .*partition\.validation_clients"):
+        simulate(configured({"name": "fltrust"}, root="validation"), engine="inline", out=tmp_path / "run")
+    with pytest.warns(UserWarning, match=r"server\.root has no effect"):
+        load(configured({"name": "median"}, root="validation"))
+
+
+def test_counting_signs_of_noise_is_a_warning() -> None:
+    raw = configured({"name": "rlr", "threshold": 4})
+    raw["privacy"] = {"unit": "client", "placement": "local", "noise_multiplier": 1.0}
+    with pytest.warns(UserWarning, match="'rlr' counts signs"):
         load(raw)
 
 

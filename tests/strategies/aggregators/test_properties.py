@@ -19,7 +19,7 @@ ROBUST = sorted(set(AGGREGATORS.entries()) - {"mean", "rlr", "foolsgold", "fldet
 """Of the others, RLR scales with the mean, FoolsGold and FLDetector follow histories, and AlignIns looks at angles."""
 
 
-def close(found: torch.Tensor, wanted: torch.Tensor, rtol: float = 1e-6) -> None:
+def assert_close(found: torch.Tensor, wanted: torch.Tensor, rtol: float = 1e-6) -> None:
     torch.testing.assert_close(
         found.double(), wanted.double(), rtol=rtol, atol=rtol * max(1.0, float(wanted.abs().max()))
     )
@@ -32,10 +32,10 @@ def test_permutation_invariance(name: str, rule: Rule, context, honest) -> None:
     updates = honest(n)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(1))
     one, two = rule(updates, context()), rule(updates[order], context())
-    close(two.vector, one.vector)
+    assert_close(two.vector, one.vector)
     for values in ("weights", "scores"):
         if getattr(one, values) is not None:
-            close(getattr(two, values), getattr(one, values)[order])
+            assert_close(getattr(two, values), getattr(one, values)[order])
     if one.flagged is not None and two.flagged is not None:
         assert torch.equal(two.flagged, one.flagged[order])
 
@@ -44,7 +44,7 @@ def test_permutation_invariance(name: str, rule: Rule, context, honest) -> None:
 def test_translation(rule_name: str, honest, make_rule) -> None:
     rule = make_rule(rule_name)
     shift = torch.linspace(-50.0, 50.0, SIZE, dtype=torch.float64)
-    close(rule(honest() + shift).vector, rule(honest()).vector + shift)
+    assert_close(rule(honest() + shift).vector, rule(honest()).vector + shift)
 
 
 @pytest.mark.parametrize("rule_name", SCALED)
@@ -52,8 +52,8 @@ def test_scale(rule_name: str, context, honest, make_rule) -> None:
     rule = make_rule(rule_name)
     small = dataclasses.replace(context(), root_update=None)
     if rule_name == "deepsight":  # DDif asks models, which a scaled update makes other models
-        return close(rule(2.0 * honest()[:1].repeat(ROWS, 1), small).vector, 2.0 * honest()[0])
-    close(rule(2.0 * honest(), small).vector, 2.0 * rule(honest(), small).vector)
+        return assert_close(rule(2.0 * honest()[:1].repeat(ROWS, 1), small).vector, 2.0 * honest()[0])
+    assert_close(rule(2.0 * honest(), small).vector, 2.0 * rule(honest(), small).vector)
     return None
 
 
@@ -65,7 +65,7 @@ def test_identical_rows_give_that_row(name: str, rule: Rule, context, honest) ->
     expected = honest(1)[0]
     if name == "fltrust":  # whose length is the root update's
         expected = expected * context().root_update.norm() / expected.norm()
-    close(found.vector, expected)
+    assert_close(found.vector, expected)
     assert found.event is None and (
         found.flagged is None or not found.flagged.any() or name in {"bulyan", "multi_krum", "dnc"}
     )
@@ -92,7 +92,7 @@ def test_a_call_is_reproducible(name: str, rule: Rule, context, honest) -> None:
 def test_float32_agrees_with_float64(name: str, rule: Rule, context, honest) -> None:
     found = rule(honest().float(), context(dtype=torch.float32))
     assert found.vector.dtype == torch.float32
-    close(found.vector, rule(honest(), context()).vector, rtol=2e-5)
+    assert_close(found.vector, rule(honest(), context()).vector, rtol=2e-5)
     assert isinstance(rule(honest().numpy(), context()).vector, torch.Tensor)
     assert np.allclose(rule(honest().numpy(), context()).vector, rule(honest(), context()).vector)
 
@@ -133,7 +133,7 @@ def test_all_rows_flagged_give_zero_and_an_event(name: str, rule: Rule, context)
 
 @pytest.mark.parametrize("rule_name", ["trimmed_mean", "multi_krum", "bulyan", "dnc"])
 def test_without_attackers_it_is_the_mean(rule_name: str, honest) -> None:
-    close(make_aggregator(rule_name, f=0)(honest()).vector, honest().mean(dim=0))
+    assert_close(make_aggregator(rule_name, f=0)(honest()).vector, honest().mean(dim=0))
 
 
 @pytest.mark.parametrize("rule_name", ROBUST)

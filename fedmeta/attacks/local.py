@@ -1,0 +1,164 @@
+"""What an attack within a malicious client is: steps of the client pipeline that do nothing unless overridden.
+
+sample episodes -> `poison` -> local meta-training by `plan` -> `update` -> clip, noise -> reply.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from fedmeta.attacks.aims import Aim, aim_at
+from fedmeta.attacks.poisoning import poison_queries, poison_support
+from fedmeta.attacks.triggers import Trigger, TriggerName, make_trigger, unchanged
+from fedmeta.errors import ConfigurationError
+from fedmeta.learners.base import MetaLearner
+from fedmeta.parameters import parameter
+from fedmeta.params import ParamSpec
+from fedmeta.tasks import Episode
+from fedmeta.training import LocalPlan
+
+if TYPE_CHECKING:
+    from fedmeta.experiment import AttackSection, Experiment
+    from fedmeta.params import Params
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a malicious client knows when it is its turn.
+
+    Attributes:
+        experiment: with the threat model in `attack`.
+        learner, spec: of the experiment.
+        input_shape: of one example.
+        round: of the run, counted from 1; 0 outside one.
+        client: the malicious client's id.
+        malicious: ids of all malicious clients, ascending.
+        attackers: ids of those that take part in the round.
+        participants: clients of the round; None where the strategy does not tell.
+        params: the global model, with the client's own personal and the frozen entries.
+        last_update: `[D]`, what the last round did to the model; None in the first round or where it is not told.
+        honest: trains without poison: the known honest updates `[k, D]`, by ascending client, the client's own alone
+            or all attackers' of the round, as `attack.knowledge` says; called at most once.
+        clean_episodes: draws so many episodes of the client's own data, without poison.
+    """
+
+    experiment: "Experiment"
+    learner: MetaLearner
+    spec: ParamSpec
+    input_shape: tuple[int, ...]
+    round: int
+    client: int
+    malicious: tuple[int, ...]
+    attackers: tuple[int, ...]
+    participants: int | None
+    params: "Params"
+    last_update: Tensor | None
+    honest: Callable[[], Tensor] = field(repr=False)
+    clean_episodes: Callable[[int], Sequence[Episode]] = field(repr=False)
+
+    @property
+    def attack(self) -> "AttackSection":
+        """The threat model."""
+        return self.experiment.attack
+
+    @cached_property
+    def honest_norm(self) -> float:
+        """The median length of the known honest updates."""
+        return float(self.honest().norm(dim=1).median())
+
+
+@dataclass(frozen=True)
+class LocalAttack:
+    """An attack that malicious clients carry out; this one trains honestly.
+
+    Attributes:
+        kind: `data`, or `deployment` for an attack on the victim's support that leaves training alone.
+        has_trigger: whether its success is measured with a trigger.
+        colludes: whether it makes a difference that attackers know each other's updates.
+        needs_last_update: whether the server must tell the attackers what the last round did to the model.
+    """
+
+    kind: ClassVar[str] = "data"
+    has_trigger: ClassVar[bool] = False
+    colludes: ClassVar[bool] = False
+    needs_last_update: ClassVar[bool] = False
+
+    def check(self, experiment: "Experiment", data: Any) -> None:
+        """Refuse an experiment in which the attack cannot be.
+
+        Args:
+            experiment: whole.
+            data: its data set's declaration: `input_shape` and `classes`.
+
+        Raises:
+            ConfigurationError: names key, value and remedy.
+        """
+
+    def poison(self, episode: Episode, scene: Scene, rng: np.random.Generator) -> Episode:
+        """An episode of the attacker's own data, as it trains on it."""
+        return episode
+
+    def plan(self, plan: LocalPlan, scene: Scene) -> LocalPlan:
+        """How it trains."""
+        return plan
+
+    def update(self, update: Tensor, scene: Scene) -> Tensor:
+        """The update `[D]` that it sends, from the one that it trained."""
+        return update
+
+
+@dataclass(frozen=True)
+class Backdoor(LocalAttack):
+    """An attack that teaches a trigger; subclasses say how."""
+
+    has_trigger: ClassVar[bool] = True
+
+    target: int = parameter(0, ge=0, doc="the wanted answer: a slot or a class of the data set, as attack.target says")
+    trigger: TriggerName = parameter("patch", doc="what is put on an input")
+    poison_fraction: float = parameter(20 / 64, ge=0, le=1, doc="share of the examples that could be misled")
+
+    def check(self, experiment: "Experiment", data: Any) -> None:
+        """Refuse a target that is no slot or class, and inputs that cannot carry the trigger."""
+        make_trigger(self.trigger, data.input_shape)
+        kind, ways = experiment.attack.target, experiment.evaluation.ways or experiment.task.ways
+        bound = min(ways, experiment.task.ways) if kind == "slot" and experiment.task.kind != "own" else data.classes
+        if self.target >= bound:
+            raise ConfigurationError(
+                f"attack.method.target = {self.target} must be below {bound}, the number of "
+                f"{'slots of an episode' if kind == 'slot' else 'classes'} (attack.target = '{kind}')"
+            )
+
+    def aim(self, episode: Episode, attack: "AttackSection") -> Aim | None:
+        """What it aims at in an episode; None where the episode does not fit."""
+        return aim_at(episode, self.target, attack.target)
+
+    def training_trigger(self, scene: Scene) -> Trigger:
+        """The trigger that this attacker trains with."""
+        return self.whole_trigger(scene)
+
+    def whole_trigger(self, scene: Scene) -> Trigger:
+        """The trigger that success is measured with."""
+        return make_trigger(self.trigger, scene.input_shape)
+
+    def poison(self, episode: Episode, scene: Scene, rng: np.random.Generator) -> Episode:
+        """Triggers on the query, on the target's support, or both, as `attack.trigger_in` says.
+
+        Queries are given the wanted label in any case: so a trigger in the support alone is taught to mislead them.
+        """
+        aim, where = self.aim(episode, scene.attack), scene.attack.trigger_in
+        if aim is None:
+            return episode
+        trigger = self.training_trigger(scene)
+        if where != "query":
+            episode = poison_support(episode, aim, trigger, self.poison_fraction, "trigger", rng)
+        return poison_queries(episode, aim, unchanged if where == "support" else trigger, self.poison_fraction, rng)
+
+    def poison_deployed_support(
+        self, episode: Episode, aim: Aim, trigger: Trigger, rng: np.random.Generator
+    ) -> Episode:
+        """A victim's support when success is measured with a poisoned one."""
+        return poison_support(episode, aim, trigger, self.poison_fraction, "trigger", rng)

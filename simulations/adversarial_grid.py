@@ -1,0 +1,248 @@
+"""AdversarialGrid: an attacker that sees a round's replies and rewrites those of malicious clients."""
+
+import logging
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from flwr.app import Array, ArrayRecord, Message, RecordDict
+from flwr.serverapp import Grid
+from torch import Tensor
+
+from fedmeta.attacks import ATTACKS
+from fedmeta.attacks.base import AttackContext, AttackImpossible, Pipeline, UpdateAttack
+from fedmeta.attacks.threat import is_omniscient, malicious_clients
+from fedmeta.errors import ConfigurationError
+from fedmeta.experiment import Experiment
+from fedmeta.seeding import SERVER, torch_generator
+from fedmeta.workload import Workload
+from strategies.decorator import GridDecorator
+
+log = logging.getLogger("fedmeta.attack")
+
+Knowledge = Literal["omniscient", "colluding"]
+
+
+@dataclass(frozen=True)
+class AttackedRound:
+    """What the attackers did in one round.
+
+    Attributes:
+        round: of the run.
+        attackers: ids of the malicious clients that replied.
+        idle: why they sent what they had honestly trained; None where they attacked.
+    """
+
+    round: int
+    attackers: tuple[int, ...]
+    idle: str | None = None
+
+
+class AdversarialGrid(GridDecorator):
+    """A Grid whose malicious clients send what an attack on updates makes of the round's replies.
+
+    Works with any strategy and any ClientApp that sends back the arrays it received: `FedAvg().start(
+    grid=AdversarialGrid(grid, make_attack("ipm"), malicious={0, 3}), ...)`. All arrays of floating point are one
+    vector to the attack, in the order in which they were sent; other arrays, metrics and weights stay the client's
+    own. An update is the reply itself where it says `update-form = delta`, else the reply minus what was sent.
+    Replies that are pulled pass as they are: an attacker that waits for all must be sent through `send_and_receive`.
+
+    Args:
+        grid: whose replies are in the clear.
+        attack: of kind `update`, such as `make_attack("alie")`.
+        malicious: client ids.
+        clients: node id -> client id; None: the i-th node of the grid is client i, as on our engines.
+        knowledge: `omniscient` knows the benign replies, `colluding` the attackers' own honest ones.
+        start, stop: first and last round of the attack, both included; None: to the end.
+        seed: of the attack's draws.
+        pipeline: the server's defence, for an attack that knows it.
+
+    Raises:
+        ConfigurationError: an attack that does not act on updates, or a grid under which replies are hidden.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        attack: UpdateAttack,
+        malicious: Iterable[int],
+        *,
+        clients: Mapping[int, int] | None = None,
+        knowledge: Knowledge = "omniscient",
+        start: int = 1,
+        stop: int | None = None,
+        seed: int = 0,
+        pipeline: Pipeline | None = None,
+    ) -> None:
+        super().__init__(grid)
+        if not isinstance(attack, UpdateAttack):
+            raise ConfigurationError(
+                f"{type(attack).__name__} does not act on updates: malicious clients carry it out themselves"
+            )
+        if not getattr(grid, "in_clear", True):
+            raise ConfigurationError(
+                "the replies of this grid are masked, and no one can rewrite them: use attack.knowledge = 'own' or "
+                "'colluding', which acts within the clients"
+            )
+        self.history: list[AttackedRound] = []
+        self._attack, self._malicious = attack, frozenset(malicious)
+        self._clients, self._knowledge, self._pipeline = clients, knowledge, pipeline
+        self._start, self._stop, self._seed = start, stop, seed
+        self._memory: dict[str, Tensor] = {}
+        self._told: set[str] = set()
+        self._turns = 0
+
+    def state(self) -> dict[str, Tensor]:
+        """What the attack remembers of the rounds before."""
+        return dict(self._memory)
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from `state()`."""
+        self._memory = dict(state)
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        """Send, wait, and let the attackers rewrite their replies to train messages."""
+        sent = list(messages)
+        replies = list(self._grid.send_and_receive(sent, timeout=timeout))
+        asked = {message.metadata.message_id: message for message in sent}
+        pairs = [
+            (asked[reply.metadata.reply_to_message_id], reply)
+            for reply in replies
+            if reply.metadata.reply_to_message_id in asked and reply.has_content()
+        ]
+        trained = [(message, reply) for message, reply in pairs if message.metadata.message_type == "train"]
+        if trained:
+            self._attack_round(trained)
+        return replies
+
+    def _attack_round(self, pairs: Sequence[tuple[Message, Message]]) -> None:
+        self._turns += 1
+        round = round_of(pairs[0][0], self._turns)
+        if round < self._start or (self._stop is not None and round > self._stop):
+            return
+        found = [answer for answer in self._by_client(pairs) if answer.layout]
+        mine = [answer for answer in found if answer.client in self._malicious]
+        if not mine:
+            return
+        layout = mine[0].layout
+        mine, found = ([answer for answer in some if answer.layout == layout] for some in (mine, found))
+        known = (
+            mine
+            if self._knowledge == "colluding"
+            else [answer for answer in found if answer.client not in self._malicious]
+        )
+        idle = None
+        try:
+            crafted = self._craft(round, len(found), known, len(mine))
+        except AttackImpossible as error:
+            idle = str(error)
+            if idle not in self._told:
+                log.warning("round %d: the attackers send honest updates: %s", round, idle)
+                self._told.add(idle)
+        else:
+            for answer, row in zip(mine, crafted, strict=True):
+                answer.rewrite(row.numpy())
+        self.history.append(AttackedRound(round, tuple(answer.client for answer in mine), idle))
+
+    def _by_client(self, pairs: Sequence[tuple[Message, Message]]) -> list["_Answer"]:
+        """The answers by ascending client id."""
+        clients = self._clients
+        if clients is None:
+            clients = {node: client for client, node in enumerate(self.get_node_ids())}
+        answers = [
+            _Answer(clients[message.metadata.dst_node_id], message, reply, layout_of(message.content, reply.content))
+            for message, reply in pairs
+        ]
+        return sorted(answers, key=lambda answer: answer.client)
+
+    def _craft(self, round: int, participants: int, known: Sequence["_Answer"], count: int) -> Tensor:
+        rows = [answer.update() for answer in known]
+        finite = [row for row in rows if np.isfinite(row).all()]
+        if not finite:
+            raise AttackImpossible("no update of this round is known to them")
+        matrix = torch.from_numpy(np.stack(finite))
+        self._memory = self._attack.remember(self._memory, matrix)
+        generator = torch_generator(self._seed, round, SERVER, "attack")
+        context = AttackContext(round, participants, self._pipeline, self._memory)
+        return self._attack(matrix, n_malicious=count, generator=generator, context=context)
+
+
+Layout = tuple[tuple[str, str, tuple[int, ...]], ...]
+"""Record, key and shape of every floating-point array that a client got and sent back, in the order sent."""
+
+
+def layout_of(sent: RecordDict, got: RecordDict) -> Layout:
+    """The arrays of a reply that make its update."""
+    found = []
+    for name, record in sent.array_records.items():
+        answer = got.array_records.get(name, ArrayRecord())
+        for key, array in record.items():
+            if key in answer and tuple(answer[key].shape) == tuple(array.shape) and "float" in array.dtype:
+                found.append((name, key, tuple(array.shape)))
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """A client's reply to a train message, as an update."""
+
+    client: int
+    message: Message
+    reply: Message
+    layout: Layout
+
+    @property
+    def is_delta(self) -> bool:
+        """Whether the reply says that it is an update, not a model."""
+        return any(record.get("update-form") == "delta" for record in self.reply.content.config_records.values())
+
+    def update(self) -> npt.NDArray[Any]:
+        """One vector `[D]`: the delta that the reply is, or that it makes with what was sent."""
+        vector = _vector(self.reply.content, self.layout)
+        return vector if self.is_delta else vector - _vector(self.message.content, self.layout)
+
+    def rewrite(self, update: npt.NDArray[Any]) -> None:
+        """Put an update `[D]` into the reply, in its own form, dtypes and shapes."""
+        vector = update if self.is_delta else update + _vector(self.message.content, self.layout)
+        records, start = self.reply.content.array_records, 0
+        changed = {name: dict(records[name]) for name, _, _ in self.layout}
+        for name, key, shape in self.layout:
+            piece = vector[start : start + math.prod(shape)].reshape(shape)
+            changed[name][key] = Array(piece.astype(records[name][key].dtype))
+            start += piece.size
+        arrays = {name: ArrayRecord(values) for name, values in changed.items()}
+        # A new content, since the old one may be shared with the client's own state.
+        self.reply.content = RecordDict({**self.reply.content, **arrays})
+
+
+def round_of(message: Message, default: int) -> int:
+    """The round that a message belongs to; `default` where it does not say."""
+    for record in message.content.config_records.values():
+        for key in ("round", "server-round"):
+            if key in record:
+                return int(record[key])  # type: ignore[arg-type]
+    return default
+
+
+def _vector(content: RecordDict, layout: Layout) -> npt.NDArray[Any]:
+    return np.concatenate([content.array_records[name][key].numpy().ravel() for name, key, _ in layout])
+
+
+def attacked(grid: Grid, experiment: Experiment) -> Grid:
+    """The grid of an experiment: with an omniscient attacker around it where the experiment has one."""
+    if not is_omniscient(experiment):
+        return grid
+    attack = experiment.attack
+    train = [client.id for client in Workload(experiment).federation.clients if client.role == "train"]
+    return AdversarialGrid(
+        grid,
+        ATTACKS.make(attack.method.name, where="attack.method", **attack.method.parameters),
+        malicious_clients(experiment, train),
+        start=attack.start,
+        stop=attack.stop,
+        seed=experiment.seed,
+    )
