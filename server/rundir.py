@@ -28,6 +28,7 @@ log = logging.getLogger("fedmeta.server")
 CONFIG, METRICS, RESULTS = "config.json", "metrics.jsonl", "results.json"
 ENVIRONMENT, REPORT = "environment.json", "report.html"
 LEDGER, PRIVACY, AUDIT = "privacy.jsonl", "privacy.json", "audit.json"
+LEAK = "leak.json"
 
 
 @dataclass(frozen=True)
@@ -203,6 +204,15 @@ class RunDir:
     def audit(self) -> dict[str, Any] | None:
         """What the last audit found; None where there was none."""
         found: dict[str, Any] | None = _read_json(self.path / AUDIT, "audit the run again")
+        return found
+
+    def write_leak(self, found: Mapping[str, Any]) -> None:
+        """Write what a leak check read off one update of this run."""
+        _store(self.path / LEAK, json.dumps(_finite(dict(found))).encode())
+
+    def leak(self) -> dict[str, Any] | None:
+        """What the last leak check found; None where there was none."""
+        found: dict[str, Any] | None = _read_json(self.path / LEAK, "delete it, and check again")
         return found
 
     def write_report(self, text: str) -> None:

@@ -161,6 +161,24 @@ def audit(
         raise typer.Exit(1)
 
 
+@app.command("leak-check")
+def leak_check(
+    directory: Annotated[Path, typer.Argument(help="A run directory, whose report then shows the pictures.")],
+    client: Annotated[int | None, typer.Option(help="Whose update; by default the first training client's.")] = None,
+) -> None:
+    """Read private inputs off one client's update at several noise levels: originals and reconstructions."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from simulations.leak import leak
+
+    found = leak(directory, client)
+    table = Table("noise, in norms of the update", "cosine to the input, mean", "largest")
+    for level, cosines in zip(found.levels, found.cosines, strict=True):
+        table.add_row(f"{level:g}", f"{float(cosines.mean()):.3f}", f"{float(cosines.max()):.3f}")
+    Console().print(table)
+
+
 @app.command()
 def privacy(
     noise_multiplier: Annotated[float | None, typer.Option(help="Standard deviation of the noise over C.")] = None,
@@ -224,9 +242,9 @@ def privacy_sweep(
     table = Table("epsilon", "spent", "noise multiplier", "after adaptation", title=f"plot: {out}/sweep.svg")
     for point in points:
         figures = ["none" if v is None else f"{v:.3g}" for v in (point.epsilon, point.spent, point.noise_multiplier)]
-        low, high = (format_score(point.score_name, value) for value in (point.score.low, point.score.high))
-        spread = f" ({low} to {high})" if point.score.count > 1 else ""
-        table.add_row(*figures, format_score(point.score_name, point.score.mean) + spread)
+        low, high = (format_score(point.score_name, value) for value in (min(point.scores), max(point.scores)))
+        spread = f" ({low} to {high})" if len(point.scores) > 1 else ""
+        table.add_row(*figures, format_score(point.score_name, point.mean) + spread)
     Console().print(table)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedmeta.errors import CheckpointError, ConfigurationError
 from fedmeta.experiment import Experiment
-from fedmeta.statistics import Estimate, Evaluation, estimate
+from fedmeta.statistics import Evaluation
 from server.configuration import load
 from server.rundir import RunDir
 from simulations.launch import open_run, play
@@ -28,7 +28,7 @@ class Point:
         spent: epsilon by the ledger, the largest over seeds; None without privacy.
         noise_multiplier: z; None without privacy.
         score_name: `accuracy` or `mse`.
-        score: the last model after adaptation, on the test clients' own tasks (else the pooled ones), over seeds.
+        scores: one a seed, the last model after adaptation, on the test clients' own tasks (else the pooled ones).
         baseline: pixel nearest neighbour on the same, where the task has one.
     """
 
@@ -36,8 +36,13 @@ class Point:
     spent: float | None
     noise_multiplier: float | None
     score_name: str
-    score: Estimate
+    scores: tuple[float, ...]
     baseline: float | None
+
+    @property
+    def mean(self) -> float:
+        """Over the seeds."""
+        return sum(self.scores) / len(self.scores)
 
 
 def sweep(
@@ -111,13 +116,13 @@ def _point(epsilon: float | None, runs: Iterable[Mapping[str, Any]]) -> Point:
         max((run["epsilon"] for run in said), default=None),
         said[0]["noise_multiplier"] if said else None,
         judged[0].score_name,
-        estimate([evaluation.after.mean for evaluation in judged], "episodes"),
+        tuple(evaluation.after.mean for evaluation in judged),
         sum(baselines) / len(baselines) if baselines else None,
     )
 
 
 def sweep_figure(points: Sequence[Point]) -> "Figure":
-    """Score over epsilon on a logarithmic axis; without privacy as a line, and the baseline dotted."""
+    """Mean score over epsilon, with the range over seeds; without privacy as a line, and the baseline dotted."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
@@ -126,19 +131,19 @@ def sweep_figure(points: Sequence[Point]) -> "Figure":
     free = next((point for point in points if point.epsilon is None), None)
     scale = 100.0 if points[0].score_name == "accuracy" else 1.0
     x = [float(point.epsilon or 0) for point in private]
-    y = [scale * point.score.mean for point in private]
+    y = [scale * point.mean for point in private]
     axes.plot(x, y, "o-", color="#2563eb", label="private")
-    if all(point.score.count > 1 for point in private):
+    if all(len(point.scores) > 1 for point in private):
         axes.fill_between(
             x,
-            [scale * point.score.low for point in private],
-            [scale * point.score.high for point in private],
+            [scale * min(point.scores) for point in private],
+            [scale * max(point.scores) for point in private],
             color="#2563eb",
             alpha=0.15,
             linewidth=0,
         )
     if free is not None:
-        axes.axhline(scale * free.score.mean, color="#666d77", label="without privacy")
+        axes.axhline(scale * free.mean, color="#666d77", label="without privacy")
         if free.baseline is not None:
             axes.axhline(scale * free.baseline, color="#666d77", linestyle=":", label="pixel nearest neighbour")
     axes.set_xscale("log")

@@ -14,6 +14,7 @@ from server.report.confidential import privacy_facts
 from server.report.episode import EpisodePicture
 from server.report.glyphs import glyph_figure
 from server.report.headline import SPLITS, Row, format_score, headline
+from server.report.leak import leak_caption, leak_figure
 from server.report.template import TEMPLATE
 from server.report.troubles import troubles
 from server.rundir import RunDir
@@ -179,6 +180,9 @@ def _sections(
         ),
         ("episode", "An episode", _episode(picture), _episode_caption(picture), _has_glyphs(picture)),
     ]
+    leak = rundir.leak()
+    if leak is not None:
+        figures.append(("leak", "What one update shows", leak_figure(leak), leak_caption(leak), True))
     if last.get("test"):
         chart = plots.clients_chart(Evaluation.from_json(last["test"]), last.get("names", {}))
         figures.append(("clients", "Clients", chart, "Mean over a client's episodes.", False))

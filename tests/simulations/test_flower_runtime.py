@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from fedmeta.privacy.ledger import Ledger
 from server.rundir import RunDir
 from simulations import simulate
 
@@ -157,3 +158,26 @@ def test_a_bundle_holds_code_and_experiment_files_only(tmp_path: Path, flower: d
         "README.md",
     ):
         assert needed in names
+
+
+@pytest.mark.slow
+def test_a_private_run_is_a_deployed_one(tmp_path: Path, flower: dict[str, str]) -> None:
+    """Noise is not of the seed, clients keep ledgers of their own, and the report does not say 'simulated'."""
+    privacy = '[privacy]\nunit = "client"\nplacement = "local"\nnoise_multiplier = 4.0\ndelta = 1e-3\n'
+    (tmp_path / "e.toml").write_text(RAW + privacy)
+    (tmp_path / "empty").mkdir()
+    inline = simulate(tmp_path / "e.toml", engine="inline", out=tmp_path / "inline")
+    (tmp_path / "run.toml").write_text(f'config = "{tmp_path / "e.toml"}"\nout = "{tmp_path / "flower"}"\n')
+    done = flwr(
+        "run", str(ROOT), "--run-config", str(tmp_path / "run.toml"), "--federation-config",
+        "num-supernodes=6 client-resources-num-cpus=1", "--stream",
+        environment={**flower, "FEDMETA_LEDGERS": str(tmp_path / "ledgers")}, cwd=tmp_path / "empty",
+    )  # fmt: skip
+    run = last_run(flower, tmp_path / "empty")
+    assert run["status"] == "finished:completed", done.stdout + done.stderr
+    rundir = RunDir.open(tmp_path / "flower")
+    said = rundir.results()["privacy"]
+    assert said["title"] == "Privacy" and said["epsilon"] == inline.results["privacy"]["epsilon"]
+    assert rundir.results()["model_hash"] != inline.model_hash
+    releases = [len(Ledger(path).entries) for path in sorted((tmp_path / "ledgers").iterdir())]
+    assert sum(releases) == 3 * 2 == len(rundir.ledger().entries), "the clients' own ledgers agree with the server's"

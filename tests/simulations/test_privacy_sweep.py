@@ -25,7 +25,11 @@ def test_points_files_and_going_on(tmp_path):
     assert [point.epsilon for point in points] == [2.0, 20.0, None]
     assert points[0].noise_multiplier > points[1].noise_multiplier and points[2].noise_multiplier is None
     for point in points[:2]:
-        assert 0.98 * point.epsilon <= point.spent <= point.epsilon and point.score.count == 2
+        assert (
+            0.98 * point.epsilon <= point.spent <= point.epsilon
+            and len(point.scores) == 2
+            and min(point.scores) <= point.mean <= max(point.scores)
+        )
     assert json.loads((tmp_path / "sweep.json").read_text())[0]["epsilon"] == 2.0
     assert "<svg" in (tmp_path / "sweep.svg").read_text()
     written = (tmp_path / "epsilon-2" / "seed-0" / "metrics.jsonl").stat().st_mtime_ns
