@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedmeta.statistics import Evaluation
+from server.attack import in_words, successes
 from server.report import plots
 from server.report.confidential import privacy_facts
 from server.report.episode import EpisodePicture
@@ -179,6 +180,9 @@ def _sections(
         ),
         ("episode", "An episode", _episode(picture), _episode_caption(picture), _has_glyphs(picture)),
     ]
+    attacked = successes(results)
+    if attacked:
+        figures.append(("attack", "Attack", plots.success_curve(attacked), in_words(attacked[0][1].protocol), False))
     if last.get("test"):
         chart = plots.clients_chart(Evaluation.from_json(last["test"]), last.get("names", {}))
         figures.append(("clients", "Clients", chart, "Mean over a client's episodes.", False))
