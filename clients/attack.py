@@ -133,12 +133,13 @@ def make_attacker(request: Request, params: Params, honest: Honest) -> Attacker:
         params=params,
         last_update=request.last_update,
         honest=cache(lambda: honest(known)),
-        clean_episodes=lambda count: clean_episodes(workload, request.client, request.round, count),
+        clean_episodes=lambda count: attackers_episodes(workload, count),
     )
     return Attacker(request, ATTACKS.make(method.name, where="attack.method", **method.parameters), scene)
 
 
-def clean_episodes(workload: Workload, client: int, round: int, count: int) -> list[Episode]:
-    """Episodes of a client's own data beside those that it trains on."""
-    rng = numpy_generator(workload.experiment.seed, round, client, "attack episodes")
-    return [workload.source(client).sample(workload.training_shape, rng) for _ in range(count)]
+def attackers_episodes(workload: Workload, count: int) -> list[Episode]:
+    """Episodes of the first attacker's data, beside those that it trains on; the same for all attackers and rounds."""
+    leader = ringleader(workload)
+    rng = numpy_generator(workload.experiment.seed, 0, leader, "attack episodes")
+    return [workload.source(leader).sample(workload.training_shape, rng) for _ in range(count)]

@@ -7,7 +7,7 @@ import torch
 from flwr.app import Context, Message
 from torch import Tensor
 
-from clients.attack import all_malicious, clean_episodes, ringleader
+from clients.attack import all_malicious, attackers_episodes, ringleader
 from clients.personal import complete_params
 from clients.request import Request
 from fedmeta.attacks import ATTACKS
@@ -83,5 +83,5 @@ def _scene(request: Request, params: Params) -> Scene:
         params=params,
         last_update=None,
         honest=lambda: torch.zeros((0, workload.spec.size())),
-        clean_episodes=lambda count: clean_episodes(workload, leader, 0, count),
+        clean_episodes=lambda count: attackers_episodes(workload, count),
     )

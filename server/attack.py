@@ -1,4 +1,4 @@
-"""The model of a run without attack, against which an attack's success is measured, and what is said of the success."""
+"""The model of a run without attack, against which an attack's success is measured, and its success in words."""
 
 import logging
 from collections.abc import Mapping
@@ -11,6 +11,8 @@ from fedmeta.errors import ConfigurationError
 from fedmeta.experiment import AttackSection, Experiment
 from fedmeta.params import ParamSpec
 from server.rundir import RunDir
+
+SPLITS = {"test": "each client's own tasks", "pooled": "tasks across all test clients"}
 
 log = logging.getLogger("fedmeta.attack")
 
@@ -42,8 +44,23 @@ def _without_attack(experiment: Experiment) -> str:
     return experiment.model_copy(update={"attack": AttackSection()}).hash
 
 
-def success_rows(results: Mapping[str, Any], which: str = "last") -> list[tuple[AttackSuccess, str]]:
-    """The attack's successes of a finished run, each with its split in words."""
-    words = {"pooled": "tasks across all test clients", "test": "each client's own tasks"}
-    found = ((results.get(which) or {}).get("attack") or {}).items()
-    return [(AttackSuccess.from_json(data), words[split]) for split, data in found if data]
+def successes(results: Mapping[str, Any]) -> list[tuple[str, AttackSuccess]]:
+    """The success against the last model of a finished run: the split in words, and the figures."""
+    found = (results.get("last") or {}).get("attack") or {}
+    return [(words, AttackSuccess.from_json(found[split])) for split, words in SPLITS.items() if found.get(split)]
+
+
+def in_words(protocol: Mapping[str, Any]) -> str:
+    """Who attacked, how, and what counts as success."""
+    aim = {
+        "slot": f"slot {protocol['parameters'].get('target')}",
+        "class": f"class {protocol['parameters'].get('target')}, in episodes that hold it",
+        "absent": f"any wrong answer, in episodes without class {protocol['parameters'].get('target')}",
+    }[protocol["target"]]
+    where = {"query": "queries", "support": "supports, queries clean", "both": "supports and queries"}
+    until = "" if protocol["stop"] is None else f" to {protocol['stop']}"
+    return (
+        f"{protocol['method']} by {100 * protocol['fraction']:g} % of the training clients from round "
+        f"{protocol['start']}{until}; wanted: {aim}; trigger on {where[protocol['trigger_in']]}; queries of the "
+        "target's own class do not count, and an undecided answer is shared among its slots"
+    )

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Message
+from flwr.app import ArrayRecord, ConfigRecord
 from flwr.serverapp import Grid
 from torch import Tensor
 
-from fedmeta.attacks.threat import describe_attack, success_steps
 from fedmeta.code_hash import code_hash, code_path
 from fedmeta.errors import CheckpointError
 from fedmeta.experiment import Experiment
@@ -22,12 +21,12 @@ from fedmeta.wire import read_vector, vector_record
 from fedmeta.workload import Workload
 from server.attack import clean_model
 from server.checkpoint import Checkpoint
+from server.judging import FinalJudge
 from server.privacy import open_privacy, privacy_statement
 from server.rundir import RunDir
 from strategies.decorator import Remembering
 from strategies.directory import learn_directory
-from strategies.judging import Judging
-from strategies.meta import MetaStrategy, RoundReport, vector_hash
+from strategies.meta import MetaStrategy, RoundReport
 from strategies.private_rounds import PrivateRounds
 from strategies.replies import group_reasons
 
@@ -120,7 +119,7 @@ def run_experiment(
         standing, record = _play(grid, strategy, standing, rundir)
         for observer in observers:
             observer(record)
-    results = _judge_finally(grid, strategy, standing, rundir, clean)
+    results = FinalJudge(grid, strategy, clean).results(standing.round, standing.vector, standing.best, rundir)
     results["seconds"] = time.monotonic() - started
     if strategy.private is not None:
         results["privacy"] = {**privacy_statement(rundir), "stopped": stopped}
@@ -265,69 +264,3 @@ def _checkpoint(strategy: MetaStrategy, standing: _Standing, grid: Grid) -> Chec
         optimiser={**strategy.state(), **{f"{GRID}{key}": value for key, value in remembered.items()}},
         facts={"best": standing.best},
     )
-
-
-def _judge_finally(
-    grid: Grid, strategy: MetaStrategy, standing: _Standing, rundir: RunDir, clean: Tensor | None
-) -> dict[str, Any]:
-    """Judge the last model, and the best where it is another, on clients that never trained."""
-    names = {str(member.client): member.name for member in strategy.directory.role("test", "pooled")}
-    last = {"round": standing.round, "names": names, **_judge(grid, strategy, standing.round, standing.vector, clean)}
-    best = None
-    if standing.best is not None:
-        if standing.best["round"] == standing.round:
-            judged = {key: value for key, value in last.items() if key not in ("round", "names")}
-        else:
-            checkpoint = rundir.load("best")
-            checkpoint.check(strategy.experiment.hash, strategy.spec.hash)
-            if checkpoint.round != standing.best["round"]:
-                raise CheckpointError(
-                    f"the best checkpoint in '{rundir.path}' is of round {checkpoint.round}, and the best round is "
-                    f"{standing.best['round']}: resume the run from its start in another folder"
-                )
-            judged = _judge(grid, strategy, standing.best["round"], strategy.spec.flatten(checkpoint.params), clean)
-        best = {**standing.best, **judged}
-    return {"rounds": standing.round, "model_hash": vector_hash(standing.vector), "last": last, "best": best}
-
-
-def _judge(grid: Grid, strategy: MetaStrategy, round: int, vector: Tensor, clean: Tensor | None) -> dict[str, Any]:
-    settings, success = strategy.experiment.evaluation, success_steps(strategy.experiment)
-    judgings = [
-        # Across all clients first: it is the longest message, and an engine serves them in this order.
-        Judging("pooled", settings.pooled_episodes, settings.steps, baseline=True, success_steps=success),
-        Judging("test", settings.episodes, settings.steps, baseline=True, success_steps=success),
-    ]
-    arrays, base = vector_record(vector), strategy.base_config(round)
-    beside = vector_record(clean) if clean is not None and success else None
-    messages = [
-        message for judging in judgings for message in judging.messages(strategy.directory, arrays, base, beside)
-    ]
-    replies = list(grid.send_and_receive(messages, timeout=strategy.experiment.server.timeout))
-    found: dict[str, Any] = {"failed": {}}
-    for judging in judgings:
-        evaluation, failed = judging.summarise(strategy.directory, messages, replies)
-        for line in group_reasons(failed):
-            log.warning("evaluation on %s clients, failed: %s", judging.split, line)
-        found[judging.split] = evaluation.to_json() if evaluation else None
-        found["failed"] |= {str(client): reason for client, reason in failed.items()}
-    if success:
-        found["attack"] = _success(strategy, judgings, messages, replies)
-    return found
-
-
-def _success(
-    strategy: MetaStrategy, judgings: Sequence[Judging], messages: Sequence[Message], replies: Sequence[Message]
-) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for judging in judgings:
-        protocol = describe_attack(strategy.experiment)
-        success = judging.success(strategy.directory, messages, replies, protocol)
-        found[judging.split] = success.to_json() if success is not None else None
-        if success is None and judging.members(strategy.directory):
-            log.warning(
-                "attack success on %s clients: no episode fits attack.target = '%s' with method.target = %s",
-                judging.split,
-                protocol["target"],
-                protocol["parameters"].get("target"),
-            )
-    return found

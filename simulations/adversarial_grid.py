@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,15 +14,20 @@ from flwr.serverapp import Grid
 from torch import Tensor
 
 from fedmeta.attacks import ATTACKS
-from fedmeta.attacks.base import AttackContext, AttackImpossible, Pipeline, UpdateAttack
+from fedmeta.attacks.base import AttackContext, AttackImpossible, Pipeline, UpdateAttack, Verdict
 from fedmeta.attacks.threat import is_omniscient, malicious_clients
 from fedmeta.errors import ConfigurationError
 from fedmeta.experiment import Experiment
 from fedmeta.seeding import SERVER, torch_generator
 from fedmeta.workload import Workload
+from strategies.aggregation import RoundContext
 from strategies.decorator import GridDecorator
+from strategies.defence import make_defence
 
 log = logging.getLogger("fedmeta.attack")
+
+Defence = Callable[[Tensor, Tensor, int], Verdict]
+"""Updates `[n, D]`, benign rows first, the model `[D]` that clients started from, and the round: to the verdict."""
 
 Knowledge = Literal["omniscient", "colluding"]
 
@@ -59,7 +64,7 @@ class AdversarialGrid(GridDecorator):
         knowledge: `omniscient` knows the benign replies, `colluding` the attackers' own honest ones.
         start, stop: first and last round of the attack, both included; None: to the end.
         seed: of the attack's draws.
-        pipeline: the server's defence, for an attack that knows it.
+        defence: (updates `[n, D]`, model `[D]`, round) -> Verdict: the server's, for an attack that knows it.
 
     Raises:
         ConfigurationError: an attack that does not act on updates, or a grid under which replies are hidden.
@@ -76,7 +81,7 @@ class AdversarialGrid(GridDecorator):
         start: int = 1,
         stop: int | None = None,
         seed: int = 0,
-        pipeline: Pipeline | None = None,
+        defence: Defence | None = None,
     ) -> None:
         super().__init__(grid)
         if not isinstance(attack, UpdateAttack):
@@ -90,7 +95,7 @@ class AdversarialGrid(GridDecorator):
             )
         self.history: list[AttackedRound] = []
         self._attack, self._malicious = attack, frozenset(malicious)
-        self._clients, self._knowledge, self._pipeline = clients, knowledge, pipeline
+        self._clients, self._knowledge, self._defence = clients, knowledge, defence
         self._start, self._stop, self._seed = start, stop, seed
         self._memory: dict[str, Tensor] = {}
         self._told: set[str] = set()
@@ -167,8 +172,16 @@ class AdversarialGrid(GridDecorator):
         matrix = torch.from_numpy(np.stack(finite))
         self._memory = self._attack.remember(self._memory, matrix)
         generator = torch_generator(self._seed, round, SERVER, "attack")
-        context = AttackContext(round, participants, self._pipeline, self._memory)
+        pipeline = self._pipeline(known[0], round)
+        context = AttackContext(round, participants, pipeline, memory=self._memory)
         return self._attack(matrix, n_malicious=count, generator=generator, context=context)
+
+    def _pipeline(self, answer: "_Answer", round: int) -> Pipeline | None:
+        defence = self._defence
+        if defence is None:
+            return None
+        model = torch.from_numpy(_vector(answer.message.content, answer.layout))
+        return lambda rows: defence(rows, model, round)
 
 
 Layout = tuple[tuple[str, str, tuple[int, ...]], ...]
@@ -245,4 +258,16 @@ def attacked(grid: Grid, experiment: Experiment) -> Grid:
         start=attack.start,
         stop=attack.stop,
         seed=experiment.seed,
+        defence=defence_of(experiment),
     )
+
+
+def defence_of(experiment: Experiment) -> Defence:
+    """What the server of an experiment makes of updates; rules that follow clients over rounds start afresh."""
+    pipeline = make_defence(experiment)
+
+    def verdict(rows: Tensor, model: Tensor, round: int) -> Verdict:
+        found = pipeline(rows.to(model.dtype), RoundContext(round=round, model=model))
+        return Verdict(found.vector, found.flagged)
+
+    return verdict

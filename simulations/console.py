@@ -53,6 +53,9 @@ def run_with_progress(
         console.print(f"interrupted; continue with: fedmeta simulate --resume {opened.rundir.path}")
         return INTERRUPTED
     console.print(results_table(result.results))
+    attacks = attack_table(result.results)
+    if attacks is not None:
+        console.print(attacks)
     if result.results.get("privacy"):
         console.print(in_one_line(result.results["privacy"]))
     console.print(f"report: {result.path / 'report.html'}")
@@ -120,6 +123,34 @@ def results_table(results: Mapping[str, Any]) -> Table:
         found = {row.split: row for row in rows if (row.model, row.label) == (model, label)}
         table.add_row(name, *(_cell(found[split]) if split in found else "" for split in splits))
     return table
+
+
+def attack_table(results: Mapping[str, Any]) -> Table | None:
+    """How often the attacker got the wanted answer, by adaptation steps; None where nothing was measured."""
+    from server.attack import in_words, successes
+
+    found = successes(results)
+    if not found:
+        return None
+    table = Table(title="Attack success (95 % interval)", title_justify="left", caption_justify="left")
+    table.caption = in_words(found[0][1].protocol)
+    table.add_column("adaptation steps")
+    columns: list[tuple[Any, ...]] = []
+    for words, success in found:
+        shown = [("attacked model", success.rate), ("clean model", success.clean), ("lift", success.lift)]
+        for label, estimates in shown:
+            if estimates:
+                table.add_column(f"{label}\n{words}", justify="right")
+                columns.append(estimates)
+    for row, steps in enumerate(found[0][1].steps):
+        table.add_row(str(steps), *(_share(estimates[row]) for estimates in columns))
+    if not found[0][1].lift:
+        table.caption += ". Name a run without attackers in attack.clean for the lift over it"
+    return table
+
+
+def _share(estimate: Any) -> str:
+    return f"[bold]{100 * estimate.mean:.1f} %[/] ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
 
 
 def _cell(row: Any) -> str:

@@ -46,6 +46,17 @@ ATTACKS = Registry(
             "a backdoor in coordinates that honest clients hardly move",
             "Zhang et al. 2022, algorithm 1",
         ),
+        "a3fl": Entry("fedmeta.attacks.a3fl:A3FL", "a trigger optimised against being unlearnt", "Zhang et al. 2023"),
+        "meta_backdoor": Entry(
+            "fedmeta.attacks.meta_backdoor:MetaBackdoor",
+            "a backdoor trained through the inner loop",
+            "generalises Chen et al. 2020, arXiv 2006.07026",
+        ),
+        "defence_aware": Entry(
+            "fedmeta.attacks.defence_aware:DefenceAware",
+            "strength searched through the server's whole pipeline",
+            "ByzFL 2025: Optimal_ALIE, Optimal_IPM",
+        ),
         "support_poisoning": Entry(
             "fedmeta.attacks.support_poisoning:SupportPoisoning",
             "a victim's support at deployment; training is honest",

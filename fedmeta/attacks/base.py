@@ -39,12 +39,15 @@ class AttackContext:
         round: counted from 1; 0 outside a run.
         participants: clients of the round, attackers included; None: known rows and attackers.
         pipeline: the server's defence, for an attacker that knows it.
+        objective: what the attacker wants of the aggregated update `[D]`, to be maximised; None: that it is far from
+            the mean of the known updates.
         memory: what the attack's `remember` kept of the rounds before.
     """
 
     round: int = 0
     participants: int | None = None
     pipeline: Pipeline | None = None
+    objective: Callable[[Tensor], float] | None = None
     memory: Mapping[str, Tensor] = field(default_factory=dict)
 
 

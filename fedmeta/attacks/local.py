@@ -43,7 +43,7 @@ class Scene:
         last_update: `[D]`, what the last round did to the model; None in the first round or where it is not told.
         honest: trains without poison: the known honest updates `[k, D]`, by ascending client, the client's own alone
             or all attackers' of the round, as `attack.knowledge` says; called at most once.
-        clean_episodes: draws so many episodes of the client's own data, without poison.
+        clean_episodes: draws so many episodes of the first attacker's data, without poison; the same ones every round.
     """
 
     experiment: "Experiment"
@@ -64,6 +64,11 @@ class Scene:
     def attack(self) -> "AttackSection":
         """The threat model."""
         return self.experiment.attack
+
+    @cached_property
+    def memory(self) -> "dict[str, Any]":
+        """What an attack works out once a turn."""
+        return {}
 
     @cached_property
     def honest_norm(self) -> float:

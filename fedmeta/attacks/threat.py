@@ -117,6 +117,12 @@ def _check_update_attack(experiment: "Experiment", kind: Any) -> None:
             f"attack.knowledge = 'own' gives one update, and attack.method = '{name}' needs {kind.known_rows} or more: "
             "use colluding or omniscient"
         )
+    made: Any = ATTACKS.make(name, where="attack.method", **attack.method.parameters)
+    if getattr(made, "knows_rule", False) and attack.knowledge != "omniscient":
+        raise ConfigurationError(
+            f"attack.method = '{name}' tries the server's pipeline out, which clients do not have: use "
+            "attack.knowledge = 'omniscient', or attack.method.knows_rule = false"
+        )
     _no_trigger(experiment)
 
 

@@ -43,6 +43,10 @@ class MAML:
         """The parameters after each of the ascending numbers of inner steps, detached."""
         return at(self._path(params, support, create_graph=False), steps)
 
+    def unrolled(self, params: Params, support: Batch, ways: int, steps: Sequence[int]) -> Iterator[Params]:
+        """As `trajectory`, kept differentiable: a gradient passes through the inner loop to `params`."""
+        return at(self._path(params, support, create_graph=True), steps)
+
     def adapt(self, params: Params, support: Batch, ways: int, steps: int | None = None) -> Params:
         """The parameters after `steps` inner steps, by default `test_steps`."""
         return last(self._path(params, support, create_graph=False), self.default_steps if steps is None else steps)

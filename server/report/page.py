@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedmeta.statistics import Evaluation
+from server.attack import in_words, successes
 from server.report import plots
 from server.report.confidential import privacy_facts
 from server.report.episode import EpisodePicture
@@ -183,6 +184,9 @@ def _sections(
     leak = rundir.leak()
     if leak is not None:
         figures.append(("leak", "What one update shows", leak_figure(leak), leak_caption(leak), True))
+    attacked = successes(results)
+    if attacked:
+        figures.append(("attack", "Attack", plots.success_curve(attacked), in_words(attacked[0][1].protocol), False))
     if last.get("test"):
         chart = plots.clients_chart(Evaluation.from_json(last["test"]), last.get("names", {}))
         figures.append(("clients", "Clients", chart, "Mean over a client's episodes.", False))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fedmeta.attacks.success import AttackSuccess
 from fedmeta.statistics import Estimate, Evaluation
 from server.report.episode import EpisodePicture
 
@@ -106,6 +107,23 @@ def adaptation_curve(evaluations: Sequence[Evaluation]) -> Figure | None:
     _label(axes, "adaptation steps", shown[0].score_name, f"{_title(shown[0].score_name)} on unseen clients")
     _percent(axes.yaxis, shown[0].score_name)
     axes.legend(frameon=False, labelcolor=INK, fontsize=9)
+    return figure
+
+
+def success_curve(found: Sequence[tuple[str, AttackSuccess]]) -> Figure | None:
+    """Attack success over adaptation steps with 95 % intervals, dashed for the clean model; None without any."""
+    if not found:
+        return None
+    figure, panels = _panels(len(found))
+    for axes, (words, success) in zip(panels, found, strict=True):
+        _interval_curve(axes, success.steps, success.rate, WRONG, "attacked model")
+        if success.clean:
+            _interval_curve(axes, success.steps, success.clean, MUTED, "clean model")
+        axes.set_xticks(_few(success.steps))
+        axes.set_ylim(-0.03, 1.03)
+        _label(axes, "adaptation steps", "attack success", words.capitalize())
+        _percent(axes.yaxis, "accuracy")
+        axes.legend(frameon=False, labelcolor=INK, fontsize=9)
     return figure
 
 
