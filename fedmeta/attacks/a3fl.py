@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 class A3FL(Backdoor):
     """BadNets with a pattern delta: min E loss(f_theta(x + delta), t) + balance * cos * loss(f_theta'(x + delta), t).
 
-    cos is that of theta' and theta. f is the model adapted to an episode's support. theta' starts as theta and takes `unlearn_steps` of gradient descent
-    towards the true answers on triggered queries, afresh every `refresh` steps of the trigger: a trigger that survives
-    it will survive honest training. delta takes signed steps within the place of the named trigger, clamped to [0, 1],
-    the range of our inputs (the paper clamps to [-2, 2], that of its normalised ones). All attackers work the same
-    trigger out, from the global model and the first attacker's data; when success is measured, for the final model.
+    cos is that of theta' and theta, f the model adapted to an episode's support. theta' starts as theta and takes
+    `unlearn_steps` of gradient descent towards the true answers on triggered queries, afresh every `refresh` steps of
+    the trigger: a trigger that survives it will survive honest training. delta takes signed steps within the place of
+    the named trigger, clamped to [0, 1], the range of our inputs (the paper clamps to [-2, 2], that of its normalised
+    ones). All attackers work the same trigger out, from the global model and the first attacker's data; when success
+    is measured, for the final model.
     """
 
     balance: float = parameter(1.0, ge=0, doc="weight of the unlearning model's loss")
