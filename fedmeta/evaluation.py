@@ -75,6 +75,7 @@ def evaluate(
 
 
 def fitting_episodes(judge: TaskFunction, params: Params, episode: Episode) -> int:
+    """How many episodes like this one `judge` can take at once in the memory that is free."""
     device = next(iter(params.values())).device
     return fitting_tasks(lambda: judge(params, to_device(episode, device)), available_bytes(device))
 

@@ -112,7 +112,7 @@ def run_experiment(
     )
     for line in group_reasons(refused):
         log.warning("nodes refused: %s", line)
-    clean = clean_model(experiment, workload.spec)
+    clean = clean_model(experiment, workload.spec)  # refused before any client works
     private = open_privacy(experiment, workload.spec, directory, rundir, simulated)
     if private is not None and prepare is not None:
         prepare(private)
