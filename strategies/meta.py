@@ -17,9 +17,8 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
-from fedmeta.attacks import ATTACKS
 from fedmeta.attacks.success import AttackSuccess
-from fedmeta.attacks.threat import describe_attack, is_active, is_attacked, malicious_clients, success_steps
+from fedmeta.attacks.threat import describe_attack, success_steps
 from fedmeta.errors import ConfigurationError
 from fedmeta.experiment import OPTIMISERS, Experiment
 from fedmeta.optimisers import schedule
@@ -28,6 +27,7 @@ from fedmeta.seeding import SERVER, numpy_generator, torch_generator
 from fedmeta.statistics import Evaluation
 from fedmeta.wire import ARRAYS, CONFIG, LAST_UPDATE, config_record, metric_record, read_vector, vector_record
 from strategies import SAMPLERS, partial_sums
+from strategies.adversary import Adversary
 from strategies.aggregation import Aggregate, NotEnoughUpdates, Probe, RoundContext, Rule
 from strategies.defence import describe, make_defence, make_probe
 from strategies.directory import Directory, by_message
@@ -77,8 +77,8 @@ class MetaStrategy(Strategy):
         directory: the clients.
         private: what privacy adds; None where the experiment has none.
 
-    State that lasts: `optimiser_state`, the aggregator's `aggregator_state`, that of `private`, and `last_update`, what
-    the last round did to the model, where attackers are to be told.
+    State that lasts: `optimiser_state`, the aggregator's `aggregator_state`, and those of `private` and
+    `adversary`.
 
     `report`, `evaluation` and `success` tell of the last round, the last evaluation, and the attack's success in it.
     """
@@ -102,9 +102,7 @@ class MetaStrategy(Strategy):
         self._judging: list[Message] = []
         self._vector: Tensor | None = None
         self.private = private
-        self.malicious = malicious_clients(experiment, (member.client for member in directory.role("train")))
-        self.last_update: Tensor | None = None
-        self._tells_last_update = getattr(ATTACKS.get(experiment.attack.method.name), "needs_last_update", False)
+        self.adversary = Adversary(experiment, (member.client for member in directory.role("train")))
         self.sampler.check(len(directory.role("train")))
         if self._root is not None:
             self._root.check()
@@ -133,30 +131,15 @@ class MetaStrategy(Strategy):
         if self.private is not None:
             self.private.reserve(server_round, self._sampled)
         self._vector = read_vector(arrays, self.spec.size())
-        told = {**config, **self.base_config(server_round), **self._threat(server_round)}
+        told = {**config, **self.base_config(server_round), **self.adversary.told(server_round, self._sampled)}
         if self.sums and getattr(grid, "adds_updates", False):
             told[partial_sums.REDUCE] = self.experiment.server.weighting
         content = RecordDict({ARRAYS: arrays, CONFIG: config_record(told)})
-        contents = dict.fromkeys(self._sampled, content)
-        if self._tells_last_update and self.last_update is not None:
-            more = RecordDict({**content, LAST_UPDATE: vector_record(self.last_update)})
-            contents |= dict.fromkeys(self.attackers(server_round) or (), more)
+        contents = self.adversary.contents(content, server_round, self._sampled)
         nodes = {client: node for node, client in self.directory.nodes(self._sampled).items()}
         # Kept, since their ids, by which replies are matched, appear when they are sent.
         self._asked = {client: Message(contents[client], nodes[client], TRAIN) for client in self._sampled}
         return list(self._asked.values())
-
-    def attackers(self, server_round: int) -> tuple[int, ...] | None:
-        """The sampled clients that attack in this round; None where the experiment has no attack."""
-        if not is_attacked(self.experiment):
-            return None
-        active = is_active(self.experiment, server_round)
-        return tuple(client for client in self._sampled if active and client in self.malicious)
-
-    def _threat(self, server_round: int) -> dict[str, Any]:
-        """What attackers know of the round: who they are, and how many take part in it."""
-        attackers = self.attackers(server_round)
-        return {} if attackers is None else {"attackers": list(attackers), "participants": len(self._sampled)}
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -184,9 +167,8 @@ class MetaStrategy(Strategy):
             vector, state, facts = self._next(server_round, aggregate, found.updates)
             if all(torch.isfinite(tensor).all() for tensor in (vector, *state.values())):
                 arrays, self.optimiser_state = vector_record(vector), state
-                if self._tells_last_update:
-                    assert self._vector is not None
-                    self.last_update = vector - self._vector
+                assert self._vector is not None
+                self.adversary.saw(self._vector, vector)
             else:
                 event = "the server's step gave NaN or infinite values: lower server.optimiser.lr"
                 failed_round = True
@@ -202,7 +184,7 @@ class MetaStrategy(Strategy):
             event=event,
             failed_round=failed_round,
             defence=defence,
-            attackers=self.attackers(server_round),
+            attackers=self.adversary.attackers(server_round, self._sampled),
         )
         return arrays, metric_record(metrics)
 
@@ -349,7 +331,7 @@ class MetaStrategy(Strategy):
             **self.optimiser_state,
             **{f"{AGGREGATOR}{key}": value for key, value in self.aggregator_state.items()},
             **(self.private.state() if self.private is not None else {}),
-            **({LAST_UPDATE: self.last_update} if self.last_update is not None else {}),
+            **self.adversary.state(),
         }
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
@@ -359,7 +341,7 @@ class MetaStrategy(Strategy):
             for key, value in state.items()
             if key not in (CLIP_NORM, LAST_UPDATE) and not key.startswith(AGGREGATOR)
         }
-        self.last_update = state.get(LAST_UPDATE)
+        self.adversary.load_state(state)
         self.aggregator_state = {
             key.removeprefix(AGGREGATOR): value for key, value in state.items() if key.startswith(AGGREGATOR)
         }

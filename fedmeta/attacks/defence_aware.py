@@ -20,7 +20,8 @@ class DefenceAware(UpdateAttack):
     `ipm` sends -x mu, `alie` mu - x s; the search maximises what the attacker wants of the aggregate, its distance from
     the benign mean unless `context.objective` says otherwise, among strengths at which no malicious row is flagged.
     Three levels of knowledge: without `knows_rule` the mean stands for the rule; with it, `context.pipeline` does, on
-    benign updates that are the true ones for an omniscient attacker, or the colluders' own honest ones.
+    benign updates that are the true ones for an omniscient attacker, or the colluders' own honest ones. The search is
+    local: a rule that jumps, such as Krum, may hide a narrow range of good strengths, for which `delta` must be small.
 
     >>> mean = lambda rows: Verdict(rows.mean(dim=0))
     >>> attack = DefenceAware(base="ipm", evaluations=1)

@@ -32,6 +32,7 @@ class LabelFlip(LocalAttack):
 
     def check(self, experiment: "Experiment", data: Any) -> None:
         """Warn of the scope that is no attack."""
+        super().check(experiment, data)
         if self.scope == "both" and self.fraction == 1 and experiment.task.kind == "episodes":
             warnings.warn(
                 "attack.method.scope = 'both' is no attack on episodes: slots flipped in support and query alike are "

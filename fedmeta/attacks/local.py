@@ -93,15 +93,20 @@ class LocalAttack:
     needs_last_update: ClassVar[bool] = False
 
     def check(self, experiment: "Experiment", data: Any) -> None:
-        """Refuse an experiment in which the attack cannot be.
+        """Refuse an experiment in which the attack cannot be; here, data without classes.
 
         Args:
             experiment: whole.
-            data: its data set's declaration: `input_shape` and `classes`.
+            data: its data set's declaration: `task`, `input_shape` and `classes`.
 
         Raises:
             ConfigurationError: names key, value and remedy.
         """
+        if data.task.kind != "classification":
+            raise ConfigurationError(
+                f"attack.method = '{experiment.attack.method.name}' needs classes, and data '{experiment.data.name}' "
+                f"are for {data.task.kind}: choose an attack on updates, or other data"
+            )
 
     def poison(self, episode: Episode, scene: Scene, rng: np.random.Generator) -> Episode:
         """An episode of the attacker's own data, as it trains on it."""
@@ -128,6 +133,7 @@ class Backdoor(LocalAttack):
 
     def check(self, experiment: "Experiment", data: Any) -> None:
         """Refuse a target that is no slot or class, and inputs that cannot carry the trigger."""
+        super().check(experiment, data)
         make_trigger(self.trigger, data.input_shape)
         kind, ways = experiment.attack.target, experiment.evaluation.ways or experiment.task.ways
         bound = min(ways, experiment.task.ways) if kind == "slot" and experiment.task.kind != "own" else data.classes

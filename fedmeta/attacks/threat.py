@@ -129,11 +129,6 @@ def _check_update_attack(experiment: "Experiment", kind: Any) -> None:
 def _check_local_attack(experiment: "Experiment", kind: Any) -> None:
     attack, name = experiment.attack, experiment.attack.method.name
     data: Any = DATASETS.make(experiment.data.name, **experiment.data.parameters)
-    if data.task.kind != "classification":
-        raise ConfigurationError(
-            f"attack.method = '{name}' needs classes, and data '{experiment.data.name}' are for {data.task.kind}: "
-            "choose an attack on updates, or other data"
-        )
     if attack.knowledge == "omniscient" or (attack.knowledge == "colluding" and not kind.colludes):
         _without_effect(f"attack.knowledge = '{attack.knowledge}'", f"'{name}' acts on each attacker's own data")
     if not kind.has_trigger:

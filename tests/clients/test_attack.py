@@ -111,6 +111,7 @@ def test_clipping_comes_after_the_attack() -> None:
 
 
 BACKDOORS = ["badnets", "blended", "dba", "edge_case", "neurotoxin", "model_replacement", "label_flip"]
+BACKDOORS += ["a3fl", "meta_backdoor"]
 
 
 @pytest.mark.parametrize("name", BACKDOORS)

@@ -151,3 +151,14 @@ def test_a_deployment_has_no_omniscient_attacker(tmp_path: Path) -> None:
     assert from_run_config(context.run_config, tmp_path).attack.knowledge == "omniscient"
     with pytest.raises(ConfigurationError, match="needs our own engines"):
         main(None, context)
+
+
+def test_the_servers_own_pipeline_is_tried_out_by_who_knows_it(tmp_path: Path) -> None:
+    """Against the trimmed mean its strength is searched anew in each round, and the run is repeatable."""
+    defended = {**RAW, "server": {**RAW["server"], "rounds": 3, "aggregator": {"name": "trimmed_mean", "f": 2}}}
+    aware = {**FLIP, "method": {"name": "defence_aware", "base": "alie"}}
+    found = run(tmp_path, "aware", aware, defended)
+    assert found.model_hash == run(tmp_path, "again", aware, defended).model_hash
+    assert (
+        found.model_hash != run(tmp_path, "fixed", {**FLIP, "method": {"name": "alie", "z": 0.5}}, defended).model_hash
+    )

@@ -1,8 +1,5 @@
 """How malicious clients train and what they send: formulas against plain loops, identities, and bounds that hold."""
 
-from dataclasses import replace
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -19,29 +16,7 @@ from server.configuration import load
 D = 12
 
 
-def scene(**changes) -> Scene:
-    """What client 3 knows, which attacks with client 7, in round 2 of a run of ten clients a round."""
-    experiment = load({"attack": {"method": {"name": "badnets"}}, "server": {"optimiser": {"name": "sgd", "lr": 0.5}}})
-    honest = torch.tensor([[3.0, 4.0] + [0.0] * (D - 2), [6.0, 8.0] + [0.0] * (D - 2), [0.0] * (D - 1) + [1.0]])
-    base = Scene(
-        experiment=experiment,
-        learner=SimpleNamespace(),
-        spec=SimpleNamespace(size=lambda role="shared": D),
-        input_shape=(1, 16, 16),
-        round=2,
-        client=3,
-        malicious=(1, 3, 7),
-        attackers=(3, 7),
-        participants=10,
-        params={},
-        last_update=None,
-        honest=lambda: honest,
-        clean_episodes=lambda count: [],
-    )
-    return replace(base, **changes)
-
-
-def colluding() -> Scene:
+def colluding(scene) -> Scene:
     experiment = load(
         {
             "attack": {"method": {"name": "model_replacement"}, "knowledge": "colluding"},
@@ -102,16 +77,16 @@ def test_the_tether_leaves_personal_entries_free() -> None:
     assert path[-1][:2].norm() <= 0.1001
 
 
-def test_model_replacement_identity() -> None:
+def test_model_replacement_identity(scene) -> None:
     """theta + eta * mean of the round's updates is X, where the other nine send nothing new; n is of the round."""
     theta, x = torch.randn(D), torch.randn(D)
     sent = make_attack("model_replacement").update(x - theta, scene())
     assert torch.allclose(theta + 0.5 * torch.stack([sent, *[torch.zeros(D)] * 9]).mean(0), x, atol=1e-5)
-    each = make_attack("model_replacement").update(x - theta, colluding())
+    each = make_attack("model_replacement").update(x - theta, colluding(scene))
     assert torch.allclose(theta + 0.5 * torch.stack([each, each, *[torch.zeros(D)] * 8]).mean(0), x, atol=1e-5)
 
 
-def test_model_replacement_scale_cap_and_what_it_must_be_told() -> None:
+def test_model_replacement_scale_cap_and_what_it_must_be_told(scene) -> None:
     update = torch.ones(D)
     assert torch.allclose(make_attack("model_replacement", scale=3.0).update(update, scene()), 3 * update)
     capped = make_attack("model_replacement", scale=100.0, cap=0.5).update(update, scene())
@@ -120,7 +95,7 @@ def test_model_replacement_scale_cap_and_what_it_must_be_told() -> None:
         make_attack("model_replacement").update(update, scene(participants=None))
 
 
-def test_edge_case_stays_in_a_ball_of_median_honest_length() -> None:
+def test_edge_case_stays_in_a_ball_of_median_honest_length(scene) -> None:
     """Honest lengths 5, 10 and 1: the median is 5."""
     attack = make_attack("edge_case", radius=0.5)
     assert attack.update(torch.full((D,), 9.0), scene()).norm() == pytest.approx(2.5)
@@ -131,7 +106,7 @@ def test_edge_case_stays_in_a_ball_of_median_honest_length() -> None:
 
 
 @pytest.mark.parametrize("told", [True, False])
-def test_neurotoxin_moves_only_quiet_coordinates(told: bool) -> None:
+def test_neurotoxin_moves_only_quiet_coordinates(scene, told: bool) -> None:
     """The mask is by magnitude (a large negative entry is loud), and every gradient is masked, momentum or not."""
     g = torch.tensor([-9.0, 0.1, 3.0, -0.2, 0.3, 8.0, 0.0, 1.0, -1.5, 0.5, 0.6, -7.0])
     where = scene(last_update=g) if told else scene(honest=lambda: torch.stack([g, g]))
@@ -150,7 +125,7 @@ def test_the_share_of_quiet_coordinates_is_exact_also_under_ties() -> None:
     assert int(quiet_coordinates(torch.randn(5), 0.01).sum()) == 1
 
 
-def test_dba_trains_parts_and_is_judged_by_their_union(make_episode) -> None:
+def test_dba_trains_parts_and_is_judged_by_their_union(scene, make_episode) -> None:
     attack = make_attack("dba", parts=4, scale=7.0)
     black = torch.zeros(1, 1, 16, 16)
     seen = {client: attack.training_trigger(scene(client=client))(black) for client in (1, 3, 7)}
@@ -166,14 +141,14 @@ def test_dba_trains_parts_and_is_judged_by_their_union(make_episode) -> None:
     )
 
 
-def with_attack(**attack) -> Scene:
+def with_attack(scene, **attack) -> Scene:
     return scene(experiment=load({"attack": {"method": {"name": "badnets"}, **attack}}))
 
 
 @pytest.mark.parametrize("where", ["query", "support", "both"])
-def test_where_the_trigger_appears(make_episode, where: str) -> None:
+def test_where_the_trigger_appears(scene, make_episode, where: str) -> None:
     episode, attack = make_episode(), make_attack("badnets", poison_fraction=1.0, target=2)
-    found = attack.poison(episode, with_attack(trigger_in=where), np.random.default_rng(0))
+    found = attack.poison(episode, with_attack(scene, trigger_in=where), np.random.default_rng(0))
     stamped = {
         "query": (found.query.x != episode.query.x).flatten(1).any(dim=1),
         "support": (found.support.x != episode.support.x).flatten(1).any(dim=1),
@@ -182,18 +157,18 @@ def test_where_the_trigger_appears(make_episode, where: str) -> None:
     assert (episode.support.y[stamped["support"]] == 2).all() and (found.query.y == 2).all()
 
 
-def test_episodes_that_do_not_fit_the_target_stay_honest(make_episode) -> None:
+def test_episodes_that_do_not_fit_the_target_stay_honest(scene, make_episode) -> None:
     episode, rng = make_episode(), np.random.default_rng(0)
     present, elsewhere = make_attack("badnets", target=12), make_attack("badnets", target=99)
-    assert elsewhere.poison(episode, with_attack(target="class"), rng) is episode
-    assert (present.poison(episode, with_attack(target="class"), rng).query.y != episode.query.y).any()
-    assert present.poison(episode, with_attack(target="absent"), rng) is episode
-    moved = elsewhere.poison(episode, with_attack(target="absent"), rng).query.y
+    assert elsewhere.poison(episode, with_attack(scene, target="class"), rng) is episode
+    assert (present.poison(episode, with_attack(scene, target="class"), rng).query.y != episode.query.y).any()
+    assert present.poison(episode, with_attack(scene, target="absent"), rng) is episode
+    moved = elsewhere.poison(episode, with_attack(scene, target="absent"), rng).query.y
     changed = moved != episode.query.y
     assert changed.any() and torch.equal(moved[changed], (episode.query.y[changed] + 1) % 5)
 
 
-def test_support_poisoning_trains_honestly(make_episode) -> None:
+def test_support_poisoning_trains_honestly(scene, make_episode) -> None:
     episode, attack = make_episode(), make_attack("support_poisoning")
-    assert attack.poison(episode, with_attack(trigger_in="both"), np.random.default_rng(0)) is episode
+    assert attack.poison(episode, with_attack(scene, trigger_in="both"), np.random.default_rng(0)) is episode
     assert attack.kind == "deployment"
