@@ -36,7 +36,7 @@ class MetaBackdoor(Backdoor):
     """min over phi of E_T [ loss(U_k(phi; S), Q) + weight * mean over j in steps of loss(U_j(phi; S), Q') ].
 
     U_j are j inner steps on the clean support; Q' are the queries not of the target's class, with the trigger and the
-    wanted slot. The update stays within a ball around the global model.
+    wanted slot. The update, scaled or not, stays within a ball around the global model.
 
     Learners with an inner loop (MAML, ANIL, Meta-SGD; FOMAML's clients too, whatever they do when honest) are unrolled;
     with `first_order`, and for Reptile and FedAvg, the gradient at U_j stands for that at phi. Reptile's attacker
@@ -51,6 +51,8 @@ class MetaBackdoor(Backdoor):
     steps: tuple[int, ...] = parameter((0, 1, 5), ge=0, doc="adaptation steps that it shall survive", unit="steps")
     radius: float = parameter(1.0, gt=0, doc="of the ball", unit="lengths of an honest update")
     first_order: bool = parameter(False, doc="take the inner loop's Jacobian for the identity")
+    local_steps: int | None = parameter(None, ge=1, doc="outer steps a round; none: as honest clients", unit="steps")
+    scale: float = parameter(1.0, gt=0, doc="what the update is multiplied by before it is held in the ball")
 
     def check(self, experiment: "Experiment", data: Any) -> None:
         """Refuse steps out of order, and example-level privacy, whose gradients are of another kind."""
@@ -65,11 +67,12 @@ class MetaBackdoor(Backdoor):
     def plan(self, plan: LocalPlan, scene: Scene) -> LocalPlan:
         """With the gradient of the combined loss, in the ball."""
         tether = Tethered(plan.optimiser, scene.spec.size(), radius=self.radius * scene.honest_norm)
-        return replace(plan, optimiser=tether, gradient=lambda client, step: self._gradient(scene, step))
+        steps = plan.steps if self.local_steps is None else self.local_steps
+        return replace(plan, steps=steps, optimiser=tether, gradient=lambda client, step: self._gradient(scene, step))
 
     def update(self, update: Tensor, scene: Scene) -> Tensor:
-        """Within the ball, to rounding."""
-        return projected(update, self.radius * scene.honest_norm)
+        """Scaled, within the ball."""
+        return projected(self.scale * update, self.radius * scene.honest_norm)
 
     def _gradient(self, scene: Scene, step: int) -> Gradient:
         rng = numpy_generator(scene.experiment.seed, scene.round, scene.client, f"triggered queries/{step}")
