@@ -59,8 +59,9 @@ def in_words(protocol: Mapping[str, Any]) -> str:
     }[protocol["target"]]
     where = {"query": "queries", "support": "supports, queries clean", "both": "supports and queries"}
     until = "" if protocol["stop"] is None else f" to {protocol['stop']}"
+    who = f"{protocol['method']} by {100 * protocol['fraction']:g} % of the training clients from round "
+    who = who + f"{protocol['start']}{until}" if protocol["fraction"] > 0 else f"nobody trained {protocol['method']}"
     return (
-        f"{protocol['method']} by {100 * protocol['fraction']:g} % of the training clients from round "
-        f"{protocol['start']}{until}; wanted: {aim}; trigger on {where[protocol['trigger_in']]}; queries of the "
-        "target's own class do not count, and an undecided answer is shared among its slots"
+        f"{who}; wanted: {aim}; trigger on {where[protocol['trigger_in']]}; queries of the target's own class do not "
+        "count, and an undecided answer is shared among its slots"
     )

@@ -126,26 +126,27 @@ def results_table(results: Mapping[str, Any]) -> Table:
 
 
 def attack_table(results: Mapping[str, Any]) -> Table | None:
-    """How often the attacker got the wanted answer, by adaptation steps; None where nothing was measured."""
+    """How often the attacker got the wanted answer, by adaptation steps; None where nothing was measured.
+
+    On tasks across all test clients where there are such, else on each client's own.
+    """
     from server.attack import in_words, successes
 
     found = successes(results)
     if not found:
         return None
-    table = Table(title="Attack success (95 % interval)", title_justify="left", caption_justify="left")
-    table.caption = in_words(found[0][1].protocol)
+    words, success = found[-1]
+    table = Table(title=f"Attack success: {words} (95 % interval)", title_justify="left", caption_justify="left")
     table.add_column("adaptation steps")
-    columns: list[tuple[Any, ...]] = []
-    for words, success in found:
-        shown = [("attacked model", success.rate), ("clean model", success.clean), ("lift", success.lift)]
-        for label, estimates in shown:
-            if estimates:
-                table.add_column(f"{label}\n{words}", justify="right")
-                columns.append(estimates)
-    for row, steps in enumerate(found[0][1].steps):
-        table.add_row(str(steps), *(_share(estimates[row]) for estimates in columns))
-    if not found[0][1].lift:
-        table.caption += ". Name a run without attackers in attack.clean for the lift over it"
+    attacked = success.protocol["fraction"] > 0
+    columns = [("attacked model" if attacked else "this model", success.rate)]
+    columns += [(label, found) for label, found in (("clean model", success.clean), ("lift", success.lift)) if found]
+    for label, _ in columns:
+        table.add_column(label, justify="right")
+    for row, steps in enumerate(success.steps):
+        table.add_row(str(steps), *(_share(estimates[row]) for _, estimates in columns))
+    hint = "" if success.lift or not attacked else ". Name a run without attackers in attack.clean for the lift over it"
+    table.caption = in_words(success.protocol) + hint
     return table
 
 

@@ -86,7 +86,9 @@ def test_a_clean_twin_measures_the_same_trigger_on_the_same_episodes(runs) -> No
     assert twin.model_hash == clean.model_hash
     ours = AttackSuccess.from_json(attacked.results["last"]["attack"]["pooled"]).clean
     theirs = AttackSuccess.from_json(twin.results["last"]["attack"]["pooled"]).rate
-    assert ours == theirs and "Name a run without attackers" in " ".join(text_of(attack_table(twin.results)).split())
+    assert ours == theirs
+    shown = " ".join(text_of(attack_table(twin.results)).split())
+    assert "this model" in shown and "nobody trained neurotoxin" in shown and "lift" not in shown
 
 
 def test_resumed_equals_uninterrupted_with_what_the_last_round_did(runs, tmp_path: Path) -> None:
