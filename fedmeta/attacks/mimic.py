@@ -15,8 +15,9 @@ class Mimic(UpdateAttack):
     """All attackers send the update of one benign client, which is thereby counted too often.
 
     The copied row is i* = argmax_i |<z, u_i>| (the first where equal), z being the leading direction of the benign
-    updates about their mean, found by Oja's rule. In a run z is remembered from round to round (`remember`), so that
-    the same kind of client is copied; alone, `warmup` passes over the given rows find it. Undetectable by distance.
+    updates about their mean, found by Oja's rule. An omniscient attacker remembers z from round to round (`remember`),
+    so that the same kind of client is copied; else `warmup` passes over the rows at hand find it. What is sent is a
+    benign update, which no distance tells from one.
 
     >>> Mimic()(torch.tensor([[0.0, 1.0], [0.0, -1.0], [5.0, 0.0]]), n_malicious=1)
     tensor([[5., 0.]])
