@@ -12,12 +12,10 @@ from clients.failures import error_reply
 from clients.personal import complete_params, keep_personal, personal_vector
 from clients.privacy import Protection, Reservation, pool_tasks, reserve
 from clients.request import Request, read_request
-from fedmeta.optimisers import OPTIMISERS, schedule
 from fedmeta.seeding import numpy_generator
 from fedmeta.tasks import Episode
-from fedmeta.training import CohortResult, LocalPlan, train_cohort
+from fedmeta.training import CohortResult, train_cohort
 from fedmeta.wire import ARRAYS, CONFIG, METRICS, MalformedRecord, config_record, metric_record, vector_record
-from fedmeta.workload import Workload
 
 
 def train(messages: list[Message], contexts: list[Context]) -> list[Message]:
@@ -95,7 +93,7 @@ def train_group(protection: Protection, attacker: Attacker | None = None) -> Coh
         drawn = draw_tasks(requests[client], contexts[client], step, count)
         return drawn if attacker is None else attacker.poison(drawn, step)
 
-    plan = protection.plan(local_plan(workload, requests[0].round))
+    plan = protection.plan(workload.local_plan(requests[0].round))
     personal = torch.stack([personal_vector(workload, context) for context in contexts])
     frozen = {entry.name: workload.initial[entry.name] for entry in workload.spec.select("frozen")}
     device = requests[0].vector.device
@@ -108,19 +106,6 @@ def train_group(protection: Protection, attacker: Attacker | None = None) -> Coh
         plan if attacker is None else attacker.plan(plan),
         personal=personal.to(device),
         frozen={name: value.to(device) for name, value in frozen.items()},
-    )
-
-
-def local_plan(workload: Workload, round: int) -> LocalPlan:
-    """The client's part of an experiment in a given round, counted from 1."""
-    client, server = workload.experiment.client, workload.experiment.server
-    return LocalPlan(
-        steps=client.steps,
-        tasks_per_step=client.tasks_per_step,
-        optimiser=OPTIMISERS.make(client.optimiser.name, where="client.optimiser", **client.optimiser.parameters),
-        scale=schedule(client.schedule, min(1.0, max(0, round - 1) / max(1, server.rounds))),
-        execution=client.execution,
-        chunk_size=workload.tasks_at_once,
     )
 
 

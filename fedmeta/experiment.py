@@ -125,6 +125,10 @@ class ServerSection(_Section):
     )
     timeout: float = Field(3600.0, gt=0, description="longest wait for a round's replies [seconds]")
 
+    def progress(self, round: int) -> float:
+        """The share in [0, 1] of all rounds that lie before one, counted from 1: where a schedule stands in it."""
+        return min(1.0, max(0, round - 1) / max(1, self.rounds))
+
 
 class EvaluationSection(_Section):
     """How models are judged: on frozen episodes of clients that never train."""

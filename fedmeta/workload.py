@@ -19,9 +19,11 @@ from fedmeta.learners import LEARNERS, make_learner
 from fedmeta.learners.base import MetaLearner
 from fedmeta.memory import available_bytes, fitting_tasks
 from fedmeta.models import make_model
+from fedmeta.optimisers import OPTIMISERS, schedule
 from fedmeta.params import Params, ParamSpec
 from fedmeta.seeding import SERVER, numpy_generator, torch_generator
 from fedmeta.tasks import Episode
+from fedmeta.training import LocalPlan, Sample, train_cohort
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,44 @@ class Workload:
         share = min(1.0, experiment.engine.gpus_per_client or 1.0)
         episode = to_device(episode, device)
         return fitting_tasks(lambda: self.learner.meta_gradient(params, episode), available_bytes(device, share))
+
+    def local_plan(self, round: int) -> LocalPlan:
+        """The client's part of the experiment in a round, counted from 1."""
+        client = self.experiment.client
+        return LocalPlan(
+            steps=client.steps,
+            tasks_per_step=client.tasks_per_step,
+            optimiser=OPTIMISERS.make(client.optimiser.name, where="client.optimiser", **client.optimiser.parameters),
+            scale=schedule(client.schedule, self.experiment.server.progress(round)),
+            execution=client.execution,
+            chunk_size=self.tasks_at_once,
+        )
+
+    def local_update(self, model: torch.Tensor, sample: Sample, round: int) -> torch.Tensor:
+        """`[D]`, what one client with initial personal parameters would send in a round that starts from `model`.
+
+        Args:
+            model: `[D]`, the shared parameters.
+            sample: draws its tasks.
+            round: counted from 1.
+
+        Raises:
+            Exception: what drawing or training raises.
+        """
+        spec = self.spec
+        result = train_cohort(
+            self.learner,
+            spec,
+            model,
+            1,
+            sample,
+            self.local_plan(round),
+            personal=spec.flatten(self.initial, "personal")[None],
+            frozen={entry.name: self.initial[entry.name] for entry in spec.select("frozen")},
+        )
+        if result.failures:
+            raise result.failures[0]
+        return result.updates[0]
 
     @property
     def training_shape(self) -> EpisodeShape:

@@ -4,12 +4,10 @@ from pathlib import Path
 
 import torch
 
-from clients.training import local_plan
 from fedmeta.audit.leak import Leak, leak_check
 from fedmeta.errors import ConfigurationError
 from fedmeta.seeding import numpy_generator
 from fedmeta.tasks import Episode
-from fedmeta.training import train_cohort
 from fedmeta.workload import Workload
 from server.report import write_report
 from server.rundir import RunDir
@@ -40,21 +38,10 @@ def leak(directory: str | Path, client: int | None = None) -> Leak:
         drawn.extend(workload.source(chosen).sample(workload.training_shape, rng) for _ in range(count))
         return drawn[-count:]
 
-    start, spec = workload.initial_vector(), workload.spec
-    result = train_cohort(
-        workload.learner,
-        spec,
-        start,
-        1,
-        sample,
-        local_plan(workload, 1),
-        personal=spec.flatten(workload.initial, "personal").unsqueeze(0),
-        frozen={entry.name: workload.initial[entry.name] for entry in spec.select("frozen")},
-    )
-    if result.failures:
-        raise result.failures[0]
+    spec = workload.spec
+    update = workload.local_update(workload.initial_vector(), sample, 1)
     inputs = torch.cat([part.x for episode in drawn for part in (episode.support, episode.query)])
-    found = leak_check(result.updates[0], spec, workload.initial, inputs)
+    found = leak_check(update, spec, workload.initial, inputs)
     if inputs.dim() == 4:
         rundir.write_leak(_shown(found, tuple(inputs.shape[1:]), chosen))
         write_report(rundir, None)

@@ -276,7 +276,7 @@ class MetaStrategy(Strategy):
         """The next model, the optimiser's state with it, and facts for the metrics."""
         assert self._vector is not None
         server = self.experiment.server
-        scale = schedule(server.schedule, min(1.0, (server_round - 1) / max(server.rounds, 1)))
+        scale = schedule(server.schedule, server.progress(server_round))
         # The update is a pseudo-gradient: what the optimiser descends is its negative.
         state, change = self.optimiser.step(self.optimiser_state, -aggregate.vector, scale=scale)
         facts = {"update-norm": float(aggregate.vector.norm())}

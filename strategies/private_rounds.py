@@ -125,8 +125,8 @@ class PrivateRounds:
         """
         if self.plan.unit is not Unit.TASK:
             return 1.0
-        client, server = self.experiment.client, self.experiment.server
-        scale = schedule(client.schedule, min(1.0, max(0, round - 1) / max(1, server.rounds)))
+        client = self.experiment.client
+        scale = schedule(client.schedule, self.experiment.server.progress(round))
         lr = OPTIMISERS.make(client.optimiser.name, where="client.optimiser", **client.optimiser.parameters).lr
         return -client.tasks_per_step / (lr * scale) if lr * scale else 1.0
 

@@ -11,10 +11,8 @@ from torch import Tensor
 
 from fedmeta.errors import ConfigurationError
 from fedmeta.experiment import Experiment
-from fedmeta.optimisers import OPTIMISERS, schedule
 from fedmeta.seeding import SERVER, numpy_generator
 from fedmeta.tasks import Episode
-from fedmeta.training import LocalPlan, train_cohort
 from fedmeta.workload import Workload
 
 
@@ -48,34 +46,10 @@ class RootTasks:
 
     def update(self, model: Tensor, round: int) -> Tensor:
         """`[D]`, what a client with the root tasks would send in a round that starts from `model`."""
-        workload = self.workload
-        result = train_cohort(
-            workload.learner,
-            workload.spec,
-            model,
-            1,
-            lambda _, step, count: self._draw(round, step, count),
-            self._plan(round),
-            personal=workload.spec.flatten(workload.initial, "personal")[None],
-            frozen={entry.name: workload.initial[entry.name] for entry in workload.spec.select("frozen")},
-        )
-        if result.failures:
-            raise result.failures[0]
-        return result.updates[0]
+        return self.workload.local_update(model, lambda _, step, count: self._draw(round, step, count), round)
 
     def _draw(self, round: int, step: int, count: int) -> list[Episode]:
         """Tasks of validation clients drawn at random, from the seed, the round and the step."""
         rng = numpy_generator(self.experiment.seed, round, SERVER, f"root/{step}")
         chosen = [self.clients[int(index)] for index in rng.integers(len(self.clients), size=count)]
         return [self.workload.source(client).sample(self.workload.training_shape, rng) for client in chosen]
-
-    def _plan(self, round: int) -> LocalPlan:
-        client, server = self.experiment.client, self.experiment.server
-        return LocalPlan(
-            steps=client.steps,
-            tasks_per_step=client.tasks_per_step,
-            optimiser=OPTIMISERS.make(client.optimiser.name, where="client.optimiser", **client.optimiser.parameters),
-            scale=schedule(client.schedule, min(1.0, max(0, round - 1) / max(1, server.rounds))),
-            execution=client.execution,
-            chunk_size=self.workload.tasks_at_once,
-        )

@@ -62,7 +62,6 @@ def replacing_scale(scene: Scene) -> float:
     if scene.participants is None:
         raise ConfigurationError("the strategy does not tell how many clients take part: set attack.method.scale")
     server = scene.experiment.server
-    progress = min(1.0, max(0, scene.round - 1) / max(server.rounds, 1))
-    eta = float(server.optimiser.parameters.get("lr", 1.0)) * schedule(server.schedule, progress)
+    eta = float(server.optimiser.parameters.get("lr", 1.0)) * schedule(server.schedule, server.progress(scene.round))
     share = max(1, len(scene.attackers)) if scene.attack.knowledge == "colluding" else 1
     return scene.participants / (eta * share)

@@ -1,8 +1,8 @@
 """Flower's own simulation runtime on the trivial client: what our engine is measured against."""
 
+import contextlib
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -78,7 +78,7 @@ def measure(floats: Sequence[int], clients: int, rounds: int) -> dict[str, Any]:
         plan = json.dumps({"floats": list(floats), "clients": clients, "rounds": rounds})
         out = folder / "found.json"
         (folder / "run.toml").write_text(f"plan = {json.dumps(plan)}\nout = {json.dumps(str(out))}\n")
-        environment = _environment(folder / "home")
+        environment = flower_environment(folder / "home")
         try:
             command = ["flwr", "run", str(app), "--run-config", str(folder / "run.toml"), "--stream"]
             command += ["--federation-config", f"num-supernodes={clients} client-resources-num-cpus=1"]
@@ -93,10 +93,11 @@ def measure(floats: Sequence[int], clients: int, rounds: int) -> dict[str, Any]:
             found: dict[str, Any] = json.loads(out.read_text())
             return found
         finally:
-            _end_superlink(folder / "home")
+            end_superlink(folder / "home")
 
 
-def _environment(home: Path) -> dict[str, str]:
+def flower_environment(home: Path) -> dict[str, str]:
+    """Variables under which `flwr` has a home, and a managed SuperLink with ports, of its own."""
     binaries = str(Path(sys.executable).parent)
     ports = {"FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": _free_port(), "FLWR_LOCAL_CONTROL_API_PORT": _free_port()}
     return {
@@ -106,6 +107,7 @@ def _environment(home: Path) -> dict[str, str]:
         "FLWR_HOME": str(home),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "RAY_ADDRESS": "",
     }
 
 
@@ -115,11 +117,24 @@ def _free_port() -> str:
         return str(found.getsockname()[1])
 
 
-def _end_superlink(home: Path) -> None:
-    """The managed SuperLink outlives the run."""
-    listed = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout
-    for line in listed.splitlines():
-        pid, _, command = line.strip().partition(" ")
-        if "flower-superlink" in command and str(home) in command:
-            os.kill(int(pid), signal.SIGTERM)
-    shutil.rmtree(home, ignore_errors=True)
+def end_superlink(home: Path, patience: float = 10.0) -> None:
+    """End the SuperLink that `flwr` started under a home; it outlives runs, and a busy one the first request to end.
+
+    Args:
+        home: its FLWR_HOME.
+        patience: how long it may take to end by itself [seconds].
+    """
+    deadline = time.monotonic() + patience
+    while pids := _superlinks(home):
+        late = time.monotonic() >= deadline
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL if late else signal.SIGTERM)
+        time.sleep(0.5)
+
+
+def _superlinks(home: Path) -> list[int]:
+    """Process ids of the SuperLinks whose command names this home."""
+    listed = subprocess.run(["ps", "-wweo", "pid=,args="], capture_output=True, text=True, check=True).stdout
+    found = [line.strip().partition(" ") for line in listed.splitlines()]
+    return [int(pid) for pid, _, command in found if "flower-superlink" in command and str(home) in command]

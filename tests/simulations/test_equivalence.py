@@ -127,7 +127,7 @@ def test_actors_killed_again_and_again_change_nothing(tmp_path: Path, ray_sessio
 
     def kill(record) -> None:
         if record["round"] % 5 == 0:
-            listed = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout
+            listed = subprocess.run(["ps", "-wweo", "pid=,args="], capture_output=True, text=True, check=True).stdout
             actors = [int(line.split()[0]) for line in listed.splitlines() if "ray::Bootstrap" in line]
             killed.append(actors[record["round"] // 5 % len(actors)])
             os.kill(killed[-1], signal.SIGKILL)

@@ -1,10 +1,7 @@
 """`flwr run .` on the checkout, and the bundle that `flwr build` makes of it."""
 
 import json
-import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +14,7 @@ import pytest
 from fedmeta.privacy.ledger import Ledger
 from server.rundir import RunDir
 from simulations import simulate
+from simulations.benchmarks.flower_runtime import end_superlink, flower_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -54,31 +52,12 @@ pooled_episodes = 2
 """
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
 @pytest.fixture
 def flower(tmp_path: Path) -> Iterator[dict[str, str]]:
     """An environment of its own for Flower, whose SuperLink is ended afterwards."""
     home = tmp_path / "flwr-home"
-    environment = {
-        **os.environ,
-        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-        "FLWR_HOME": str(home),
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(free_port()),
-        "FLWR_LOCAL_CONTROL_API_PORT": str(free_port()),
-        "RAY_ADDRESS": "",
-    }
-    yield environment
-    listed = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout
-    for line in listed.splitlines():
-        pid, _, command = line.strip().partition(" ")
-        if "flower-superlink" in command and str(home) in command:
-            os.kill(int(pid), signal.SIGTERM)
+    yield flower_environment(home)
+    end_superlink(home)
 
 
 def flwr(*words: str, environment: dict[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -43,7 +43,7 @@ pooled_episodes = 1
 
 
 def children_of(group: int) -> list[str]:
-    listed = subprocess.run(["ps", "-eo", "pgid=,pid=,args="], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(["ps", "-wweo", "pgid=,pid=,args="], capture_output=True, text=True, check=True).stdout
     return [line for line in listed.splitlines() if line.split()[0] == str(group) and "defunct" not in line]
 
 

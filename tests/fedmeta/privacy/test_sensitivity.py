@@ -60,10 +60,8 @@ def replace_episode(episode, xs):
 
 
 def train(work, episodes):
-    from clients.training import local_plan
-
     protection = Protection([request(work)], [context()])
-    plan = replace(protection.plan(local_plan(work, 1)), execution="loop")
+    plan = replace(protection.plan(work.local_plan(1)), execution="loop")
     result = train_cohort(work.learner, work.spec, work.initial_vector(), 1, lambda client, step, count: episodes, plan)
     assert not result.failures, result.failures
     return protection.update(result.updates[0], 0).double()
@@ -111,10 +109,8 @@ def test_one_example(learner):
 
 def noise_of(work, client, round, purpose="release", episodes=None):
     """What is added to an update of which nothing but noise remains visible: the clip norm is tiny beside it."""
-    from clients.training import local_plan
-
     protection = Protection([request(work, client, round)], [context()])
-    plan = replace(protection.plan(local_plan(work, round)), execution="loop")
+    plan = replace(protection.plan(work.local_plan(round)), execution="loop")
     result = train_cohort(
         work.learner, work.spec, work.initial_vector(), 1, lambda c, s, n: episodes or tasks_of(work, 0), plan
     )
