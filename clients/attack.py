@@ -12,10 +12,10 @@ from fedmeta.attacks import ATTACKS
 from fedmeta.attacks.base import AttackContext, AttackImpossible, UpdateAttack
 from fedmeta.attacks.local import LocalAttack, Scene
 from fedmeta.attacks.threat import first_malicious, is_active, is_omniscient, malicious_clients
+from fedmeta.cohort import LocalPlan
 from fedmeta.params import Params
 from fedmeta.seeding import SERVER, numpy_generator, torch_generator
 from fedmeta.tasks import Episode
-from fedmeta.training import LocalPlan
 from fedmeta.workload import Workload
 
 log = logging.getLogger("fedmeta.attack")

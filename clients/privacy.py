@@ -10,6 +10,7 @@ from flwr.app import Context
 from torch import Tensor
 
 from clients.request import Request
+from fedmeta.cohort import Gradient, LocalPlan
 from fedmeta.errors import FedmetaError
 from fedmeta.experiment import Experiment
 from fedmeta.params import Params, ParamSpec
@@ -21,7 +22,6 @@ from fedmeta.privacy.noise import Noise, seeded_noise, system_generator, system_
 from fedmeta.privacy.plan import local_plan
 from fedmeta.seeding import numpy_generator
 from fedmeta.tasks import Episode
-from fedmeta.training import Gradient, LocalPlan
 from fedmeta.wire import WEIGHT
 from fedmeta.workload import Workload
 

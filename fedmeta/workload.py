@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from fedmeta.cohort import LocalPlan, Sample
 from fedmeta.data import DATASETS, PARTITIONS
 from fedmeta.data.base import EpisodeShape, Federation, TaskSource
 from fedmeta.data.class_dataset import ClassDataset
@@ -23,7 +24,7 @@ from fedmeta.optimisers import OPTIMISERS, schedule
 from fedmeta.params import Params, ParamSpec
 from fedmeta.seeding import SERVER, numpy_generator, torch_generator
 from fedmeta.tasks import Episode
-from fedmeta.training import LocalPlan, Sample, train_cohort
+from fedmeta.training import train_cohort
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from torch import Tensor
 from fedmeta.attacks.local import Backdoor, Scene
 from fedmeta.attacks.tether import Tethered, projected
 from fedmeta.attacks.triggers import TriggerName
+from fedmeta.cohort import LocalPlan
 from fedmeta.parameters import parameter
-from fedmeta.training import LocalPlan
 
 EVERY = 2
 """Steps between projections; what is sent is projected in any case."""

@@ -14,12 +14,12 @@ from torch import Tensor
 from fedmeta.attacks.aims import Aim, aim_at
 from fedmeta.attacks.poisoning import poison_queries, poison_support
 from fedmeta.attacks.triggers import Trigger, TriggerName, make_trigger, unchanged
+from fedmeta.cohort import LocalPlan
 from fedmeta.errors import ConfigurationError
 from fedmeta.learners.base import MetaLearner
 from fedmeta.parameters import parameter
 from fedmeta.params import ParamSpec
 from fedmeta.tasks import Episode
-from fedmeta.training import LocalPlan
 
 if TYPE_CHECKING:
     from fedmeta.experiment import AttackSection, Experiment

@@ -15,6 +15,7 @@ from fedmeta.attacks.local import Backdoor, Scene
 from fedmeta.attacks.poisoning import choose, poison_support
 from fedmeta.attacks.tether import Tethered, projected
 from fedmeta.attacks.triggers import unchanged
+from fedmeta.cohort import Gradient, LocalPlan
 from fedmeta.errors import ConfigurationError
 from fedmeta.gradients import value_and_grad
 from fedmeta.learners.base import MetaLearner, Metrics
@@ -25,7 +26,6 @@ from fedmeta.parameters import parameter
 from fedmeta.params import Params
 from fedmeta.seeding import numpy_generator
 from fedmeta.tasks import Batch, Episode
-from fedmeta.training import Gradient, LocalPlan
 
 if TYPE_CHECKING:
     from fedmeta.experiment import Experiment

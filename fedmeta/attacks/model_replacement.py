@@ -7,9 +7,9 @@ from torch import Tensor
 
 from fedmeta.attacks.local import Backdoor, Scene
 from fedmeta.attacks.tether import Tethered, projected
+from fedmeta.cohort import LocalPlan
 from fedmeta.errors import ConfigurationError
 from fedmeta.parameters import parameter
-from fedmeta.training import LocalPlan
 
 if TYPE_CHECKING:
     from fedmeta.experiment import Experiment

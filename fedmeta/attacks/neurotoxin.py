@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from fedmeta.attacks.local import Backdoor, Scene
+from fedmeta.cohort import LocalPlan
 from fedmeta.parameters import parameter
-from fedmeta.training import LocalPlan
 
 
 @dataclass(frozen=True)

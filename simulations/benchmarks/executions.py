@@ -15,12 +15,13 @@ from typing import Any, Literal
 
 import torch
 
+from fedmeta.cohort import LocalPlan
 from fedmeta.learners import make_learner
 from fedmeta.models import make_model
 from fedmeta.optimisers import SGD
 from fedmeta.params import ParamSpec
 from fedmeta.tasks import Batch, Episode
-from fedmeta.training import LocalPlan, train_cohort
+from fedmeta.training import train_cohort
 
 LEARNERS = ("maml", "fomaml", "protonet", "reptile")
 NETS: dict[str, dict[str, Any]] = {

@@ -3,13 +3,14 @@
 import pytest
 import torch
 
+from fedmeta.cohort import LocalPlan
 from fedmeta.errors import ConfigurationError, DataError
 from fedmeta.learners import make_learner
 from fedmeta.models import make_model
 from fedmeta.optimisers import SGD, Adam
 from fedmeta.params import ParamSpec
 from fedmeta.tasks import Batch, Episode
-from fedmeta.training import LocalPlan, train_cohort
+from fedmeta.training import train_cohort
 
 torch.set_num_threads(1)
 CLIENTS, STEPS, TASKS = 4, 3, 2
@@ -250,7 +251,7 @@ def test_memory_that_runs_out_halves_the_chunk_once(learner, params, monkeypatch
     spec = ParamSpec.of(params)
     start = spec.flatten(params)
     whole = train_cohort(learner, spec, start, CLIENTS, sample, plan("vmap"))
-    monkeypatch.setattr("fedmeta.training.over_clients", limited(4))
+    monkeypatch.setattr("fedmeta.cohort_batches.over_clients", limited(4))
     with pytest.warns(UserWarning, match="8 tasks at once do not fit into memory: going on with 4") as said:
         halved = train_cohort(learner, spec, start, CLIENTS, sample, plan("vmap"))
     assert len(said) == 1 and halved.failures == {}
@@ -259,7 +260,7 @@ def test_memory_that_runs_out_halves_the_chunk_once(learner, params, monkeypatch
 
 def test_memory_that_holds_not_even_one_client_is_each_clients_failure(learner, params, monkeypatch):
     spec = ParamSpec.of(params)
-    monkeypatch.setattr("fedmeta.training.over_clients", limited(0))
+    monkeypatch.setattr("fedmeta.cohort_batches.over_clients", limited(0))
     with pytest.warns(UserWarning, match="going on with 4"):
         result = train_cohort(learner, spec, spec.flatten(params), CLIENTS, sample, plan("vmap"))
     assert sorted(result.failures) == list(range(CLIENTS)) and "DefaultCPUAllocator" in str(result.failures[0])

@@ -8,9 +8,9 @@ from fedmeta.attacks import make_attack
 from fedmeta.attacks.local import Scene
 from fedmeta.attacks.neurotoxin import quiet_coordinates
 from fedmeta.attacks.tether import Tethered, projected
+from fedmeta.cohort import LocalPlan
 from fedmeta.errors import ConfigurationError
 from fedmeta.optimisers import SGD, Adam
-from fedmeta.training import LocalPlan
 from server.configuration import load
 
 D = 12

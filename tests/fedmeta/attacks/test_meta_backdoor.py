@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from fedmeta.attacks import make_attack
 from fedmeta.attacks.meta_backdoor import backdoor_gradient, clean_gradient
 from fedmeta.attacks.triggers import make_trigger
+from fedmeta.cohort import LocalPlan
 from fedmeta.errors import ConfigurationError
 from fedmeta.learners import make_learner
 from fedmeta.models import make_model
 from fedmeta.optimisers import SGD
 from fedmeta.tasks import Batch, Episode
-from fedmeta.training import LocalPlan
 from server.configuration import load
 
 

@@ -4,13 +4,14 @@ import pytest
 import torch
 
 from fedmeta.audit.leak import leak_check
+from fedmeta.cohort import LocalPlan
 from fedmeta.errors import ConfigurationError
 from fedmeta.learners import make_learner
 from fedmeta.models import make_model
 from fedmeta.optimisers import SGD
 from fedmeta.params import ParamSpec
 from fedmeta.tasks import Batch, Episode
-from fedmeta.training import LocalPlan, train_cohort
+from fedmeta.training import train_cohort
 
 
 def attacked(

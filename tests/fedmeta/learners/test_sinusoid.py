@@ -5,13 +5,14 @@ import math
 import pytest
 import torch
 
+from fedmeta.cohort import LocalPlan
 from fedmeta.evaluation import evaluate
 from fedmeta.learners import make_learner
 from fedmeta.models import make_model
 from fedmeta.optimisers import Adam
 from fedmeta.params import ParamSpec
 from fedmeta.tasks import Batch, Episode
-from fedmeta.training import LocalPlan, train_cohort
+from fedmeta.training import train_cohort
 
 
 def wave(generator, queries=10):

@@ -202,8 +202,8 @@ def test_code_and_data_reach_the_machines_of_a_cluster(tmp_path: Path) -> None:
                 there = simulate(tiny, overrides={"engine.ray_address": f"127.0.0.1:{PORT}"}, out="cluster")
                 assert there.model_hash == simulate(tiny, engine="inline", out="inline").model_hash
             finally:
-                listed = subprocess.run(["ps", "-wweo", "pid=,args="], capture_output=True, text=True, check=True).stdout
-                for line in listed.splitlines():
+                listed = subprocess.run(["ps", "-wweo", "pid=,args="], capture_output=True, text=True, check=True)
+                for line in listed.stdout.splitlines():
                     if TEMPORARY in line and str(os.getpid()) != line.split()[0]:
                         try:
                             os.kill(int(line.split()[0]), 9)
