@@ -26,9 +26,10 @@ from server.privacy import open_privacy, privacy_statement
 from server.rundir import RunDir
 from strategies.decorator import Remembering
 from strategies.directory import learn_directory
-from strategies.meta import MetaStrategy, RoundReport
+from strategies.meta import MetaStrategy
 from strategies.private_rounds import PrivateRounds
 from strategies.replies import group_reasons
+from strategies.round_report import RoundReport
 
 log = logging.getLogger("fedmeta.server")
 

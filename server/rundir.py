@@ -3,18 +3,14 @@
 import fcntl
 import json
 import logging
-import math
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-import torch
 from pydantic import ValidationError
 
 from fedmeta.errors import CheckpointError, FedmetaError
@@ -22,6 +18,7 @@ from fedmeta.experiment import Experiment
 from fedmeta.privacy.ledger import Ledger
 from server.checkpoint import Checkpoint, read_checkpoint
 from server.environment import add_session
+from server.files import finite, read_json, store, write_atomically, writing
 
 log = logging.getLogger("fedmeta.server")
 
@@ -61,7 +58,7 @@ class RunDir:
             lock = _locked(place)
             try:
                 (place / "checkpoints").mkdir(exist_ok=True)
-                _write_atomically(place / CONFIG, json.dumps(experiment.model_dump(mode="json"), indent=2).encode())
+                write_atomically(place / CONFIG, json.dumps(experiment.model_dump(mode="json"), indent=2).encode())
             except BaseException:
                 lock.close()
                 raise
@@ -118,9 +115,9 @@ class RunDir:
         Raises:
             FedmetaError: the disk is full or the directory is gone; so for all that is written here.
         """
-        line = json.dumps(_finite(dict(record)), allow_nan=False)
+        line = json.dumps(finite(dict(record)), allow_nan=False)
         path = self.path / METRICS
-        with _writing(path), path.open("a", encoding="utf-8") as file:
+        with writing(path), path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -149,7 +146,7 @@ class RunDir:
         """Drop the records of rounds after `after_round`, which the checkpoint does not hold."""
         kept = [record for record in self.metrics() if record["round"] <= after_round]
         text = "".join(json.dumps(record) + "\n" for record in kept)
-        _store(self.path / METRICS, text.encode())
+        store(self.path / METRICS, text.encode())
 
     def has(self, name: str) -> bool:
         """Whether there is a checkpoint `last` or `best`."""
@@ -157,7 +154,7 @@ class RunDir:
 
     def save(self, name: str, checkpoint: Checkpoint) -> None:
         """Write a checkpoint as one safetensors file, atomically."""
-        _store(self._checkpoint_path(name), checkpoint.to_bytes())
+        store(self._checkpoint_path(name), checkpoint.to_bytes())
 
     def load(self, name: str) -> Checkpoint:
         """Read a checkpoint.
@@ -169,20 +166,20 @@ class RunDir:
 
     def write_results(self, results: Mapping[str, Any]) -> None:
         """Write the final evaluations."""
-        _store(self.path / RESULTS, json.dumps(_finite(dict(results)), indent=2).encode())
+        store(self.path / RESULTS, json.dumps(finite(dict(results)), indent=2).encode())
 
     def results(self) -> dict[str, Any] | None:
         """The final evaluations; None for a run that is not finished."""
-        return _read_json(self.path / RESULTS, "resume the run, which judges the model again")
+        return read_json(self.path / RESULTS, "resume the run, which judges the model again")
 
     def write_environment(self) -> None:
         """Add what this session runs with to what earlier sessions of the run did; a difference is a warning."""
         sessions = add_session(self.environment(), self.experiment)
-        _store(self.path / ENVIRONMENT, json.dumps(sessions, indent=2).encode())
+        store(self.path / ENVIRONMENT, json.dumps(sessions, indent=2).encode())
 
     def environment(self) -> list[dict[str, Any]]:
         """What each session of the run was run with, the first first; empty where it is not known."""
-        return _read_json(self.path / ENVIRONMENT, "delete it; the run itself is whole") or []
+        return read_json(self.path / ENVIRONMENT, "delete it; the run itself is whole") or []
 
     def ledger(self) -> Ledger:
         """The privacy ledger. A directory that holds one is never cleared: what it says was spent stays spent."""
@@ -190,34 +187,34 @@ class RunDir:
 
     def write_privacy(self, facts: Mapping[str, Any]) -> None:
         """Write what the run's privacy claims rest on, known when it starts."""
-        _store(self.path / PRIVACY, json.dumps(_finite(dict(facts)), indent=2).encode())
+        store(self.path / PRIVACY, json.dumps(finite(dict(facts)), indent=2).encode())
 
     def privacy(self) -> dict[str, Any] | None:
         """What `write_privacy` wrote; None for a run without privacy."""
-        found: dict[str, Any] | None = _read_json(self.path / PRIVACY, "resume the run, which writes it again")
+        found: dict[str, Any] | None = read_json(self.path / PRIVACY, "resume the run, which writes it again")
         return found
 
     def write_audit(self, found: Mapping[str, Any]) -> None:
         """Write what an audit of this run's privacy found."""
-        _store(self.path / AUDIT, json.dumps(_finite(dict(found)), indent=2).encode())
+        store(self.path / AUDIT, json.dumps(finite(dict(found)), indent=2).encode())
 
     def audit(self) -> dict[str, Any] | None:
         """What the last audit found; None where there was none."""
-        found: dict[str, Any] | None = _read_json(self.path / AUDIT, "audit the run again")
+        found: dict[str, Any] | None = read_json(self.path / AUDIT, "audit the run again")
         return found
 
     def write_leak(self, found: Mapping[str, Any]) -> None:
         """Write what a leak check read off one update of this run."""
-        _store(self.path / LEAK, json.dumps(_finite(dict(found))).encode())
+        store(self.path / LEAK, json.dumps(finite(dict(found))).encode())
 
     def leak(self) -> dict[str, Any] | None:
         """What the last leak check found; None where there was none."""
-        found: dict[str, Any] | None = _read_json(self.path / LEAK, "delete it, and check again")
+        found: dict[str, Any] | None = read_json(self.path / LEAK, "delete it, and check again")
         return found
 
     def write_report(self, text: str) -> None:
         """Write the report page."""
-        _store(self.report, text.encode())
+        store(self.report, text.encode())
 
     def _checkpoint_path(self, name: str) -> Path:
         return self.path / "checkpoints" / f"{name}.safetensors"
@@ -263,58 +260,3 @@ def _locked(place: Path) -> IO[str]:
         file.close()
         raise FedmetaError(f"another process is writing the run in '{place}': wait for it, or end it") from error
     return file
-
-
-def _read_json(path: Path, remedy: str) -> Any:
-    """A JSON file; None where there is none."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"'{path}' is damaged ({error}): {remedy}") from error
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise FedmetaError(
-            f"cannot write '{path}': {error.strerror or error}. Mend that, then go on with --resume"
-        ) from error
-
-
-def _store(path: Path, content: bytes) -> None:
-    with _writing(path):
-        _write_atomically(path, content)
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    """Readers see the old file or the new one, never a part; also after a power cut."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            os.fchmod(handle, 0o644)  # temporary files are private; a run directory is for the team
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the new name, too, must survive a power cut
-        finally:
-            os.close(folder)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    if isinstance(value, torch.Tensor):
-        return _finite(value.tolist())
-    return value

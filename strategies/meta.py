@@ -7,7 +7,6 @@ and let the server's optimiser move the model along the aggregated pseudo-gradie
 import hashlib
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -35,37 +34,11 @@ from strategies.judging import Judging
 from strategies.private_rounds import CLIP_NORM, PrivateRounds
 from strategies.replies import Sorted, Update, sort_replies
 from strategies.root import RootTasks
+from strategies.round_report import RoundReport, client_metrics, mean_norm
 
 TRAIN = "train"
 AGGREGATOR = "aggregator/"
 """What names of the aggregator's state begin with in a checkpoint."""
-
-
-@dataclass(frozen=True)
-class RoundReport:
-    """What happened in one training round.
-
-    Attributes:
-        round: counted from 1.
-        sampled: ids of the clients that were asked.
-        metrics: means over the accepted clients, and facts of the aggregation.
-        failed, refused: client id -> reason.
-        defence: what the aggregation says of clients: `flagged` (ids), `scores` and `weights` (by id), `diagnostics`.
-        attackers: ids of the sampled clients that attack in this round; None where the experiment has no attack.
-        event: why the model stayed as it was, or None when it was aggregated.
-        failed_round: whether that was for want of valid updates, or since the server's step diverged: a run with such
-            a round did not go well.
-    """
-
-    round: int
-    sampled: tuple[int, ...]
-    metrics: dict[str, float] = field(default_factory=dict)
-    failed: dict[int, str] = field(default_factory=dict)
-    refused: dict[int, str] = field(default_factory=dict)
-    event: str | None = None
-    failed_round: bool = False
-    defence: dict[str, Any] = field(default_factory=dict)
-    attackers: tuple[int, ...] | None = None
 
 
 class MetaStrategy(Strategy):
@@ -99,6 +72,7 @@ class MetaStrategy(Strategy):
         self.success: AttackSuccess | None = None
         self._sampled: list[int] = []
         self._asked: dict[int, Message] = {}
+        self._asked_for_sums = False
         self._judging: list[Message] = []
         self._vector: Tensor | None = None
         self.private = private
@@ -132,7 +106,8 @@ class MetaStrategy(Strategy):
             self.private.reserve(server_round, self._sampled)
         self._vector = read_vector(arrays, self.spec.size())
         told = {**config, **self.base_config(server_round), **self.adversary.told(server_round, self._sampled)}
-        if self.sums and getattr(grid, "adds_updates", False):
+        self._asked_for_sums = self.sums and getattr(grid, "adds_updates", False)
+        if self._asked_for_sums:
             told[partial_sums.REDUCE] = self.experiment.server.weighting
         content = RecordDict({ARRAYS: arrays, CONFIG: config_record(told)})
         contents = self.adversary.contents(content, server_round, self._sampled)
@@ -147,10 +122,10 @@ class MetaStrategy(Strategy):
         """Aggregate the accepted replies; the model stays as it was where the round gives nothing to aggregate."""
         answers = by_message(self._asked.values(), replies)
         by_client = {client: answers.get(message.metadata.message_id) for client, message in self._asked.items()}
-        found = sort_replies(by_client, self.spec.size(), self.spec.hash)
+        found = sort_replies(by_client, self.spec.size(), self.spec.hash, sums=self._asked_for_sums)
         event = self._why_not(found)
         failed_round = self._below_quorum(found)
-        metrics = _client_metrics(found.updates)
+        metrics = client_metrics(found.updates)
         if self.private is not None:
             epsilon = self.private.account.quick_epsilon()
             metrics |= {"epsilon-rdp": epsilon} if epsilon is not None and math.isfinite(epsilon) else {}
@@ -281,7 +256,7 @@ class MetaStrategy(Strategy):
         state, change = self.optimiser.step(self.optimiser_state, -aggregate.vector, scale=scale)
         facts = {"update-norm": float(aggregate.vector.norm())}
         if self.private is None or self.private.central is None:  # what is not noised is not told
-            facts[partial_sums.NORM] = _mean_norm(updates)
+            facts[partial_sums.NORM] = mean_norm(updates)
         numbers = {key: float(value) for key, value in aggregate.diagnostics.items() if isinstance(value, (int, float))}
         return self._vector + change, state, {**facts, **numbers}
 
@@ -347,24 +322,6 @@ class MetaStrategy(Strategy):
         }
         if self.private is not None:
             self.private.load_state(dict(state))
-
-
-def _mean_norm(updates: list[Update]) -> float:
-    """Of the clients' updates; those that went into a sum tell their own."""
-    norms = [
-        float(update.delta.norm()) if update.delta is not None else update.metrics[partial_sums.NORM]
-        for update in updates
-    ]
-    return sum(norms) / max(len(norms), 1)
-
-
-def _client_metrics(updates: list[Update]) -> dict[str, float]:
-    keys = sorted({key for update in updates for key in update.metrics})
-    return {
-        key: sum(update.metrics[key] for update in updates if key in update.metrics)
-        / sum(key in update.metrics for update in updates)
-        for key in keys
-    }
 
 
 def vector_hash(vector: Tensor) -> str:

@@ -12,7 +12,7 @@ from flwr.app import Message
 from torch import Tensor
 
 from fedmeta.wire import WEIGHT, MalformedRecord, only, read_vector
-from strategies.partial_sums import SUMMED, read_sum
+from strategies.partial_sums import NORM, SUMMED, read_sum
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,14 @@ class Sorted:
     refused: dict[int, str]
 
 
-def sort_replies(found: Mapping[int, Message | None], size: int, spec_hash: str) -> Sorted:
+def sort_replies(found: Mapping[int, Message | None], size: int, spec_hash: str, *, sums: bool = False) -> Sorted:
     """Sort a round's replies to train messages.
 
     Args:
         found: client id -> its reply, or None where there is none.
         size: D of the flat vector.
         spec_hash: of the server's `ParamSpec`; a reply made for another one is refused.
+        sums: whether sums of updates were asked for; else a reply whose update would be in one is refused.
     """
     updates: list[Update] = []
     failed: dict[int, str] = {}
@@ -72,18 +73,18 @@ def sort_replies(found: Mapping[int, Message | None], size: int, spec_hash: str)
             failed[client] = (reply.error.reason or f"error code {reply.error.code}").strip()
         else:
             try:
-                updates.append(_read_update(client, reply, rows[whole], spec_hash))
+                updates.append(_read_update(client, reply, rows[whole], spec_hash, sums))
                 whole += updates[-1].delta is not None
             except MalformedRecord as error:
                 refused[client] = str(error)
     return Sorted(updates, torch.from_numpy(rows[:whole]), failed, refused)
 
 
-def _read_update(client: int, reply: Message, row: npt.NDArray[np.float32], spec_hash: str) -> Update:
+def _read_update(client: int, reply: Message, row: npt.NDArray[np.float32], spec_hash: str, sums: bool) -> Update:
     config = only(reply.content, "config")
     if config.get("spec-hash") != spec_hash:
         raise MalformedRecord(f"made for a model of spec {str(config.get('spec-hash'))[:12]}, not {spec_hash[:12]}")
-    summed = config.get("update-form") == SUMMED
+    summed = sums and config.get("update-form") == SUMMED
     if not summed and config.get("update-form") != "delta":
         raise MalformedRecord(f"an update of form '{config.get('update-form')}' where a delta was asked for")
     metrics = {
@@ -93,6 +94,8 @@ def _read_update(client: int, reply: Message, row: npt.NDArray[np.float32], spec
     if not (math.isfinite(tasks) and tasks >= 0):
         raise MalformedRecord(f"{WEIGHT} = {tasks} is not a count of tasks")
     if summed:
+        if NORM not in metrics:
+            raise MalformedRecord(f"an update in a sum without its {NORM}")
         return Update(client, None, tasks, metrics, read_sum(reply.content, len(row)))
     return Update(client, read_vector(only(reply.content, "array"), len(row), row), tasks, metrics)
 

@@ -36,7 +36,7 @@ def reply(message: Message, update: object, weight: float = 1.0, form: str = "de
 def through(groups: list[list[Message]], message: Message):
     """What the strategy reads when each group of replies comes from one actor."""
     found = [one for group in groups for one in add_up([message] * len(group), group)]
-    return sort_replies(dict(enumerate(found)), SIZE, "s")
+    return sort_replies(dict(enumerate(found)), SIZE, "s", sums=True)
 
 
 @settings(deadline=None, max_examples=50)
@@ -97,4 +97,13 @@ def test_a_sum_of_another_size_is_refused():
     message = asked()
     [one] = add_up([message], [reply(message, [1.0] * SIZE)])
     one.content["arrays"] = ArrayRecord({"flat": Array(np.zeros(3, dtype=np.int64))})
-    assert "int64 array" in sort_replies({0: one}, SIZE, "s").refused[0]
+    assert "int64 array" in sort_replies({0: one}, SIZE, "s", sums=True).refused[0]
+
+
+def test_a_client_cannot_claim_to_be_in_a_sum_that_nobody_asked_for():
+    """It would count, with a weight, and add nothing."""
+    message = asked()
+    claim = reply(message, [1.0] * SIZE, form="summed")
+    del claim.content["arrays"]
+    assert "'summed' where a delta was asked for" in sort_replies({0: claim}, SIZE, "s").refused[0]
+    assert "without its client-update-norm" in sort_replies({0: claim}, SIZE, "s", sums=True).refused[0]

@@ -1,0 +1,50 @@
+"""What is told of a training round: who took part, what failed, and means over clients."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from strategies.partial_sums import NORM
+from strategies.replies import Update
+
+
+@dataclass(frozen=True)
+class RoundReport:
+    """What happened in one training round.
+
+    Attributes:
+        round: counted from 1.
+        sampled: ids of the clients that were asked.
+        metrics: means over the accepted clients, and facts of the aggregation.
+        failed, refused: client id -> reason.
+        defence: what the aggregation says of clients: `flagged` (ids), `scores` and `weights` (by id), `diagnostics`.
+        attackers: ids of the sampled clients that attack in this round; None where the experiment has no attack.
+        event: why the model stayed as it was, or None when it was aggregated.
+        failed_round: whether that was for want of valid updates, or since the server's step diverged: a run with such
+            a round did not go well.
+    """
+
+    round: int
+    sampled: tuple[int, ...]
+    metrics: dict[str, float] = field(default_factory=dict)
+    failed: dict[int, str] = field(default_factory=dict)
+    refused: dict[int, str] = field(default_factory=dict)
+    event: str | None = None
+    failed_round: bool = False
+    defence: dict[str, Any] = field(default_factory=dict)
+    attackers: tuple[int, ...] | None = None
+
+
+def mean_norm(updates: list[Update]) -> float:
+    """The mean length of clients' updates; those that went into a sum tell their own."""
+    norms = [float(update.delta.norm()) if update.delta is not None else update.metrics[NORM] for update in updates]
+    return sum(norms) / max(len(norms), 1)
+
+
+def client_metrics(updates: list[Update]) -> dict[str, float]:
+    """The mean of every metric over the clients that tell it."""
+    keys = sorted({key for update in updates for key in update.metrics})
+    return {
+        key: sum(update.metrics[key] for update in updates if key in update.metrics)
+        / sum(key in update.metrics for update in updates)
+        for key in keys
+    }
