@@ -1,6 +1,5 @@
 """A malicious client: where an attack of the experiment enters the client pipeline."""
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -16,9 +15,8 @@ from fedmeta.cohort import LocalPlan
 from fedmeta.params import Params
 from fedmeta.seeding import SERVER, numpy_generator, torch_generator
 from fedmeta.tasks import Episode
+from fedmeta.wire import ATTACKERS, MALICIOUS
 from fedmeta.workload import Workload
-
-log = logging.getLogger("fedmeta.attack")
 
 Honest = Callable[[Sequence[int]], Tensor]
 """Client ids -> the honest updates `[k, D]` that they would send in this round."""
@@ -50,15 +48,14 @@ class Attacker:
         """How it trains."""
         return self.method.plan(plan, self.scene) if isinstance(self.method, LocalAttack) else plan
 
-    def update(self, update: Tensor) -> Tensor:
-        """The update `[D]` that it sends, from the one that it trained."""
+    def update(self, update: Tensor) -> tuple[Tensor, str | None]:
+        """The update `[D]` that it sends, from the one that it trained; and why it is the honest one, where it is."""
         if isinstance(self.method, LocalAttack):
-            return self.method.update(update, self.scene)
+            return self.method.update(update, self.scene), None
         try:
-            return self._crafted(update, self.method)
+            return self._crafted(update, self.method), None
         except AttackImpossible as error:
-            log.warning("round %d, client %d sends its honest update: %s", self.scene.round, self.scene.client, error)
-            return update
+            return update, str(error)
 
     def _crafted(self, own: Tensor, method: UpdateAttack) -> Tensor:
         """Its row: made of its own update alone, or the one that falls to it of what all attackers work out alike."""
@@ -83,11 +80,17 @@ def is_attacker(request: Request) -> bool:
 
 def attackers_of(request: Request) -> tuple[int, ...]:
     """The attackers of the round: as the strategy tells, else all malicious clients while the attack lasts."""
-    told = request.config.get("attackers")
+    told = request.config.get(ATTACKERS)
     if told is not None:
         return tuple(int(client) for client in told)
     experiment = request.workload.experiment
     return all_malicious(request.workload) if is_active(experiment, request.round) else ()
+
+
+def malicious_of(request: Request) -> tuple[int, ...]:
+    """All malicious clients, ascending: as the strategy tells, else by the federation."""
+    told = request.config.get(MALICIOUS)
+    return all_malicious(request.workload) if told is None else tuple(int(client) for client in told)
 
 
 def all_malicious(workload: Workload) -> tuple[int, ...]:
@@ -127,7 +130,7 @@ def make_attacker(request: Request, params: Params, honest: Honest) -> Attacker:
         input_shape=tuple(workload.spec_of_data.input_shape),
         round=request.round,
         client=request.client,
-        malicious=all_malicious(workload),
+        malicious=malicious_of(request),
         attackers=attackers,
         participants=None if participants is None else int(participants),
         params=params,

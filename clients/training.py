@@ -15,7 +15,7 @@ from clients.request import Request, read_request
 from fedmeta.seeding import numpy_generator
 from fedmeta.tasks import Episode
 from fedmeta.training import CohortResult, train_cohort
-from fedmeta.wire import ARRAYS, CONFIG, METRICS, MalformedRecord, config_record, metric_record, vector_record
+from fedmeta.wire import ARRAYS, CONFIG, IDLE, METRICS, MalformedRecord, config_record, metric_record, vector_record
 
 
 def train(messages: list[Message], contexts: list[Context]) -> list[Message]:
@@ -42,9 +42,12 @@ def train(messages: list[Message], contexts: list[Context]) -> list[Message]:
         groups.setdefault(key, []).append(index)
     for members in groups.values():
         protection = Protection([requests[i] for i in members], [contexts[i] for i in members])
-        result = _train_attacker(protection) if is_attacker(protection.requests[0]) else train_group(protection)
+        if is_attacker(protection.requests[0]):
+            result, idle = _train_attacker(protection)
+        else:
+            result, idle = train_group(protection), None
         for row, index in enumerate(members):
-            replies[index] = _reply(messages[index], protection, result, row)
+            replies[index] = _reply(messages[index], protection, result, row, idle)
             if index in reserved and not replies[index].has_error():
                 reserved[index].confirm()
     return [replies[index] for index in range(len(messages))]
@@ -64,8 +67,11 @@ def _update_form(request: Request) -> str:
     return form
 
 
-def _train_attacker(protection: Protection) -> CohortResult:
-    """As `train_group` for one malicious client; a fault of its attack is a failure of its own."""
+def _train_attacker(protection: Protection) -> tuple[CohortResult, str | None]:
+    """As `train_group` for one malicious client, and why it could not attack, where it could not.
+
+    A fault of its attack is a failure of its own.
+    """
     [request], [context] = protection.requests, protection.contexts
 
     def honest(clients: Sequence[int]) -> Tensor:
@@ -78,10 +84,14 @@ def _train_attacker(protection: Protection) -> CohortResult:
     try:
         attacker = make_attacker(request, complete_params(request, context), honest)
         result = train_group(protection, attacker)
-        return result if result.failures else replace(result, updates=attacker.update(result.updates[0]).unsqueeze(0))
+        if result.failures:
+            return result, None
+        update, idle = attacker.update(result.updates[0])
+        return replace(result, updates=update.unsqueeze(0)), idle
     except Exception as error:
         size, rest = request.workload.spec.size(), request.workload.spec.size("personal")
-        return CohortResult(torch.full((1, size), torch.nan), torch.full((1, rest), torch.nan), {}, {0: error})
+        nothing = CohortResult(torch.full((1, size), torch.nan), torch.full((1, rest), torch.nan), {}, {0: error})
+        return nothing, None
 
 
 def train_group(protection: Protection, attacker: Attacker | None = None) -> CohortResult:
@@ -122,7 +132,7 @@ def draw_tasks(request: Request, context: Context, step: int, count: int) -> lis
     return [source.sample(workload.training_shape, rng) for _ in range(count)]
 
 
-def _reply(message: Message, protection: Protection, result: CohortResult, row: int) -> Message:
+def _reply(message: Message, protection: Protection, result: CohortResult, row: int, idle: str | None) -> Message:
     if row in result.failures:
         return error_reply(message, result.failures[row])
     request, context = protection.requests[row], protection.contexts[row]
@@ -131,11 +141,7 @@ def _reply(message: Message, protection: Protection, result: CohortResult, row: 
         vector = request.vector + vector
     keep_personal(result.personal[row], context)
     metrics = protection.metrics({name: float(values[row]) for name, values in result.metrics.items()}, row)
-    content = RecordDict(
-        {
-            ARRAYS: vector_record(vector),
-            METRICS: metric_record(metrics),
-            CONFIG: config_record({"spec-hash": request.workload.spec.hash, "update-form": _update_form(request)}),
-        }
-    )
+    told = {"spec-hash": request.workload.spec.hash, "update-form": _update_form(request)}
+    told |= {} if idle is None else {IDLE: idle}
+    content = RecordDict({ARRAYS: vector_record(vector), METRICS: metric_record(metrics), CONFIG: config_record(told)})
     return Message(content, reply_to=message)

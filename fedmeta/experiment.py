@@ -98,8 +98,8 @@ class ClientSection(_Section):
     optimiser: Component = _component("sgd", "the client's outer optimiser, fresh every round", lr=0.1)
     schedule: Schedule = Field("constant", description="of the client's learning rate over the rounds")
     execution: Literal["auto", "loop", "vmap"] = Field("auto", description="tasks one after the other, or batched")
-    chunk_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        "auto", description="tasks batched at once under vmap; auto: as many as memory holds [tasks]"
+    chunk_size: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
+        "auto", description="tasks batched at once under vmap; auto: as many as memory holds; none: all [tasks]"
     )
 
 

@@ -20,6 +20,9 @@ NUMPY = "numpy.ndarray"
 """How Flower names the format of an Array's bytes: a .npy file."""
 LAST_UPDATE, CLEAN = "last-update", "clean"
 """Records beside the model: what the last round did to it, for attackers; the model of a run without attack."""
+MALICIOUS, ATTACKERS, IDLE = "malicious", "attackers", "attack-idle"
+"""Scalars of a staged attack: who is malicious, who of them attacks in this round, and why one could not."""
+
 WEIGHT = "num-examples"
 """The metric that Flower's strategies weight by; ours holds the number of tasks here."""
 

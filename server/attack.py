@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from fedmeta.attacks import ATTACKS
 from fedmeta.attacks.success import AttackSuccess
 from fedmeta.errors import ConfigurationError
 from fedmeta.experiment import AttackSection, Experiment
@@ -59,8 +60,12 @@ def in_words(protocol: Mapping[str, Any]) -> str:
     }[protocol["target"]]
     where = {"query": "queries", "support": "supports, queries clean", "both": "supports and queries"}
     until = "" if protocol["stop"] is None else f" to {protocol['stop']}"
-    who = f"{protocol['method']} by {100 * protocol['fraction']:g} % of the training clients from round "
-    who = who + f"{protocol['start']}{until}" if protocol["fraction"] > 0 else f"nobody trained {protocol['method']}"
+    name, fraction = protocol["method"], protocol["fraction"]
+    who = f"{name} by {100 * fraction:g} % of the training clients from round {protocol['start']}{until}"
+    if ATTACKS.get(name).kind == "deployment":  # type: ignore[attr-defined]
+        who = f"{name} where a victim adapts, training being honest"
+    elif fraction == 0:
+        who = f"nobody trained {name}"
     return (
         f"{who}; wanted: {aim}; trigger on {where[protocol['trigger_in']]}; queries of the target's own class do not "
         "count, and an undecided answer is shared among its slots"

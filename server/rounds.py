@@ -124,8 +124,10 @@ def run_experiment(
     results["seconds"] = time.monotonic() - started
     if strategy.private is not None:
         results["privacy"] = {**privacy_statement(rundir), "stopped": stopped}
-    rundir.write_results(results)
     history = tuple(rundir.metrics())
+    idle = [record["round"] for record in history if record.get("attack_idle")]
+    results |= {"attack_idle_rounds": idle} if idle else {}
+    rundir.write_results(results)
     return RunResult(
         path=rundir.path,
         rounds=standing.round,
@@ -229,9 +231,12 @@ def _better(best: dict[str, Any] | None, evaluation: Evaluation | None, round: i
 def _record(
     report: RoundReport, evaluation: Evaluation | None, missing: dict[int, str], seconds: float
 ) -> dict[str, Any]:
-    attackers = {} if report.attackers is None else {"attackers": list(report.attackers)}
+    attack: dict[str, Any] = {}
+    if report.attackers is not None:
+        idle = {str(client): reason for client, reason in report.idle.items()}
+        attack = {"attackers": list(report.attackers), "attack_idle": idle}
     return {
-        **attackers,
+        **attack,
         "round": report.round,
         "seconds": seconds,
         "sampled": list(report.sampled),
@@ -251,6 +256,8 @@ def _log_troubles(report: RoundReport) -> None:
         log.warning("round %d, failed: %s", report.round, line)
     for line in group_reasons(report.refused):
         log.warning("round %d, refused: %s", report.round, line)
+    for line in group_reasons(report.idle):
+        log.warning("round %d, attackers sent honest updates: %s", report.round, line)
     if report.event:
         log.warning("round %d: the model stays as it was: %s", report.round, report.event)
 

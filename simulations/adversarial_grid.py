@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from flwr.app import Array, ArrayRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 from torch import Tensor
 
@@ -19,8 +19,9 @@ from fedmeta.attacks.threat import is_omniscient, malicious_clients
 from fedmeta.errors import ConfigurationError
 from fedmeta.experiment import Experiment
 from fedmeta.seeding import SERVER, torch_generator
+from fedmeta.wire import ATTACKERS, IDLE
 from fedmeta.workload import Workload
-from strategies.aggregation import RoundContext
+from strategies.aggregation import RoundContext, Rule
 from strategies.decorator import GridDecorator
 from strategies.defence import make_defence
 
@@ -130,15 +131,15 @@ class AdversarialGrid(GridDecorator):
         if round < self._start or (self._stop is not None and round > self._stop):
             return
         found = [answer for answer in self._by_client(pairs) if answer.layout]
-        mine = [answer for answer in found if answer.client in self._malicious]
+        told = attackers_of(pairs[0][0])
+        malicious = self._malicious if told is None else told
+        mine = [answer for answer in found if answer.client in malicious]
         if not mine:
             return
         layout = mine[0].layout
         mine, found = ([answer for answer in some if answer.layout == layout] for some in (mine, found))
         known = (
-            mine
-            if self._knowledge == "colluding"
-            else [answer for answer in found if answer.client not in self._malicious]
+            mine if self._knowledge == "colluding" else [answer for answer in found if answer.client not in malicious]
         )
         idle = None
         try:
@@ -148,6 +149,8 @@ class AdversarialGrid(GridDecorator):
             if idle not in self._told:
                 log.warning("round %d: the attackers send honest updates: %s", round, idle)
                 self._told.add(idle)
+            for answer in mine:
+                answer.say_idle(idle)
         else:
             for answer, row in zip(mine, crafted, strict=True):
                 answer.rewrite(row.numpy())
@@ -231,6 +234,21 @@ class _Answer:
         # A new content, since the old one may be shared with the client's own state.
         self.reply.content = RecordDict({**self.reply.content, **arrays})
 
+    def say_idle(self, why: str) -> None:
+        """Tell the strategy that the attack could not act, where the reply is of the form that has a place for it."""
+        for name, record in self.reply.content.config_records.items():
+            if "update-form" in record:
+                changed = {name: ConfigRecord({**record, IDLE: why})}
+                self.reply.content = RecordDict({**self.reply.content, **changed})
+
+
+def attackers_of(message: Message) -> frozenset[int] | None:
+    """Who attacks by the word of the strategy; None where it says nothing of that, as Flower's own."""
+    for record in message.content.config_records.values():
+        if ATTACKERS in record:
+            return frozenset(int(client) for client in record[ATTACKERS])  # type: ignore[union-attr]
+    return None
+
 
 def round_of(message: Message, default: int) -> int:
     """The round that a message belongs to; `default` where it does not say."""
@@ -250,24 +268,43 @@ def attacked(grid: Grid, experiment: Experiment) -> Grid:
     if not is_omniscient(experiment):
         return grid
     attack = experiment.attack
+    method = ATTACKS.make(attack.method.name, where="attack.method", **attack.method.parameters)
+    if getattr(method, "knows_rule", False):
+        _check_known_defence(experiment)
     train = [client.id for client in Workload(experiment).federation.clients if client.role == "train"]
     return AdversarialGrid(
         grid,
-        ATTACKS.make(attack.method.name, where="attack.method", **attack.method.parameters),
+        method,
         malicious_clients(experiment, train),
         start=attack.start,
         stop=attack.stop,
         seed=experiment.seed,
-        defence=defence_of(experiment),
+        defence=defence_of(experiment) if getattr(method, "knows_rule", False) else None,
+    )
+
+
+def _check_known_defence(experiment: Experiment) -> None:
+    """Refuse an attack that would try out another defence than the server's."""
+    if experiment.privacy.unit != "none" and experiment.privacy.placement == "central":
+        why = "what the server clips and noises is no rule to try out"
+    else:
+        rule = make_defence(experiment).aggregator
+        needed = set(rule.requires.context) & {"root_update", "probe"} if isinstance(rule, Rule) else set()
+        if not needed:
+            return
+        why = f"server.aggregator = '{experiment.server.aggregator.name}' needs what only the server has"
+    raise ConfigurationError(
+        f"attack.method = '{experiment.attack.method.name}' tries the server's pipeline out, and {why}: set "
+        "attack.method.knows_rule = false, or choose another aggregator"
     )
 
 
 def defence_of(experiment: Experiment) -> Defence:
     """What the server of an experiment makes of updates; rules that follow clients over rounds start afresh."""
-    pipeline = make_defence(experiment)
+    pipeline, spec = make_defence(experiment), Workload(experiment).spec
 
     def verdict(rows: Tensor, model: Tensor, round: int) -> Verdict:
-        found = pipeline(rows.to(model.dtype), RoundContext(round=round, model=model))
+        found = pipeline(rows.to(model.dtype), RoundContext(round=round, model=model, spec=spec))
         return Verdict(found.vector, found.flagged)
 
     return verdict

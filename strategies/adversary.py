@@ -9,7 +9,7 @@ from torch import Tensor
 from fedmeta.attacks import ATTACKS
 from fedmeta.attacks.threat import is_active, is_attacked, malicious_clients
 from fedmeta.experiment import Experiment
-from fedmeta.wire import LAST_UPDATE, vector_record
+from fedmeta.wire import ATTACKERS, LAST_UPDATE, MALICIOUS, vector_record
 
 
 class Adversary:
@@ -36,9 +36,14 @@ class Adversary:
         return tuple(client for client in sampled if active and client in self.malicious)
 
     def told(self, round: int, sampled: Sequence[int]) -> dict[str, Any]:
-        """What a train message says of the attack: who takes part in it, and how many clients the round has."""
+        """What a train message says of the attack: who is malicious, who attacks now, how many take part in the round.
+
+        Clients and grids act by this, and never by a draw of their own: they may know of other clients.
+        """
         attackers = self.attackers(round, sampled)
-        return {} if attackers is None else {"attackers": list(attackers), "participants": len(sampled)}
+        if attackers is None:
+            return {}
+        return {MALICIOUS: sorted(self.malicious), ATTACKERS: list(attackers), "participants": len(sampled)}
 
     def contents(self, content: RecordDict, round: int, sampled: Sequence[int]) -> dict[int, RecordDict]:
         """The content of each client's train message: one for all, but that attackers may be sent the last update."""

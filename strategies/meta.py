@@ -160,6 +160,7 @@ class MetaStrategy(Strategy):
             failed_round=failed_round,
             defence=defence,
             attackers=self.adversary.attackers(server_round, self._sampled),
+            idle={update.client: update.idle for update in found.updates if update.idle is not None},
         )
         return arrays, metric_record(metrics)
 

@@ -11,7 +11,7 @@ import torch
 from flwr.app import Message
 from torch import Tensor
 
-from fedmeta.wire import WEIGHT, MalformedRecord, only, read_vector
+from fedmeta.wire import IDLE, WEIGHT, MalformedRecord, only, read_vector
 from strategies.partial_sums import NORM, SUMMED, read_sum
 
 
@@ -24,6 +24,7 @@ class Update:
         delta: `[D]`; None where it went into a sum on the client's actor.
         tasks: seen in training.
         metrics: its others.
+        idle: why a malicious client could not attack, as it says of itself for the experiment's sake, or None.
         carried: int64 `[D]`, the sum that this reply brings along, or None (see `strategies.partial_sums`).
     """
 
@@ -32,6 +33,7 @@ class Update:
     tasks: float
     metrics: dict[str, float]
     carried: Tensor | None = None
+    idle: str | None = None
 
 
 @dataclass(frozen=True)
@@ -93,11 +95,12 @@ def _read_update(client: int, reply: Message, row: npt.NDArray[np.float32], spec
     tasks = metrics.pop(WEIGHT, math.nan)
     if not (math.isfinite(tasks) and tasks >= 0):
         raise MalformedRecord(f"{WEIGHT} = {tasks} is not a count of tasks")
+    idle = None if config.get(IDLE) is None else str(config[IDLE])
     if summed:
         if NORM not in metrics:
             raise MalformedRecord(f"an update in a sum without its {NORM}")
-        return Update(client, None, tasks, metrics, read_sum(reply.content, len(row)))
-    return Update(client, read_vector(only(reply.content, "array"), len(row), row), tasks, metrics)
+        return Update(client, None, tasks, metrics, read_sum(reply.content, len(row)), idle)
+    return Update(client, read_vector(only(reply.content, "array"), len(row), row), tasks, metrics, idle=idle)
 
 
 def group_reasons(reasons: Mapping[int, str]) -> list[str]:

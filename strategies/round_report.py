@@ -18,6 +18,7 @@ class RoundReport:
         failed, refused: client id -> reason.
         defence: what the aggregation says of clients: `flagged` (ids), `scores` and `weights` (by id), `diagnostics`.
         attackers: ids of the sampled clients that attack in this round; None where the experiment has no attack.
+        idle: client id -> why its attack could not act, so that it sent an honest update.
         event: why the model stayed as it was, or None when it was aggregated.
         failed_round: whether that was for want of valid updates, or since the server's step diverged: a run with such
             a round did not go well.
@@ -32,6 +33,7 @@ class RoundReport:
     failed_round: bool = False
     defence: dict[str, Any] = field(default_factory=dict)
     attackers: tuple[int, ...] | None = None
+    idle: dict[int, str] = field(default_factory=dict)
 
 
 def mean_norm(updates: list[Update]) -> float:

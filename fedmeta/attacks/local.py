@@ -73,7 +73,7 @@ class Scene:
     @cached_property
     def honest_norm(self) -> float:
         """The median length of the known honest updates."""
-        return float(self.honest().norm(dim=1).median())
+        return float(self.honest().norm(dim=1).quantile(0.5))
 
 
 @dataclass(frozen=True)

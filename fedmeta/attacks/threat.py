@@ -133,7 +133,16 @@ def _check_local_attack(experiment: "Experiment", kind: Any) -> None:
         _without_effect(f"attack.knowledge = '{attack.knowledge}'", f"'{name}' acts on each attacker's own data")
     if not kind.has_trigger:
         _no_trigger(experiment)
+    if kind.kind == "deployment":
+        _not_in_training(experiment)
     ATTACKS.make(name, where="attack.method", **attack.method.parameters).check(experiment, data)
+
+
+def _not_in_training(experiment: "Experiment") -> None:
+    attack = experiment.attack
+    for key in ("fraction", "start", "stop"):
+        if getattr(attack, key) != type(attack).model_fields[key].default:
+            _without_effect(f"attack.{key}", f"attack.method = '{attack.method.name}' leaves training alone")
 
 
 def _no_trigger(experiment: "Experiment") -> None:

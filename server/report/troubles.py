@@ -6,7 +6,12 @@ from typing import Any
 
 from strategies.replies import group_reasons
 
-KINDS = {"failed": "failed", "refused": "refused", "validation_failed": "failed at validation"}
+KINDS = {
+    "failed": "failed",
+    "refused": "refused",
+    "validation_failed": "failed at validation",
+    "attack_idle": "could not attack and sent an honest update",
+}
 """Keys of a round's record that hold client id -> reason, and what is said of them."""
 
 

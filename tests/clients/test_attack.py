@@ -95,11 +95,10 @@ def test_colluders_work_from_all_their_honest_updates_however_they_are_grouped(m
         assert not torch.equal(alone[0], alone[2]), "each draws its own"
 
 
-def test_colluders_that_are_too_few_send_honest_updates(caplog: pytest.LogCaptureFixture) -> None:
+def test_colluders_that_are_too_few_send_honest_updates() -> None:
     attacked = workload(SINE, {"method": {"name": "alie"}, "knowledge": "colluding"})
     sent = updates(attacked, [3], attackers=[3], participants=CLIENTS)
     assert torch.equal(sent[3], updates(workload(SINE), [3])[3])
-    assert any("sends its honest update: ALIE needs at least 2" in record.message for record in caplog.records)
 
 
 def test_clipping_comes_after_the_attack() -> None:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg
 
@@ -162,3 +162,33 @@ def test_the_servers_own_pipeline_is_tried_out_by_who_knows_it(tmp_path: Path) -
     assert (
         found.model_hash != run(tmp_path, "fixed", {**FLIP, "method": {"name": "alie", "z": 0.5}}, defended).model_hash
     )
+
+
+@pytest.mark.parametrize("knowledge", ["omniscient", "colluding"])
+def test_an_attack_that_could_not_act_is_not_taken_for_one_that_failed(tmp_path: Path, knowledge: str) -> None:
+    """One attacker of one: nobody else's update is known, and ALIE needs two. Record, results and report say so."""
+    few = {**RAW, "server": {**RAW["server"], "rounds": 2, "sampling": {"name": "fixed", "clients": 1}}}
+    found = run(tmp_path, "idle", {**FLIP, "method": {"name": "alie"}, "fraction": 1.0, "knowledge": knowledge}, few)
+    assert found.model_hash == run(tmp_path, "clean", None, few).model_hash
+    for record in found.history:
+        assert list(record["attack_idle"]) == [str(client) for client in record["attackers"]] != []
+    assert found.results["attack_idle_rounds"] == [1, 2]
+    assert "could not attack and sent an honest update" in (found.path / "report.html").read_text()
+
+
+def test_the_strategys_word_decides_who_attacks(tmp_path: Path) -> None:
+    """A grid that would draw others itself rewrites those that the strategy, which knows the directory, names."""
+    with InlineGrid(app_of_two_arrays(), 4) as inner:
+        grid = AdversarialGrid(inner, make_attack("ipm", tau=5), malicious={0})
+        arrays = ArrayRecord({"a": Array(np.zeros(1)), "b": Array(np.zeros(1)), "n": Array(np.array([0]))})
+        content = RecordDict({"arrays": arrays, "config": ConfigRecord({"attackers": [3]})})
+        replies = list(grid.send_and_receive([Message(content, node, "train") for node in grid.get_node_ids()]))
+    assert [float(reply.content["arrays"]["a"].numpy()[0]) for reply in replies] == [0.0, 1.0, 2.0, -5.0]
+    assert grid.history[0].attackers == (3,)
+
+
+def test_a_pipeline_that_cannot_be_tried_out_is_refused(tmp_path: Path) -> None:
+    aware = {**FLIP, "method": {"name": "defence_aware"}}
+    server = {**RAW["server"], "aggregator": {"name": "fltrust"}, "root": "validation"}
+    with pytest.raises(ConfigurationError, match=r"'fltrust' needs what only the server has.*knows_rule = false"):
+        run(tmp_path, "trust", aware, {**RAW, "server": server})

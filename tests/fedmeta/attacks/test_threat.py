@@ -56,6 +56,11 @@ def test_the_hash_holds_the_attack_and_is_the_old_one_without() -> None:
         ({**FLIP, "start": 5, "stop": 4}, "stops in round 4, before it starts in 5"),
         ({**FLIP, "start": 21}, "attack.start = 21 and server.rounds = 20"),
         ({**FLIP, "target": "class"}, "'sign_flip' has no trigger"),
+        (
+            {"method": {"name": "support_poisoning"}, "trigger_in": "both", "fraction": 0.5},
+            "attack.fraction has no effect: attack.method = 'support_poisoning' leaves training alone",
+        ),
+        ({"method": {"name": "blended", "trigger": "patch", "alpha": 0.5}}, "attack.method.alpha has no effect"),
     ],
 )
 def test_settings_without_effect_are_told(attack: dict, words: str) -> None:
