@@ -1,5 +1,6 @@
 """How many tasks fit into memory at once: an estimate made before a cohort runs."""
 
+import contextlib
 import os
 from collections.abc import Callable
 from typing import Any
@@ -43,8 +44,16 @@ def available_bytes(device: torch.device, share: float = 1.0) -> int:
     """
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0] * share)
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return int(free / (os.cpu_count() or 1))
+    return int(_free_memory() / (os.cpu_count() or 1))
+
+
+def _free_memory() -> int:
+    """What the machine can give without swapping, caches of files included [bytes]."""
+    with contextlib.suppress(OSError), open("/proc/meminfo", encoding="ascii") as lines:
+        for line in lines:
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def fitting_tasks(task: Callable[[], Any], available: int) -> int:

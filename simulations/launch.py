@@ -1,6 +1,7 @@
 """`simulate`: an experiment on this machine or a Ray cluster, from Python."""
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,6 +109,8 @@ def _make_grid(experiment: Experiment, engine: str) -> LocalGrid:
     if engine == "inline":
         from simulations.engine.inline_grid import InlineGrid
 
+        if experiment.engine.client_timeout is not None:
+            warnings.warn("engine.client_timeout has no effect inline: nothing can interrupt a client", stacklevel=3)
         return InlineGrid("clients.app:app", num_clients, check=False, log_failures=False)
     if engine == "ray":
         from simulations.engine.ray_grid import RayGrid

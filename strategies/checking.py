@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord, RecordDict
 
@@ -58,7 +59,7 @@ class _Outline:
 
     names: tuple[str, ...]
     arrays: dict[str, ArrayRecord]
-    weight: float | None
+    weight: Any
 
 
 def _outline(content: RecordDict) -> _Outline:
@@ -68,14 +69,14 @@ def _outline(content: RecordDict) -> _Outline:
             arrays[name] = record
             names.append(f"arrays {name}")
         elif isinstance(record, MetricRecord):
-            names += [f"metric {name}.{key}" for key in record]
+            names += [f"metric {name}.{key}{'[]' if isinstance(value, list) else ''}" for key, value in record.items()]
             weights += [record[WEIGHT]] if WEIGHT in record else []
-    weight = weights[0] if weights else None
-    return _Outline(tuple(sorted(names)), arrays, float(weight) if isinstance(weight, (int, float)) else None)
+    return _Outline(tuple(sorted(names)), arrays, weights[0] if weights else None)
 
 
-def _weight_fault(weight: float | None) -> str | None:
-    return None if weight is None or (math.isfinite(weight) and weight >= 0) else f"{WEIGHT} = {weight} is not a count"
+def _weight_fault(weight: Any) -> str | None:
+    counts = isinstance(weight, (int, float)) and math.isfinite(weight) and weight >= 0
+    return None if weight is None or counts else f"{WEIGHT} = {weight} is not a count"
 
 
 def _array_fault(sent: Mapping[str, ArrayRecord], got: Mapping[str, ArrayRecord]) -> str | None:

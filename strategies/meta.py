@@ -6,6 +6,7 @@ and let the server's optimiser move the model along the aggregated pseudo-gradie
 
 import hashlib
 import math
+import warnings
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
@@ -78,6 +79,12 @@ class MetaStrategy(Strategy):
         self.private = private
         self.adversary = Adversary(experiment, (member.client for member in directory.role("train")))
         self.sampler.check(len(directory.role("train")))
+        if experiment.engine.reduce == "auto" and not self.sums:
+            warnings.warn(
+                "engine.reduce = 'auto' has no effect: the server needs every client's update under privacy, behind "
+                f"pre-aggregators and for server.aggregator = '{server.aggregator.name}'",
+                stacklevel=2,
+            )
         if self._root is not None:
             self._root.check()
         if private is None and experiment.privacy.unit != "none":

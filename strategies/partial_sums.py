@@ -110,10 +110,10 @@ def _addend(message: Message, reply: Message) -> tuple[tuple[str, int], Tensor, 
         config, metrics = only(reply.content, "config"), only(reply.content, "metric")
         if weighting not in ("uniform", "tasks") or config.get("update-form") != "delta":
             return None
-        array = only(reply.content, "array")
-        update = read_vector(array, int(np.prod(array[FLAT].shape)) if FLAT in array else 0)
+        size = int(only(message.content, "array")[FLAT].shape[0])
+        update = read_vector(only(reply.content, "array"), size)
         tasks = float(metrics[WEIGHT])
-    except (MalformedRecord, KeyError, TypeError, ValueError):
+    except (MalformedRecord, LookupError, TypeError, ValueError):
         return None
     if not (np.isfinite(tasks) and tasks >= 0):  # refused later, and must not carry the sum of others
         return None

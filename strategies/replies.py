@@ -66,7 +66,8 @@ def sort_replies(found: Mapping[int, Message | None], size: int, spec_hash: str,
     failed: dict[int, str] = {}
     refused: dict[int, str] = {}
     # Each update is read to its row: it is copied once. NumPy asks for large pages, which torch does not.
-    rows = np.empty((sum(reply is not None and reply.has_content() for reply in found.values()), size), np.float32)
+    summed = {client for client, reply in found.items() if sums and reply is not None and _is_summed(reply)}
+    rows = np.empty((len(found) - len(summed), size), np.float32)
     whole = 0
     for client, reply in sorted(found.items()):
         if reply is None:
@@ -75,19 +76,27 @@ def sort_replies(found: Mapping[int, Message | None], size: int, spec_hash: str,
             failed[client] = (reply.error.reason or f"error code {reply.error.code}").strip()
         else:
             try:
-                updates.append(_read_update(client, reply, rows[whole], spec_hash, sums))
+                row = None if client in summed else rows[whole]
+                updates.append(_read_update(client, reply, size, row, spec_hash))
                 whole += updates[-1].delta is not None
             except MalformedRecord as error:
                 refused[client] = str(error)
     return Sorted(updates, torch.from_numpy(rows[:whole]), failed, refused)
 
 
-def _read_update(client: int, reply: Message, row: npt.NDArray[np.float32], spec_hash: str, sums: bool) -> Update:
+def _is_summed(reply: Message) -> bool:
+    """Whether a reply says that its update went into a sum."""
+    if not reply.has_content():
+        return False
+    return any(record.get("update-form") == SUMMED for record in reply.content.config_records.values())
+
+
+def _read_update(client: int, reply: Message, size: int, row: npt.NDArray[np.float32] | None, spec_hash: str) -> Update:
+    """A valid reply; its update is read to `row`, or is in a sum where there is none."""
     config = only(reply.content, "config")
     if config.get("spec-hash") != spec_hash:
         raise MalformedRecord(f"made for a model of spec {str(config.get('spec-hash'))[:12]}, not {spec_hash[:12]}")
-    summed = sums and config.get("update-form") == SUMMED
-    if not summed and config.get("update-form") != "delta":
+    if row is not None and config.get("update-form") != "delta":
         raise MalformedRecord(f"an update of form '{config.get('update-form')}' where a delta was asked for")
     metrics = {
         key: float(value) for key, value in only(reply.content, "metric").items() if isinstance(value, (int, float))
@@ -96,11 +105,11 @@ def _read_update(client: int, reply: Message, row: npt.NDArray[np.float32], spec
     if not (math.isfinite(tasks) and tasks >= 0):
         raise MalformedRecord(f"{WEIGHT} = {tasks} is not a count of tasks")
     idle = None if config.get(IDLE) is None else str(config[IDLE])
-    if summed:
+    if row is None:
         if NORM not in metrics:
             raise MalformedRecord(f"an update in a sum without its {NORM}")
-        return Update(client, None, tasks, metrics, read_sum(reply.content, len(row)), idle)
-    return Update(client, read_vector(only(reply.content, "array"), len(row), row), tasks, metrics, idle=idle)
+        return Update(client, None, tasks, metrics, read_sum(reply.content, size), idle)
+    return Update(client, read_vector(only(reply.content, "array"), size, row), tasks, metrics, idle=idle)
 
 
 def group_reasons(reasons: Mapping[int, str]) -> list[str]:

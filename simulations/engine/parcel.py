@@ -15,6 +15,9 @@ from typing import Any
 
 import ray
 
+SUFFIXES = (".py", ".toml")
+"""What travels, as in a Flower bundle."""
+
 LIBRARIES = tuple({sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib")})
 
 
@@ -40,11 +43,12 @@ def make_parcel(packages: Sequence[str], app: object, datasets: Mapping[str, Any
 
 def _zipped(names: Sequence[str]) -> bytes:
     stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(stream, "w") as archive:
         for name in names:
             for root, path in _files(name):
                 # A fixed date, so that equal code gives equal bytes and lands in the same folder.
-                archive.writestr(zipfile.ZipInfo(path.relative_to(root).as_posix()), path.read_bytes())
+                entry = zipfile.ZipInfo(path.relative_to(root).as_posix())
+                archive.writestr(entry, path.read_bytes(), compress_type=zipfile.ZIP_DEFLATED)
     return stream.getvalue()
 
 
@@ -58,9 +62,21 @@ def _files(name: str) -> Iterator[tuple[Path, Path]]:
             yield Path(spec.origin).parent, Path(spec.origin)
         return
     for folder in map(Path, spec.submodule_search_locations):
-        for path in sorted(folder.rglob("*")):
-            if path.is_file() and "__pycache__" not in path.parts:
-                yield folder.parent, path
+        for path in _sources(folder):
+            yield folder.parent, path
+
+
+def _sources(folder: Path) -> Iterator[Path]:
+    """Code and experiment files of a package, never what may lie beside them: keys, runs, an environment."""
+    if (folder / "pyvenv.cfg").exists():
+        return
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from _sources(path)
+        elif path.suffix in SUFFIXES:
+            yield path
 
 
 _OURS = ("fedmeta", "clients", "server", "strategies", "simulations")

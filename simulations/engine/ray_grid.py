@@ -36,7 +36,7 @@ class RayGrid(LocalGrid):
         start_timeout: longest wait for the actors to start [seconds].
         client_timeout: longest turn of one client [seconds]; None for no limit but the exchange's own. An actor that
             takes longer than its clients may together is replaced, and they run again each alone, so that only the
-            one that hangs fails.
+            one that hangs fails. An actor's first call, which loads what the app needs, may take `start_timeout` more.
         datasets: `fedmeta.data.delivered.data_key` -> a loaded data set, for actors on other machines.
         check, log_failures, run_config, seed: see `LocalGrid`.
 

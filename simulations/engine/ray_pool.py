@@ -41,6 +41,7 @@ class ActorPool:
         """Future of an actor's first word -> its place, and when waiting for it ends (monotonic seconds)."""
         self._settings, self._parcel = settings, parcel
         self._actors: list[Any] = [None] * plan.actors
+        self._warm: set[int] = set()
         self._shrunk = False
         for place in range(plan.actors):
             self.start(place)
@@ -82,6 +83,7 @@ class ActorPool:
         if self._actors[place] is not None and ray.is_initialized():
             ray.kill(self._actors[place], no_restart=True)
         self._actors[place] = None
+        self._warm.discard(place)
         self.starting = {future: entry for future, entry in self.starting.items() if entry[0] != place}
 
     def revive(self) -> None:
@@ -98,6 +100,14 @@ class ActorPool:
     def ready(self, place: int) -> bool:
         """Whether the actor at a place takes work."""
         return self._actors[place] is not None and all(place != other for other, _ in self.starting.values())
+
+    def patience(self, place: int) -> float:
+        """What an actor's next call may take beside its clients: its first loads what the app needs [seconds]."""
+        return 0.0 if place in self._warm else self.start_timeout
+
+    def answered(self, place: int) -> None:
+        """Note that an actor has answered a call."""
+        self._warm.add(place)
 
     def submit(self, place: int, broadcast: Any, jobs: list[Job]) -> Any:
         """Give jobs to an actor; returns the future of their packed deliveries."""

@@ -149,8 +149,12 @@ class Round:
         if queue and self._pool.ready(place):
             members = queue.popleft()
             future = self._pool.submit(place, self._broadcast, [self._jobs[i] for i in members])
-            limit = deadline_after(None if self._client_timeout is None else self._client_timeout * len(members))
-            self._running[future] = _Call(place, members, limit)
+            self._running[future] = _Call(place, members, self._limit(place, len(members)))
+
+    def _limit(self, place: int, clients: int) -> float:
+        if self._client_timeout is None:
+            return float("inf")
+        return deadline_after(self._client_timeout * clients + self._pool.patience(place))
 
     def _collect(self, future: Any) -> None:
         call = self._running.pop(future)
@@ -164,6 +168,7 @@ class Round:
             cause = error.cause if isinstance(error, RayTaskError) else error
             self._alone_or_failed(place, members, f"the engine could not run this client: {cause}")
         else:
+            self._pool.answered(place)
             for index, delivery in zip(members, deliveries, strict=True):
                 self._outcomes[index] = received(delivery, self._turns[index].context.state)
 

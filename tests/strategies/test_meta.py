@@ -59,3 +59,14 @@ def test_test_episodes_do_not_depend_on_client_ids(partition: str, own_cache: No
         for a, b in zip(ours, theirs, strict=True):
             one, two = other.frozen_episodes(a.id, 2)[1], reference.frozen_episodes(b.id, 2)[1]
             assert torch.equal(one.query.x, two.query.x) and torch.equal(one.classes, two.classes)
+
+
+def test_sums_that_cannot_be_taken_are_told(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match=r"engine.reduce = 'auto' has no effect.*'median'"):
+        simulate(
+            {**RAW, "server": {**RAW["server"], "aggregator": {"name": "median"}}, "engine": {"reduce": "auto"}},
+            engine="inline",
+            out=tmp_path / "run",
+        )
+    with pytest.warns(UserWarning, match="engine.client_timeout has no effect inline"):
+        simulate({**RAW, "engine": {"client_timeout": 5.0}}, engine="inline", out=tmp_path / "inline")

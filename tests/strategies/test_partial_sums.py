@@ -21,14 +21,15 @@ VALUES = st.floats(-100, 100, width=32)
 
 def asked(weighting: str = "uniform") -> Message:
     adopt_identity()
-    message = Message(RecordDict({"config": config_record({"reduce": weighting})}), 1000, "train")
+    model = vector_record(torch.zeros(SIZE))
+    message = Message(RecordDict({"arrays": model, "config": config_record({"reduce": weighting})}), 1000, "train")
     give_id(message)
     return message
 
 
-def reply(message: Message, update: object, weight: float = 1.0, form: str = "delta") -> Message:
+def reply(message: Message, update: object, weight: float = 1.0, form: str = "delta", spec: str = "s") -> Message:
     array = vector_record(torch.as_tensor(update, dtype=torch.float32))
-    facts = {"spec-hash": "s", "update-form": form}
+    facts = {"spec-hash": spec, "update-form": form}
     content = {"arrays": array, "metrics": metric_record({"num-examples": weight}), "config": config_record(facts)}
     return Message(RecordDict(content), reply_to=message)
 
@@ -107,3 +108,24 @@ def test_a_client_cannot_claim_to_be_in_a_sum_that_nobody_asked_for():
     del claim.content["arrays"]
     assert "'summed' where a delta was asked for" in sort_replies({0: claim}, SIZE, "s").refused[0]
     assert "without its client-update-norm" in sort_replies({0: claim}, SIZE, "s", sums=True).refused[0]
+
+
+def test_replies_of_the_wrong_size_are_each_refused_and_add_nothing():
+    message = asked()
+    found = through([[*(reply(message, [9.0] * 7) for _ in range(3)), reply(message, [1.0] * SIZE)]], message)
+    assert sorted(found.refused) == [0, 1, 2] and [update.client for update in found.updates] == [3]
+    carried = [update.carried for update in found.updates if update.carried is not None]
+    assert mean([None], carried, torch.ones(1, dtype=torch.float64)).tolist() == [1.0] * SIZE
+
+
+def test_a_reply_for_another_model_joins_no_sum():
+    message = asked()
+    found = through([[reply(message, [9.0] * SIZE, spec="t"), reply(message, [1.0] * SIZE)]], message)
+    assert sorted(found.refused) == [0]
+    assert found.updates[0].carried is not None and found.updates[0].carried.tolist() == [2**BITS] * SIZE
+
+
+def test_sums_take_no_room_for_whole_updates():
+    message = asked()
+    found = through([[reply(message, [1.0] * SIZE) for _ in range(4)]], message)
+    assert found.matrix.shape == (0, SIZE) and found.matrix.untyped_storage().nbytes() == 0

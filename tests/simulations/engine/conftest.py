@@ -69,6 +69,19 @@ def hangs(message, context):
     return train(message, context)
 
 
+warm = []
+
+
+@app.train("cold")
+def cold(message, context):
+    """A process's first turn takes long, as loading data does; client 2 hangs where it is told to."""
+    if not warm:
+        warm.append(time.sleep(1.5))
+    if context.node_config["partition-id"] == 2 and message.content["config"]["hang"]:
+        time.sleep(600)
+    return train(message, context)
+
+
 @app.train("exits")
 def exits(message, context):
     if context.node_config["partition-id"] == 0:

@@ -14,6 +14,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 from fedmeta.errors import ConfigurationError, FedmetaError
 from simulations import RayGrid
+from simulations.engine.ray_round import _balanced
 
 APP = "foreign_app:app"
 SECONDS = 30
@@ -73,7 +74,7 @@ def test_a_hanging_client_becomes_a_failed_reply() -> None:
 
 def test_a_client_that_exceeds_its_time_costs_no_other() -> None:
     """Five clients share the hanging one's actor and its call: they run again, and it fails alone."""
-    with RayGrid(APP, 6, actors=1, client_timeout=1) as grid:
+    with RayGrid(APP, 6, actors=1, client_timeout=1, start_timeout=10) as grid:
         ask(grid)
         started = time.monotonic()
         replies = ask(grid, "train.hangs")
@@ -83,6 +84,55 @@ def test_a_client_that_exceeds_its_time_costs_no_other() -> None:
         assert figures(replies[1:], "turns") == [2] * 5, "each turn counts once"
     with pytest.raises(ConfigurationError, match="client_timeout = 0"):
         RayGrid(APP, 1, client_timeout=0)
+
+
+def test_the_first_call_of_an_actor_may_load_what_the_app_needs() -> None:
+    """Each client that runs again alone may meet a fresh actor, whose first turn takes longer than a client may."""
+    with RayGrid(APP, 4, actors=1, client_timeout=1, start_timeout=30) as grid:
+        assert not any(reply.has_error() for reply in ask(grid, "train.cold", hang=False))
+        replies = ask(grid, "train.cold", hang=True)
+        assert [reply.has_error() for reply in replies] == [False, False, True, False]
+
+
+def test_an_actor_that_cannot_be_replaced_leaves_its_clients_to_the_others() -> None:
+    """Its CPU goes to somebody else; with the last actor gone, too, every client fails with the reason, in seconds."""
+
+    @ray.remote(num_cpus=1)
+    class Holder:
+        def here(self) -> bool:
+            return True
+
+    def take_place_of(*places: int) -> list:
+        for place in places:
+            ray.kill(pool._actors[place])
+        holders = [Holder.remote() for _ in places]
+        ray.get([holder.here.remote() for holder in holders], timeout=SECONDS)
+        return holders
+
+    with RayGrid(APP, 4, actors=2, start_timeout=60) as grid:
+        ask(grid)
+        pool = grid._pool
+        assert pool is not None
+        pool.start_timeout, started = 3, time.monotonic()
+        [holder] = take_place_of(0)
+        assert not any(reply.has_error() for reply in ask(grid)), "the other one does it all"
+        ray.kill(holder)
+        while len([place for place in (0, 1) if pool.ready(place)]) < 2 and time.monotonic() < started + SECONDS:
+            assert not any(reply.has_error() for reply in ask(grid))
+            for future in ray.wait(list(pool.starting), timeout=1)[0] if pool.starting else ():
+                pool.arrived(future)
+        started = time.monotonic()
+        holders = take_place_of(0, 1)
+        replies = ask(grid)
+        assert len(holders) == 2 and all("no client actor is left" in reply.error.reason for reply in replies)
+        assert time.monotonic() - started < SECONDS
+
+
+def test_shares_are_evened_out() -> None:
+    shares = _balanced([[1, 2, 3, 4, 5], [], [6]])
+    assert sorted(len(share) for share in shares) == [2, 2, 2]
+    assert sorted(index for share in shares for index in share) == [1, 2, 3, 4, 5, 6]
+    assert _balanced([[1], [2]]) == [[1], [2]], "clients that need not move stay with their actors"
 
 
 def test_an_interrupt_leaves_a_grid_that_works() -> None:
