@@ -4,12 +4,13 @@ import functools
 import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fedmeta.errors import ConfigurationError
 from fedmeta.privacy.accountants import ACCOUNTANTS, Accountant, OutOfReach, accountant, mixed
 from fedmeta.privacy.events import Event, Gaussian, merged
-from fedmeta.privacy.schemes import Poisson
+from fedmeta.privacy.schemes import NoAmplification, Poisson, TruncatedPoisson, TwoStage
+from fedmeta.privacy.units import Adjacency
 
 AUTO = "auto"
 """The least of all valid bounds."""
@@ -71,6 +72,31 @@ def tightest(events: Iterable[Event], delta: float, name: str = AUTO) -> Bound:
         reasons = dict.fromkeys(verdict.refusal for verdict in verdicts)
         raise ConfigurationError(f"no valid bound: {'; '.join(reasons)}")
     return min(found, key=lambda bound: bound.epsilon)
+
+
+def contents_epsilon(events: Sequence[Event], delta: float) -> float:
+    """Epsilon of other data within one unit, from releases whose epsilon is for the unit's being there at all.
+
+    One contribution is taken out and another put in, so that a sum moves by 2 C, also where the unit's own epsilon is
+    for C. Who takes part does not change with it: the unit's coin still amplifies, by joint convexity.
+
+    Args:
+        events: released by the unit, such as a client; not in two stages.
+        delta: in (0, 1).
+    """
+    exchanged = [
+        event
+        if event.neighbours is Adjacency.REPLACE_ONE
+        else replace(event, scheme=NoAmplification(), adjacency=Adjacency.REPLACE_ONE)
+        for event in events
+    ]
+    amplified = [
+        replace(now, scheme=TwoStage(event.scheme.rate, 1.0))
+        if isinstance(event.scheme, (Poisson, TruncatedPoisson))
+        else now
+        for event, now in zip(events, exchanged, strict=True)
+    ]
+    return min(tightest(plan, delta).epsilon for plan in (exchanged, amplified))
 
 
 def epsilon(noise_multiplier: float, sampling_rate: float, steps: int, delta: float, accountant: str = "prv") -> float:

@@ -7,7 +7,7 @@ from typing import Any
 
 from fedmeta.experiment import Experiment
 from fedmeta.privacy.account import Account
-from fedmeta.privacy.accounting import bounds, tightest
+from fedmeta.privacy.accounting import bounds, contents_epsilon, tightest
 from fedmeta.privacy.events import Event, Gaussian
 from fedmeta.privacy.plan import Plan
 from fedmeta.privacy.schemes import NoAmplification
@@ -138,11 +138,10 @@ def _other_unit(experiment: Experiment, account: Account, events: Sequence[Event
     """Task and client level side by side: what the same releases mean for the other unit."""
     plan, privacy, client = account.plan, experiment.privacy, experiment.client
     if plan.unit is Unit.CLIENT:
-        bound, _ = account.spent()
         return {
             "unit": "task",
-            "epsilon": _number(bound.epsilon),
-            "why": "a task is part of its client's data, so that what holds for the client holds for it",
+            "epsilon": _number(contents_epsilon(events, plan.delta)),
+            "why": "another task in its place changes its client's contribution by up to 2 C, whoever takes part",
         }
     if plan.unit is not Unit.TASK:
         return {"unit": "client", "epsilon": None, "why": "a client's many examples together are not protected"}

@@ -179,6 +179,20 @@ def test_every_unit_and_placement(tmp_path, privacy, overrides, sampler, adjacen
     assert torch.equal(again.vector, found.vector), "a simulation repeats"
 
 
+def test_a_task_beside_a_client_claim_is_exchanged(tmp_path):
+    """Two clip norms, also where the client's own claim is for one: 4.39 for being there, 10.01 for what it holds."""
+    both = {
+        sampling: run(tmp_path / sampling, CENTRAL | {"delta": 1e-5}, {"server.rounds": 1, "server.sampling": settings})
+        for sampling, settings in {
+            "coins": {"name": "poisson", "rate": 1.0},
+            "all": {"name": "fixed", "clients": 20},
+        }.items()
+    }
+    said = {name: found.results["privacy"] for name, found in both.items()}
+    assert [said[name]["epsilon"] for name in ("coins", "all")] == pytest.approx([4.387, 10.008], abs=1e-3)
+    assert [said[name]["other_unit"]["epsilon"] for name in ("coins", "all")] == pytest.approx([10.008] * 2, abs=1e-3)
+
+
 def test_a_target_is_kept_to(tmp_path):
     central = run(tmp_path / "c", {"unit": "client", "target_epsilon": 2.0, "delta": 1e-3}, FIXED)
     assert 1.96 <= central.results["privacy"]["epsilon"] <= 2.0
