@@ -69,9 +69,23 @@ def tightest(events: Iterable[Event], delta: float, name: str = AUTO) -> Bound:
     verdicts = [_verdict(each, composed, delta) for each in _chosen(name)]
     found = [verdict.bound for verdict in verdicts if verdict.bound is not None]
     if not found:
-        reasons = dict.fromkeys(verdict.refusal for verdict in verdicts)
-        raise ConfigurationError(f"no valid bound: {'; '.join(reasons)}")
+        raise _no_bound(verdict.refusal for verdict in verdicts)
     return min(found, key=lambda bound: bound.epsilon)
+
+
+def check_bounded(events: Iterable[Event], delta: float, name: str = AUTO) -> None:
+    """Refuse what `tightest` would have no answer for, without asking more accountants than it takes.
+
+    Raises:
+        ConfigurationError: as `tightest`.
+    """
+    composed, refusals = merged(events), []
+    for each in _chosen(name):
+        verdict = _verdict(each, composed, delta)
+        if verdict.bound is not None:
+            return
+        refusals.append(verdict.refusal)
+    raise _no_bound(refusals)
 
 
 def contents_epsilon(events: Sequence[Event], delta: float) -> float:
@@ -157,7 +171,7 @@ def calibrate(plan: Callable[[float], Sequence[Event]], target: float, delta: fl
         composed = merged(plan(z))
         refusals = [_refusal(each, composed) for each in _chosen(name)]
         if all(refusals):
-            raise ConfigurationError(f"no valid bound: {'; '.join(dict.fromkeys(refusals))}")
+            raise _no_bound(refusals)
         found = [_verdict(each, composed, delta).bound for each in _chosen(name)]
         return min((bound.epsilon for bound in found if bound is not None), default=math.inf)
 
@@ -214,6 +228,10 @@ def check_delta(delta: float, population: int | None = None) -> None:
             "whole would satisfy it. Lower it",
             stacklevel=3,
         )
+
+
+def _no_bound(refusals: Iterable[str]) -> ConfigurationError:
+    return ConfigurationError(f"no valid bound: {'; '.join(dict.fromkeys(refusals))}")
 
 
 def _chosen(name: str) -> list[Accountant]:
