@@ -178,10 +178,17 @@ def _other_unit(experiment: Experiment, account: Account, events: Sequence[Event
     }
 
 
+_VALIDATION = {
+    "none": "what validation clients answer: their data take no part in training",
+    "validation": "validation clients at all: the server trains on their data (server.root) without clip or noise",
+}
+
+
 def _not_covered(experiment: Experiment) -> list[str]:
     found = [
         "how many training clients there are",
-        "what validation and test clients answer: their data take no part in training",
+        "what test clients answer: their data take no part in training",
+        _VALIDATION[experiment.server.root],
         "names, roles and failures that clients report, and that a client answers at all",
         "choices made by looking at results: learning rates, rounds, the best of several runs",
     ]

@@ -279,6 +279,18 @@ def test_metrics_are_withheld_unless_shared(tmp_path):
     assert any("share_metrics" in line for line in found.results["privacy"]["not_covered"])
 
 
+def test_validation_clients_that_the_server_trains_on_are_not_covered(tmp_path):
+    local = {**CENTRAL, "placement": "local"}
+    root = {**FIXED, "server.aggregator": {"name": "fltrust"}, "server.root": "validation"}
+    for name, more, words in (
+        ("plain", FIXED, "no part in training"),
+        ("root", root, "the server trains on their data"),
+    ):
+        said = run(tmp_path / name, local, more).results["privacy"]["not_covered"]
+        (line,) = [line for line in said if "validation" in line]
+        assert words in line
+
+
 @pytest.mark.parametrize("privacy", [CENTRAL, {**CENTRAL, **LOCAL_TASK, "task_pool": 8}], ids=["central", "local"])
 def test_ray_and_inline_agree_bit_for_bit(tmp_path, ray_session, privacy):
     small = {**FIXED, "server.rounds": 2}
