@@ -14,10 +14,9 @@ from fedmeta.cohort import Gradient, LocalPlan
 from fedmeta.errors import FedmetaError
 from fedmeta.experiment import Experiment
 from fedmeta.params import Params, ParamSpec
-from fedmeta.privacy.account import Account
 from fedmeta.privacy.clipping import clip_rows, clipped_sum
 from fedmeta.privacy.example_level import NoisyExamples
-from fedmeta.privacy.ledger import Ledger
+from fedmeta.privacy.ledger import Budget, Entry, Ledger
 from fedmeta.privacy.noise import Noise, seeded_noise, system_generator, system_noise
 from fedmeta.privacy.plan import local_plan
 from fedmeta.seeding import numpy_generator
@@ -134,10 +133,12 @@ def reserve(request: Request, context: Context) -> Reservation | None:
 
     In a simulation the run directory holds the ledger of all clients. A deployed client trusts nobody with it: its
     file is `privacy-ledger` of the node's configuration, else `client-<id>.jsonl` in `$FEDMETA_LEDGERS` or
-    `~/.local/state/fedmeta/ledgers`. It holds what all runs on this client's data have spent.
+    `~/.local/state/fedmeta/ledgers`. It holds what all runs on this client's data have spent, under whatever id: all of
+    the file counts against the budget.
 
     Raises:
         BudgetSpent: the experiment's budget would be exceeded.
+        ConfigurationError: the ledger holds releases for another unit, which have no common epsilon with this one's.
         LedgerError: the ledger is damaged or cannot be written.
     """
     experiment = request.workload.experiment
@@ -145,10 +146,12 @@ def reserve(request: Request, context: Context) -> Reservation | None:
     if privacy.unit == "none" or privacy.placement != "local" or simulated(context):
         return None
     ledger = Ledger(_ledger_path(request, context))
-    account = Account(local_plan(experiment), ledger, privacy.budget)
-    if not account.available([request.client]):
+    plan = local_plan(experiment)
+    budget = None if privacy.budget is None else Budget(privacy.budget, plan.delta, plan.accountant)
+    numbers = ledger.reserve_within(Entry(request.round, plan.unit, plan.event, request.client), budget)
+    if numbers is None:
         raise BudgetSpent(f"the privacy budget of client {request.client}, epsilon {privacy.budget:g}, is spent")
-    return Reservation(ledger, account.reserve(request.round, [request.client]))
+    return Reservation(ledger, numbers)
 
 
 def pool_tasks(request: Request, context: Context, step: int, count: int) -> list[Episode]:

@@ -19,7 +19,7 @@ def main(grid: Grid, context: Context) -> None:
 
     Raises:
         FedmetaError: a configuration, data set or client that does not fit.
-        RuntimeError: a round was not aggregated for want of valid updates, so that the run counts as failed.
+        RuntimeError: a round wanted valid updates, or its step diverged, so that the run counts as failed.
     """
     from fedmeta.attacks.threat import is_omniscient
     from fedmeta.errors import ConfigurationError
@@ -56,7 +56,7 @@ def main(grid: Grid, context: Context) -> None:
         log.info("%s", in_one_line(result.results["privacy"]))
     log.info("run directory: %s", result.path)
     if result.failed_rounds:
-        raise RuntimeError(f"rounds {list(result.failed_rounds)} gave no new model; see {result.path}")
+        raise RuntimeError(f"rounds {list(result.failed_rounds)} did not go well; see {result.path / 'report.html'}")
 
 
 def _place(out: str) -> Path | None:

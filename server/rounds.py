@@ -29,7 +29,7 @@ from strategies.directory import learn_directory
 from strategies.meta import MetaStrategy
 from strategies.private_rounds import PrivateRounds
 from strategies.replies import group_reasons
-from strategies.round_report import RoundReport
+from strategies.round_report import RELEASED, RoundReport
 
 log = logging.getLogger("fedmeta.server")
 
@@ -55,7 +55,8 @@ class RunResult:
         model_hash: SHA-256 of its bytes.
         history: one record a round, as in metrics.jsonl.
         results: the final evaluations, as in results.json.
-        failed_rounds: rounds that gave no new model for want of valid updates, or since the server's step diverged.
+        failed_rounds: rounds that wanted valid updates, or in which the server's step diverged. They gave no new model,
+            unless noise is central, which is released whoever came.
     """
 
     path: Path
@@ -260,6 +261,8 @@ def _log_troubles(report: RoundReport) -> None:
         log.warning("round %d, attackers sent honest updates: %s", report.round, line)
     if report.event:
         log.warning("round %d: the model stays as it was: %s", report.round, report.event)
+    elif report.failed_round:
+        log.warning("round %d: %s", report.round, RELEASED)
 
 
 def _checkpoint(strategy: MetaStrategy, standing: _Standing, grid: Grid) -> Checkpoint:

@@ -37,7 +37,7 @@ def audit(
 
     Args:
         target: a finished run's directory, in which the findings are written too, or an experiment.
-        canaries: made-up clients, 2 <= canaries <= parameters of the model.
+        canaries: made-up clients, 20 <= canaries <= parameters of the model.
         engine: `ray` or `inline`.
         overrides: dotted key -> value.
         out: directory of the audited run; None for a fresh one.

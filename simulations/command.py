@@ -141,7 +141,9 @@ def report(directory: Annotated[Path, typer.Argument(help="A run directory, fini
 def audit(
     target: Annotated[Path, typer.Argument(help="A run directory, or an experiment file.")],
     settings: Settings = None,
-    canaries: Annotated[int, typer.Option(help="Made-up clients; at most the parameters of the model.")] = 500,
+    canaries: Annotated[
+        int, typer.Option(help="Made-up clients; 20 at least, at most the parameters of the model.")
+    ] = 500,
     engine: Annotated[str, typer.Option(help="ray (client actors) or inline (this process).")] = "ray",
     out: Annotated[Path | None, typer.Option(help="Directory of the audited run; by default a fresh one.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,

@@ -35,7 +35,7 @@ def run_with_progress(
     """Run a simulation behind a progress bar and print its results.
 
     Returns:
-        The exit code: 0; 1 when a round was not aggregated for want of valid updates; 130 when interrupted.
+        The exit code: 0; 1 when a round wanted valid updates, or its step diverged; 130 when interrupted.
     """
     console = Console()
     _log_to(console)
@@ -61,7 +61,7 @@ def run_with_progress(
     console.print(f"report: {result.path / 'report.html'}")
     if result.failed_rounds:
         console.print(
-            f"[red]{len(result.failed_rounds)} of {result.rounds} rounds gave no new model: the report lists why[/]"
+            f"[red]{len(result.failed_rounds)} of {result.rounds} rounds did not go well: the report lists why[/]"
         )
         return FAILED_ROUNDS
     return 0

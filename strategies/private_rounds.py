@@ -128,7 +128,7 @@ class PrivateRounds:
         client = self.experiment.client
         scale = schedule(client.schedule, self.experiment.server.progress(round))
         lr = OPTIMISERS.make(client.optimiser.name, where="client.optimiser", **client.optimiser.parameters).lr
-        return -client.tasks_per_step / (lr * scale) if lr * scale else 1.0
+        return -client.tasks_per_step / (lr * scale)
 
 
 def make_plan(experiment: Experiment, sampler: PrivateSampler, population: int) -> Plan:

@@ -6,6 +6,9 @@ from typing import Any
 from strategies.partial_sums import NORM
 from strategies.replies import Update
 
+RELEASED = "too few clients gave a valid update: the noised release was made all the same, and counts"
+"""Of a failed round without an event."""
+
 
 @dataclass(frozen=True)
 class RoundReport:
@@ -20,8 +23,9 @@ class RoundReport:
         attackers: ids of the sampled clients that attack in this round; None where the experiment has no attack.
         idle: client id -> why its attack could not act, so that it sent an honest update.
         event: why the model stayed as it was, or None when it was aggregated.
-        failed_round: whether that was for want of valid updates, or since the server's step diverged: a run with such
-            a round did not go well.
+        failed_round: whether valid updates were wanting, or the server's step diverged: a run with such a round did
+            not go well. The model stayed as it was, for the reason in `event`; only under central noise is it released
+            all the same where updates are wanting (`RELEASED`), since the accounting counts it.
     """
 
     round: int

@@ -59,6 +59,11 @@ class MetaBackdoor(Backdoor):
         super().check(experiment, data)
         if not self.steps or list(self.steps) != sorted(set(self.steps)):
             raise ConfigurationError(f"attack.method.steps = {list(self.steps)} must ascend, such as [0, 1, 5]")
+        if experiment.privacy.unit == "example":
+            raise ConfigurationError(
+                "attack.method = 'meta_backdoor' is not available with privacy.unit = 'example': its gradient takes "
+                "the place of the one that is clipped and noised. Use the task or client unit"
+            )
 
     def poison(self, episode: Episode, scene: Scene, rng: np.random.Generator) -> Episode:
         """Episodes stay clean: both losses are taken on each."""

@@ -9,6 +9,23 @@ from torch import Tensor
 from fedmeta.errors import ConfigurationError
 from fedmeta.privacy.central import CentralGaussian, Release
 
+LEAST = 20
+"""The fewest canaries of an audit: were all of twenty guessed right, the one-run bound would be 1.3."""
+
+
+def check_sides(included: Tensor) -> None:
+    """Refuse coins `[m]`, bool, that put fewer than two canaries in, or out.
+
+    Raises:
+        ConfigurationError: says how many.
+    """
+    count = int(included.sum())
+    if min(count, len(included) - count) < 2:
+        raise ConfigurationError(
+            f"of {len(included)} canaries the coins put {count} in: an audit needs two in and two out, to see how each "
+            "side spreads. Give more by --canaries, or another seed"
+        )
+
 
 @dataclass
 class Canaries:
@@ -42,18 +59,21 @@ class Canaries:
         """Random orthonormal directions, each in or out by a fair coin.
 
         Raises:
-            ConfigurationError: fewer than two canaries, or more than dimensions: they could not be orthogonal.
+            ConfigurationError: fewer canaries than `LEAST`, or more than dimensions: they could not be orthogonal; or
+                coins that left fewer than two on one side, whose spread no one could tell.
         """
-        if not 2 <= count <= dimension:
+        if not LEAST <= count <= dimension:
             raise ConfigurationError(
-                f"canaries = {count} must be >= 2, <= {dimension}, the parameters of the model: more would hide one "
-                "another. Give --canaries"
+                f"canaries = {count} must be >= {LEAST}, <= {dimension}, the parameters of the model: fewer tell "
+                "nothing, more would hide one another. Give --canaries"
             )
         rng = np.random.default_rng(seed)
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         # Orthonormal, so that canaries do not hide one another; each alone is a uniformly random direction.
         directions, _ = torch.linalg.qr(torch.randn(dimension, count, generator=generator))
-        return cls(directions.T.contiguous(), torch.from_numpy(rng.random(count) < 0.5), rate, rng)
+        included = torch.from_numpy(rng.random(count) < 0.5)
+        check_sides(included)
+        return cls(directions.T.contiguous(), included, rate, rng)
 
     @property
     def cosines(self) -> Tensor:

@@ -12,7 +12,7 @@ from fedmeta.privacy.plan import Plan
 
 @dataclass(frozen=True)
 class Account:
-    """The ledger of a run, or of a client, under a plan.
+    """The ledger of a run under a plan.
 
     Attributes:
         plan: what a round releases.

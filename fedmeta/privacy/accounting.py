@@ -4,12 +4,13 @@ import functools
 import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fedmeta.errors import ConfigurationError
 from fedmeta.privacy.accountants import ACCOUNTANTS, Accountant, OutOfReach, accountant, mixed
 from fedmeta.privacy.events import Event, Gaussian, merged
-from fedmeta.privacy.schemes import Poisson
+from fedmeta.privacy.schemes import NoAmplification, Poisson, TruncatedPoisson, TwoStage
+from fedmeta.privacy.units import Adjacency
 
 AUTO = "auto"
 """The least of all valid bounds."""
@@ -68,9 +69,48 @@ def tightest(events: Iterable[Event], delta: float, name: str = AUTO) -> Bound:
     verdicts = [_verdict(each, composed, delta) for each in _chosen(name)]
     found = [verdict.bound for verdict in verdicts if verdict.bound is not None]
     if not found:
-        reasons = dict.fromkeys(verdict.refusal for verdict in verdicts)
-        raise ConfigurationError(f"no valid bound: {'; '.join(reasons)}")
+        raise _no_bound(verdict.refusal for verdict in verdicts)
     return min(found, key=lambda bound: bound.epsilon)
+
+
+def check_bounded(events: Iterable[Event], delta: float, name: str = AUTO) -> None:
+    """Refuse what `tightest` would have no answer for, without asking more accountants than it takes.
+
+    Raises:
+        ConfigurationError: as `tightest`.
+    """
+    composed, refusals = merged(events), []
+    for each in _chosen(name):
+        verdict = _verdict(each, composed, delta)
+        if verdict.bound is not None:
+            return
+        refusals.append(verdict.refusal)
+    raise _no_bound(refusals)
+
+
+def contents_epsilon(events: Sequence[Event], delta: float) -> float:
+    """Epsilon of other data within one unit, from releases whose epsilon is for the unit's being there at all.
+
+    One contribution is taken out and another put in, so that a sum moves by 2 C, also where the unit's own epsilon is
+    for C. Who takes part does not change with it: the unit's coin still amplifies, by joint convexity.
+
+    Args:
+        events: released by the unit, such as a client; not in two stages.
+        delta: in (0, 1).
+    """
+    exchanged = [
+        event
+        if event.neighbours is Adjacency.REPLACE_ONE
+        else replace(event, scheme=NoAmplification(), adjacency=Adjacency.REPLACE_ONE)
+        for event in events
+    ]
+    amplified = [
+        replace(now, scheme=TwoStage(event.scheme.rate, 1.0))
+        if isinstance(event.scheme, (Poisson, TruncatedPoisson))
+        else now
+        for event, now in zip(events, exchanged, strict=True)
+    ]
+    return min(tightest(plan, delta).epsilon for plan in (exchanged, amplified))
 
 
 def epsilon(noise_multiplier: float, sampling_rate: float, steps: int, delta: float, accountant: str = "prv") -> float:
@@ -131,7 +171,7 @@ def calibrate(plan: Callable[[float], Sequence[Event]], target: float, delta: fl
         composed = merged(plan(z))
         refusals = [_refusal(each, composed) for each in _chosen(name)]
         if all(refusals):
-            raise ConfigurationError(f"no valid bound: {'; '.join(dict.fromkeys(refusals))}")
+            raise _no_bound(refusals)
         found = [_verdict(each, composed, delta).bound for each in _chosen(name)]
         return min((bound.epsilon for bound in found if bound is not None), default=math.inf)
 
@@ -188,6 +228,10 @@ def check_delta(delta: float, population: int | None = None) -> None:
             "whole would satisfy it. Lower it",
             stacklevel=3,
         )
+
+
+def _no_bound(refusals: Iterable[str]) -> ConfigurationError:
+    return ConfigurationError(f"no valid bound: {'; '.join(dict.fromkeys(refusals))}")
 
 
 def _chosen(name: str) -> list[Accountant]:

@@ -99,12 +99,43 @@ class Ledger:
             LedgerError: they could not be written; nothing may be released then.
         """
         with self._appending() as file:
-            first = len(self._entries)
-            numbers = list(range(first, first + len(entries)))
-            lines = [{"kind": "reserve", "id": n, **e.to_json()} for n, e in zip(numbers, entries, strict=True)]
-            self._write(file, lines)
-            self._add(entries)
-            return numbers
+            return self._reserve(file, entries)
+
+    def reserve_within(self, entry: Entry, budget: "Budget | None") -> list[int] | None:
+        """Reserve one event of a file that is all one owner's, unless the budget forbids: asked and written at once.
+
+        Everything in the file counts, whatever client id it was spent under; no other process comes in between.
+
+        Args:
+            entry: what is to be released.
+            budget: the most that all of the file may spend; None for no bound.
+
+        Returns:
+            Numbers for `release`; None where the budget would be exceeded, and nothing was written.
+
+        Raises:
+            ConfigurationError: the file holds releases for another unit, or no accountant bounds them together.
+            LedgerError: as for `reserve`.
+        """
+        with self._appending() as file:
+            others = {held.unit.value for held in self._entries} - {entry.unit.value}
+            if others:
+                raise ConfigurationError(
+                    f"privacy.unit = '{entry.unit.value}', but the privacy ledger '{self.path}' of these data holds "
+                    f"releases for the unit '{min(others)}': they have no common epsilon. Keep to that unit"
+                )
+            spent = merged(held.event for held in self._entries)
+            if budget is not None and budget.exceeded_by(spent, [entry.event]):
+                return None
+            return self._reserve(file, [entry])
+
+    def _reserve(self, file: IO[bytes], entries: Sequence[Entry]) -> list[int]:
+        first = len(self._entries)
+        numbers = list(range(first, first + len(entries)))
+        lines = [{"kind": "reserve", "id": n, **e.to_json()} for n, e in zip(numbers, entries, strict=True)]
+        self._write(file, lines)
+        self._add(entries)
+        return numbers
 
     def release(self, numbers: Sequence[int]) -> None:
         """Note that reserved events were released."""

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -23,15 +24,20 @@ def seeded_noise(seed: int, round: int, client: int, purpose: str) -> Noise:
 
 
 def system_noise() -> Noise:
-    """Draws from the operating system's cryptographic generator, by inversion of 53-bit uniforms (within 8.3 sigma)."""
+    """Draws from the operating system's cryptographic generator, by inversion of 52-bit uniforms (within 8.3 sigma)."""
     return _from_system
 
 
 def _from_system(count: int) -> Tensor:
+    return _inverted(np.frombuffer(os.urandom(8 * count), dtype=np.uint64))
+
+
+def _inverted(words: npt.NDArray[np.uint64]) -> Tensor:
+    """Uniform 64-bit words to as many normal draws, symmetric and finite for every word."""
     from scipy.special import ndtri
 
-    bits = np.frombuffer(os.urandom(8 * count), dtype=np.uint64) >> np.uint64(11)
-    return torch.from_numpy(ndtri((bits.astype(np.float64) + 0.5) * 2.0**-53))
+    # 52 bits, so that k + 1/2 is exact: with 53 the largest k rounds up to 1, whose draw is infinite.
+    return torch.from_numpy(ndtri(((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52))
 
 
 def system_generator() -> np.random.Generator:

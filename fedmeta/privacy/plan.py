@@ -6,7 +6,7 @@ from typing import Protocol
 
 from fedmeta.errors import ConfigurationError
 from fedmeta.experiment import Experiment
-from fedmeta.privacy.accounting import calibrate
+from fedmeta.privacy.accounting import calibrate, check_bounded
 from fedmeta.privacy.events import Event, Gaussian
 from fedmeta.privacy.schemes import NoAmplification, Poisson, Scheme, TwoStage
 from fedmeta.privacy.units import Adjacency, Unit
@@ -122,4 +122,8 @@ def _with_noise(experiment: Experiment, event: Event) -> Plan:
             privacy.delta,
             privacy.accountant,
         )
+    else:
+        # A budget ends the run where its bound still holds; without one all rounds are played.
+        whole = min(rounds, 1) if privacy.budget is not None else rounds
+        check_bounded([replace(at(z), count=whole * event.count)], privacy.delta, privacy.accountant)
     return Plan(Unit(privacy.unit), privacy.placement == "local", at(z), privacy.delta, privacy.accountant)

@@ -60,15 +60,7 @@ def _check_unit(experiment: Experiment) -> None:
                 "the examples, so that clipping single gradients bounds nothing. Use group or none"
             )
     if privacy.unit == "task" and privacy.placement == "central":
-        plain = client.optimiser.name == "sgd" and not any(
-            client.optimiser.parameters.get(key) for key in ("momentum", "weight_decay", "nesterov")
-        )
-        if client.steps != 1 or not plain:
-            raise ConfigurationError(
-                "privacy.unit = 'task' with placement = 'central' needs client.steps = 1 and plain sgd as "
-                "client.optimiser: else a task's influence on the update is not its clipped gradient times the step "
-                "size. Use placement = 'local'"
-            )
+        _check_central_tasks(experiment)
     if privacy.task_pool is not None:
         if privacy.unit != "task":
             raise ConfigurationError("privacy.task_pool is for privacy.unit = 'task': remove it")
@@ -81,6 +73,30 @@ def _check_unit(experiment: Experiment) -> None:
             raise ConfigurationError("privacy.task_pool needs task.kind = 'episodes': own data are a single task")
     if client.execution == "vmap" and (privacy.unit == "example" or privacy.task_pool is not None):
         warnings.warn("client.execution = 'vmap' has no effect: such private tasks are taken one by one", stacklevel=4)
+
+
+def _check_central_tasks(experiment: Experiment) -> None:
+    optimiser = experiment.client.optimiser
+    plain = optimiser.name == "sgd" and not any(
+        optimiser.parameters.get(key) for key in ("momentum", "weight_decay", "nesterov")
+    )
+    if experiment.client.steps != 1 or not plain:
+        raise ConfigurationError(
+            "privacy.unit = 'task' with placement = 'central' needs client.steps = 1 and plain sgd as "
+            "client.optimiser: else a task's influence on the update is not its clipped gradient times the step "
+            "size. Use placement = 'local'"
+        )
+    if optimiser.parameters.get("lr") == 0:
+        raise ConfigurationError(
+            "client.optimiser.lr = 0 must be > 0 with privacy.unit = 'task' and placement = 'central': the server "
+            "divides updates by it to have the clipped gradients back"
+        )
+    if experiment.sharing.personal:
+        raise ConfigurationError(
+            "sharing.personal is not available with privacy.unit = 'task' and placement = 'central': personal "
+            "parameters are trained without noise, and carry a task into what its client shares in later rounds. Share "
+            "all parameters, or use placement = 'local', whose noise covers them"
+        )
 
 
 def _check_aggregation(experiment: Experiment) -> None:
@@ -110,7 +126,14 @@ def _check_clipping(experiment: Experiment) -> None:
             "privacy.clipping = 'adaptive' needs placement = 'central' and unit = 'client': elsewhere no one may count "
             "how many norms are within C. Use fixed"
         )
-    if privacy.clipping == "fixed" and privacy.count_noise is not None:
-        warnings.warn("privacy.count_noise has no effect: privacy.clipping = 'fixed'", stacklevel=4)
+    if privacy.clipping == "fixed":
+        fields = type(privacy).model_fields
+        idle = [
+            f"privacy.{key}"
+            for key in ("quantile", "clip_rate", "count_noise")
+            if getattr(privacy, key) != fields[key].default
+        ]
+        if idle:
+            warnings.warn(f"{', '.join(idle)} has no effect: privacy.clipping = 'fixed'", stacklevel=4)
     if privacy.unit == "example" and privacy.per_layer:
         raise ConfigurationError("privacy.per_layer is not available for unit = 'example': set it to false")

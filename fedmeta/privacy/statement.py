@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fedmeta.errors import ConfigurationError
 from fedmeta.experiment import Experiment
 from fedmeta.privacy.account import Account
-from fedmeta.privacy.accounting import bounds, tightest
+from fedmeta.privacy.accounting import Bound, bounds, contents_epsilon, tightest
 from fedmeta.privacy.events import Event, Gaussian
 from fedmeta.privacy.plan import Plan
 from fedmeta.privacy.schemes import NoAmplification
@@ -54,15 +55,17 @@ class Facts:
 def statement(experiment: Experiment, facts: Facts, account: Account) -> dict[str, Any]:
     """The privacy report of a run as JSON values, from its ledger alone: reading changes nothing.
 
-    `epsilon` is None where there is no guarantee (no noise).
+    `epsilon` is None where there is no guarantee, and `no_bound` says why: no noise, or an accountant that is no longer
+    installed, or whose arithmetic does not hold what was spent.
     """
     plan, ledger = account.plan, account.ledger
-    bound, client = account.spent()
+    bound, client, no_bound = _spent(account)
     events = ledger.events(plan.unit, client)
     return {
         "title": "Simulated privacy" if facts.simulated else "Privacy",
         "simulated": facts.simulated,
         "epsilon": _number(bound.epsilon),
+        "no_bound": no_bound,
         "delta": bound.delta,
         "delta_too_large": plan.unit is Unit.CLIENT and bound.delta >= 1 / max(facts.population, 1),
         "accountant": bound.accountant,
@@ -91,6 +94,18 @@ def statement(experiment: Experiment, facts: Facts, account: Account) -> dict[st
         "not_covered": _not_covered(experiment),
         "budget": experiment.privacy.budget,
     }
+
+
+def _spent(account: Account) -> tuple[Bound, int | None, str]:
+    """What was spent most, by whom, and why there is no bound of it; a report of a run that is over must not fail."""
+    plan = account.plan
+    try:
+        bound, client = account.spent()
+    except ConfigurationError as error:
+        # RDP bounds whatever clients release by themselves.
+        client = account.spent("rdp")[1] if plan.local else None
+        return Bound(math.inf, plan.delta, plan.accountant, ""), client, str(error)
+    return bound, client, "" if math.isfinite(bound.epsilon) else "there was no noise"
 
 
 def _number(value: float) -> float | None:
@@ -138,11 +153,10 @@ def _other_unit(experiment: Experiment, account: Account, events: Sequence[Event
     """Task and client level side by side: what the same releases mean for the other unit."""
     plan, privacy, client = account.plan, experiment.privacy, experiment.client
     if plan.unit is Unit.CLIENT:
-        bound, _ = account.spent()
         return {
             "unit": "task",
-            "epsilon": _number(bound.epsilon),
-            "why": "a task is part of its client's data, so that what holds for the client holds for it",
+            "epsilon": _number(contents_epsilon(events, plan.delta)),
+            "why": "another task in its place changes its client's contribution by up to 2 C, whoever takes part",
         }
     if plan.unit is not Unit.TASK:
         return {"unit": "client", "epsilon": None, "why": "a client's many examples together are not protected"}
@@ -164,10 +178,17 @@ def _other_unit(experiment: Experiment, account: Account, events: Sequence[Event
     }
 
 
+_VALIDATION = {
+    "none": "what validation clients answer: their data take no part in training",
+    "validation": "validation clients at all: the server trains on their data (server.root) without clip or noise",
+}
+
+
 def _not_covered(experiment: Experiment) -> list[str]:
     found = [
         "how many training clients there are",
-        "what validation and test clients answer: their data take no part in training",
+        "what test clients answer: their data take no part in training",
+        _VALIDATION[experiment.server.root],
         "names, roles and failures that clients report, and that a client answers at all",
         "choices made by looking at results: learning rates, rounds, the best of several runs",
     ]

@@ -23,7 +23,8 @@ def privacy_facts(rundir: RunDir, metrics: list[dict[str, Any]]) -> dict[str, An
         "label": f"epsilon of one {said['unit']}"
         + (f" (client {said['client']})" if said["client"] is not None else ""),
         "epsilon": _epsilon(said["epsilon"]),
-        "delta": f"at delta {said['delta']:g}, by {said['accountant'].upper()} ({said['version']})",
+        "delta": f"at delta {said['delta']:g}"
+        + ("" if said["no_bound"] else f", by {said['accountant'].upper()} ({said['version']})"),
         "other": {
             "label": f"epsilon of one {other['unit']}",
             "epsilon": _epsilon(other["epsilon"]),
@@ -37,8 +38,8 @@ def _warnings(said: dict[str, Any]) -> list[str]:
     found = []
     if said["simulated"]:
         found.append("Simulated: no privacy was needed or given.")
-    if said["epsilon"] is None:
-        found.append("No guarantee: there was no noise.")
+    if said["no_bound"]:
+        found.append(f"No guarantee: {said['no_bound']}.")
     if said["delta_too_large"]:
         found.append(f"Delta {said['delta']:g} is not below one over the number of clients, and so promises nothing.")
     return found

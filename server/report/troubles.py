@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from strategies.replies import group_reasons
+from strategies.round_report import RELEASED
 
 KINDS = {
     "failed": "failed",
@@ -49,13 +50,16 @@ def troubles(metrics: Iterable[Mapping[str, Any]], results: Mapping[str, Any]) -
 def _of_round(record: Mapping[str, Any]) -> Iterator[tuple[str, str, int | None]]:
     if record["event"]:
         yield "the model stayed as it was", record["event"], None
+    elif record.get("failed_round"):
+        yield "", RELEASED, None
     for key, words in KINDS.items():
         for client, reason in record.get(key, {}).items():
             yield words, reason, int(client)
 
 
 def _text(kind: str, reason: str, found: _Met) -> str:
-    return f"{kind}: {group_reasons(dict(sorted(found.clients.items())))[0] if found.clients else reason}"
+    text = group_reasons(dict(sorted(found.clients.items())))[0] if found.clients else reason
+    return f"{kind}: {text}" if kind else text
 
 
 def _ranges(rounds: list[int], shown: int = 4) -> str:

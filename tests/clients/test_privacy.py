@@ -69,6 +69,20 @@ def test_it_refuses_beyond_the_budget(tmp_path):
     assert len(Ledger(tmp_path / "l").entries) == outcomes.count(False)
 
 
+def test_all_of_its_file_counts_under_whatever_id(tmp_path):
+    work = Workload(load(RAW, {"privacy.budget": 3.0}))
+    alone = [ask(work, tmp_path / "one", round).has_error() for round in range(1, 5)].count(False)
+    renamed = [ask(work, tmp_path / "two", 1, client=client).has_error() for client in (0, 1, 2, 0)].count(False)
+    assert 0 < renamed == alone < 4
+
+
+def test_its_file_keeps_to_one_unit(tmp_path):
+    assert not ask(Workload(load(RAW)), tmp_path / "l").has_error()
+    reply = ask(Workload(load(RAW, {"privacy.unit": "task"})), tmp_path / "l")
+    assert reply.has_error() and "for the unit 'client'" in reply.error.reason and "Keep to" in reply.error.reason
+    assert len(Ledger(tmp_path / "l").entries) == 1
+
+
 @pytest.mark.parametrize("unit", ["task", "example"])
 def test_other_units_reserve_all_their_releases(tmp_path, unit):
     work = Workload(load(RAW, {"privacy.unit": unit}))

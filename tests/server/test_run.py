@@ -12,10 +12,12 @@ import clients.app
 from fedmeta.errors import CheckpointError, DataError, FedmetaError
 from fedmeta.wire import ARRAYS, METRICS, WEIGHT
 from server.configuration import load
+from server.report.troubles import troubles
 from server.rounds import RunResult, run_experiment
 from server.rundir import RunDir
 from simulations import InlineGrid, simulate
 from strategies.directory import IdentityError
+from strategies.round_report import RELEASED
 
 RAW = {
     "data": {"name": "sinusoid"},
@@ -88,6 +90,20 @@ def test_nan_updates_are_refused_and_below_quorum_the_model_stays(
     assert all("1 values of" in reason and "NaN" in reason for reason in result.history[0]["refused"].values())
     assert "1 of 4 clients gave a valid update, below server.min_success_fraction = 0.5" in result.history[0]["event"]
     assert any("the model stays as it was" in record.message for record in caplog.records)
+
+
+@pytest.mark.filterwarnings("ignore:delta")
+def test_below_quorum_central_noise_is_released_all_the_same_and_the_round_is_told_as_such(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    privacy = {"privacy": {"unit": "client", "noise_multiplier": 1.0, "delta": 1e-3}}
+    result = run(tmp_path, sending_nan, **privacy)
+    start = simulate(RAW, engine="inline", overrides={"server.rounds": 0}, out=tmp_path / "start")
+    assert result.failed_rounds == (1, 2, 3) and result.model_hash != start.model_hash
+    assert all(record["event"] is None for record in result.history), "an event is why the model stayed as it was"
+    lines = [record.message for record in caplog.records if record.message.startswith("round 2: ")]
+    assert lines == [f"round 2: {RELEASED}"]
+    assert {"rounds": "1 to 3", "text": RELEASED} in troubles(result.history, result.results)
 
 
 def test_with_a_lower_fraction_the_same_round_is_aggregated(tmp_path: Path) -> None:

@@ -73,8 +73,11 @@ def test_silently_halved_noise_is_found(tmp_path, monkeypatch):
         ({"privacy.placement": "local"}, "placement = 'central'"),
         ({"privacy.unit": "task"}, "unit = 'client'"),
         ({"server.sampling": {"name": "fixed", "clients": 2}}, "use poisson"),
+        ({}, "canaries = 10 must be >= 20"),
     ],
 )
 def test_what_cannot_be_audited_is_refused(tmp_path, overrides, words):
+    played = []
     with pytest.raises(ConfigurationError, match=words):
-        audit(RAW, canaries=10, engine="inline", overrides=overrides, out=tmp_path / "r")
+        audit(RAW, canaries=10, engine="inline", overrides=overrides, out=tmp_path / "r", observers=[played.append])
+    assert not played

@@ -14,6 +14,8 @@ from fedmeta.privacy.ledger import Ledger
 from fedmeta.privacy.plan import central_plan
 from fedmeta.workload import Workload
 from server.configuration import load
+from server.privacy import in_one_line, privacy_statement
+from server.report.confidential import privacy_facts
 from server.rounds import run_experiment
 from server.rundir import RunDir
 from simulations import InlineGrid, simulate
@@ -179,6 +181,20 @@ def test_every_unit_and_placement(tmp_path, privacy, overrides, sampler, adjacen
     assert torch.equal(again.vector, found.vector), "a simulation repeats"
 
 
+def test_a_task_beside_a_client_claim_is_exchanged(tmp_path):
+    """Two clip norms, also where the client's own claim is for one: 4.39 for being there, 10.01 for what it holds."""
+    both = {
+        sampling: run(tmp_path / sampling, CENTRAL | {"delta": 1e-5}, {"server.rounds": 1, "server.sampling": settings})
+        for sampling, settings in {
+            "coins": {"name": "poisson", "rate": 1.0},
+            "all": {"name": "fixed", "clients": 20},
+        }.items()
+    }
+    said = {name: found.results["privacy"] for name, found in both.items()}
+    assert [said[name]["epsilon"] for name in ("coins", "all")] == pytest.approx([4.387, 10.008], abs=1e-3)
+    assert [said[name]["other_unit"]["epsilon"] for name in ("coins", "all")] == pytest.approx([10.008] * 2, abs=1e-3)
+
+
 def test_a_target_is_kept_to(tmp_path):
     central = run(tmp_path / "c", {"unit": "client", "target_epsilon": 2.0, "delta": 1e-3}, FIXED)
     assert 1.96 <= central.results["privacy"]["epsilon"] <= 2.0
@@ -220,10 +236,59 @@ def test_capped_draws_need_pld_and_say_so(tmp_path, monkeypatch):
         run(tmp_path / "s", {**CENTRAL, "noise_multiplier": None, "target_epsilon": 1.0}, capped)
 
 
+@pytest.mark.parametrize(
+    ("privacy", "overrides", "words"),
+    [
+        ({**CENTRAL, "accountant": "prv"}, FIXED, "PRV composes Poisson-sampled"),
+        ({**CENTRAL, "accountant": "prv", "noise_multiplier": 0.01}, {"server.sampling.rate": 1.0}, "use rdp"),
+        ({**CENTRAL, "accountant": "prv", "noise_multiplier": 0.01, "budget": 9.0}, {}, "use rdp"),
+        ({**CENTRAL, "placement": "local", "accountant": "prv", "noise_multiplier": 0.01}, FIXED, "use rdp"),
+        ({**CENTRAL, "accountant": "rdp"}, {"server.sampling": {"name": "capped_poisson"}}, "PLD has"),
+    ],
+)
+def test_a_run_that_no_chosen_accountant_can_bound_does_not_start(tmp_path, privacy, overrides, words):
+    def never(record):
+        raise AssertionError("a round was trained")
+
+    with pytest.raises(ConfigurationError, match=f"no valid bound.*{words}"):
+        run(tmp_path / "r", privacy, overrides, observers=[never])
+
+
+def test_a_bound_that_a_budget_keeps_within_reach_is_no_reason_to_refuse(tmp_path):
+    privacy = {**CENTRAL, "accountant": "prv", "budget": 6.0}
+    assert run(tmp_path / "r", privacy, {"server.sampling.rate": 1.0, "server.rounds": 2000}).rounds < 9
+
+
+@pytest.mark.parametrize("placement", ["central", "local"])
+def test_a_bound_that_is_lost_after_the_run_is_told_and_not_raised(tmp_path, monkeypatch, placement):
+    from fedmeta.privacy.accountants import ACCOUNTANTS
+
+    found = run(tmp_path / "r", {**CENTRAL, "placement": placement, "accountant": "prv"}, {"server.rounds": 2})
+    assert found.results["privacy"]["epsilon"] > 0
+    monkeypatch.setattr(type(ACCOUNTANTS["prv"]), "refusal", lambda self, event: "PRV is gone")
+    rundir = RunDir.open(tmp_path / "r", exclusive=False)
+    said, facts = privacy_statement(rundir), privacy_facts(rundir, list(rundir.metrics()))
+    assert facts is not None and said["epsilon"] is None and "PRV is gone" in said["no_bound"]
+    assert (said["client"] is None) == (placement == "central")
+    assert "no guarantee" in in_one_line(said) and any("PRV is gone" in line for line in facts["warnings"])
+
+
 def test_metrics_are_withheld_unless_shared(tmp_path):
     found = run(tmp_path / "r", {**CENTRAL, "share_metrics": True}, FIXED)
     assert {"loss", "mse", "clipped-share"} <= set(found.history[0]["train"])
     assert any("share_metrics" in line for line in found.results["privacy"]["not_covered"])
+
+
+def test_validation_clients_that_the_server_trains_on_are_not_covered(tmp_path):
+    local = {**CENTRAL, "placement": "local"}
+    root = {**FIXED, "server.aggregator": {"name": "fltrust"}, "server.root": "validation"}
+    for name, more, words in (
+        ("plain", FIXED, "no part in training"),
+        ("root", root, "the server trains on their data"),
+    ):
+        said = run(tmp_path / name, local, more).results["privacy"]["not_covered"]
+        (line,) = [line for line in said if "validation" in line]
+        assert words in line
 
 
 @pytest.mark.parametrize("privacy", [CENTRAL, {**CENTRAL, **LOCAL_TASK, "task_pool": 8}], ids=["central", "local"])

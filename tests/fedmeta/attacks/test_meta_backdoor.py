@@ -180,3 +180,11 @@ def test_training_it_makes_the_backdoor_survive_steps_on_clean_data(case, scene)
 def test_steps_out_of_order_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="must ascend"):
         load({"attack": {"method": {"name": "meta_backdoor", "steps": [5, 1]}}, "learner": {"name": "maml"}})
+
+
+def test_example_level_privacy_is_refused_whose_gradient_it_would_replace() -> None:
+    private = {"unit": "example", "placement": "local", "noise_multiplier": 1.0}
+    raw = {"model": {"name": "conv4", "normalisation": "group"}, "learner": {"name": "fomaml"}}
+    with pytest.raises(ConfigurationError, match=r"meta_backdoor.*privacy.unit = 'example'"):
+        load({**raw, "privacy": private, "attack": {"method": {"name": "meta_backdoor"}}})
+    assert load({**raw, "privacy": {**private, "unit": "task"}, "attack": {"method": {"name": "meta_backdoor"}}})

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from fedmeta.audit.canaries import AuditedGaussian, Canaries
+from fedmeta.audit.canaries import AuditedGaussian, Canaries, check_sides
 from fedmeta.audit.gaussian import gaussian_epsilon, mu_bound_epsilon, one_shot_estimate, pair_epsilon
 from fedmeta.audit.one_run import epsilon_lower_bound, one_run_bound
 from fedmeta.errors import ConfigurationError
@@ -117,6 +117,13 @@ def test_canaries():
     assert np.mean(parts) == pytest.approx(0.3 * float(found.included.sum()), rel=0.15)
     row = found.taking_part(2.0)[0]
     assert row.norm().item() == pytest.approx(2.0)
-    for count in (1, 401):
+    for count in (1, 19, 401):
         with pytest.raises(ConfigurationError, match="hide one another"):
             Canaries.random(count, 400, 0.3, 1)
+
+
+@pytest.mark.parametrize("inside", [0, 1, 19, 20])
+def test_canaries_that_are_all_on_one_side_tell_nothing(inside):
+    with pytest.raises(ConfigurationError, match=f"put {inside} in"):
+        check_sides(torch.arange(20) < inside)
+    check_sides(torch.arange(20) < 2)

@@ -26,7 +26,7 @@ from fedmeta.privacy import (
     noise_multiplier,
     tightest,
 )
-from fedmeta.privacy.accounting import check_delta
+from fedmeta.privacy.accounting import check_delta, contents_epsilon
 from fedmeta.privacy.rdp import ORDERS, to_epsilon, two_stage
 
 # Printed by reference.py beside this file, with dp-accounting 0.6.0: kind, z, shape, steps, delta, epsilon.
@@ -295,3 +295,27 @@ def test_importing_loads_nothing_heavy():
     code = "import fedmeta.privacy, sys; print({'torch', 'opacus', 'dp_accounting'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.5, 1.0])
+@pytest.mark.parametrize("scheme", [Poisson, lambda rate: TruncatedPoisson(100, rate, 100)])
+def test_other_contents_of_a_unit_are_two_clip_norms_apart(rate, scheme):
+    """Against the privacy loss of one round in which +C takes the place of -C, integrated numerically."""
+    z, delta = 1.0, 1e-5
+    x = np.linspace(-16, 16, 200_001)
+
+    def density(mean):
+        bells = [np.exp(-((x - at) ** 2) / (2 * z**2)) / (z * np.sqrt(2 * np.pi)) for at in (0.0, mean)]
+        return (1 - rate) * bells[0] + rate * bells[1]
+
+    def excess(epsilon):
+        return np.maximum(density(1.0) - np.exp(epsilon) * density(-1.0), 0).sum() * (x[1] - x[0])
+
+    low, high = 0.0, 30.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if excess(middle) > delta else (low, middle)
+    found = contents_epsilon([Event(Gaussian(z), scheme(rate))], delta)
+    assert (
+        epsilon(z, rate, 1, delta) < high <= found <= tightest([Event(Gaussian(z), NoAmplification())], delta).epsilon
+    )

@@ -96,6 +96,44 @@ def test_two_writers_share_one_ledger(tmp_path):
     assert [json.loads(line)["id"] for line in (tmp_path / "l").read_text().splitlines()] == [0, 1, 2]
 
 
+SPENDER = """
+import sys
+from fedmeta.privacy import Event, Gaussian, Poisson, Unit
+from fedmeta.privacy.ledger import Budget, Entry, Ledger
+ledger, found = Ledger(sys.argv[1]), 0
+print("ready", flush=True)
+sys.stdin.readline()
+for round in range(1, 41):
+    entry = Entry(round, Unit.CLIENT, Event(Gaussian(1.0), Poisson(0.01)), int(sys.argv[2]))
+    found += ledger.reserve_within(entry, Budget(float(sys.argv[3]), 1e-5, "rdp")) is not None
+print(found)
+"""
+
+
+def test_processes_that_share_a_budget_do_not_exceed_it(tmp_path):
+    most = tightest([replace(ROUND, count=20)], 1e-5, "rdp").epsilon
+    command = [sys.executable, "-c", SPENDER, str(tmp_path / "l")]
+    spenders = [
+        subprocess.Popen(
+            [*command, str(client), str(most)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[3],
+        )
+        for client in (1, 2)
+    ]
+    for spender in spenders:
+        assert spender.stdout.readline() == "ready\n"
+    for spender in spenders:
+        spender.stdin.write("\n")
+        spender.stdin.flush()
+    counts = [int(spender.communicate(timeout=60)[0]) for spender in spenders]
+    ledger = Ledger(tmp_path / "l")
+    assert sum(counts) == len(ledger.entries) == 20
+    assert ledger.reserve_within(entry(99), Budget(most, 1e-5, "rdp")) is None and len(ledger.entries) == 20
+
+
 def test_what_cannot_be_written_is_said(tmp_path):
     with pytest.raises(LedgerError, match="Nothing is released without it"):
         Ledger(tmp_path / "nowhere" / "l").reserve([entry(1)])

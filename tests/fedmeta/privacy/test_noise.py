@@ -1,10 +1,11 @@
 """Noise: standard normal, fresh at every call, independent over clients and rounds, seeded only where asked."""
 
+import numpy as np
 import pytest
 import torch
 from scipy.stats import kstest
 
-from fedmeta.privacy.noise import seeded_noise, system_generator, system_noise
+from fedmeta.privacy.noise import _inverted, seeded_noise, system_generator, system_noise
 
 COUNT = 40_000
 
@@ -31,3 +32,8 @@ def test_the_seed_gives_the_same_draws_and_the_system_never_does():
     assert not torch.equal(system_noise()(9), system_noise()(9))
     assert system_generator().integers(2**60) != system_generator().integers(2**60)
     assert system_noise()(0).shape == (0,)
+
+
+def test_the_extreme_words_give_finite_draws_that_mirror_each_other():
+    low, high = _inverted(np.array([0, 2**64 - 1], dtype=np.uint64))
+    assert -8.3 < low < -8.2 and high == -low

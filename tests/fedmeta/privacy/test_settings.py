@@ -34,6 +34,11 @@ PLAIN = {"model": {"name": "conv4", "normalisation": "group"}, "learner": {"name
         ({"privacy": CLIENT, "server": {"preaggregators": [{"name": "nnm", "f": 1}]}}, ["preaggregators", "local"]),
         ({"privacy": {**TASK}, "client": {"steps": 2}}, ["client.steps = 1", "local"]),
         ({"privacy": {**TASK}, "client": {"optimiser": {"name": "adam"}}}, ["plain sgd"]),
+        ({"privacy": TASK, "client": {"optimiser": {"name": "sgd", "lr": 0.0}}}, ["client.optimiser.lr = 0", "> 0"]),
+        (
+            {"privacy": TASK, "sharing": {"personal": ["head.*"]}, "learner": {"name": "maml"}},
+            ["sharing.personal", "without noise", "placement = 'local'"],
+        ),
         ({"privacy": {**TASK, "task_pool": 2}}, ["tasks_per_step = 4 must be <= privacy.task_pool = 2"]),
         ({"privacy": {**CLIENT, "task_pool": 9}}, ["task_pool is for privacy.unit = 'task'"]),
         ({"privacy": {**TASK, "clipping": "adaptive"}}, ["adaptive", "unit = 'client'"]),
@@ -55,12 +60,19 @@ def test_refused(raw, words):
         ({"privacy": {**CLIENT, "share_metrics": True}}, "outside the guarantee"),
         ({"privacy": {"noise_multiplier": 1.0}}, "has no effect: privacy.unit = 'none'"),
         ({"privacy": {**CLIENT, "count_noise": 1.0}}, "count_noise has no effect"),
+        ({"privacy": {**CLIENT, "quantile": 0.9, "clip_rate": 0.1}}, "quantile, privacy.clip_rate has no effect"),
         ({"privacy": {**TASK, "task_pool": 9}, "client": {"execution": "vmap"}}, "taken one by one"),
     ],
 )
 def test_warned(raw, words):
     with pytest.warns(UserWarning, match=words):
         load(raw)
+
+
+@pytest.mark.parametrize("privacy", [{**TASK, "placement": "local"}, CLIENT])
+def test_personal_parameters_are_covered_by_local_noise_and_by_whole_clients(privacy):
+    """A client's own are noised at every step, or decide nothing but the updates of that client."""
+    assert load({"privacy": privacy, "sharing": {"personal": ["head.*"]}, "learner": {"name": "maml"}})
 
 
 def test_without_privacy_the_section_has_no_part_in_the_hash():
