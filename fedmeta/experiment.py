@@ -5,9 +5,9 @@ Importing this module loads no torch; validating the components' parameters load
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from fedmeta.attacks import ATTACKS
 from fedmeta.data import DATASETS, PARTITIONS
@@ -36,12 +36,31 @@ Schedule = Literal["constant", "linear", "cosine"]
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, strict=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _none_as_a_choice(cls, given: Any) -> Any:
+        """`--set key=none` takes a value away, but where `none` is one of the choices it chooses that."""
+        if not isinstance(given, dict):
+            return given
+        chosen = {
+            key: "none"
+            for key, value in given.items()
+            if value is None and key in cls.model_fields and "none" in get_args(cls.model_fields[key].annotation)
+        }
+        return {**given, **chosen}
+
 
 class Component(BaseModel):
     """A plug-in by name, with its own parameters beside the name."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     name: str = Field(description="a registered name; `fedmeta list` prints them")
+
+    @field_validator("name", mode="before")
+    @classmethod
+    def _none_is_a_name(cls, name: Any) -> Any:
+        """As in `_Section`: an attack is none by name."""
+        return "none" if name is None else name
 
     @property
     def parameters(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import json
 import tomllib
 import warnings
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,12 @@ from fedmeta.attacks.threat import check_attack
 from fedmeta.errors import ConfigurationError, did_you_mean
 from fedmeta.experiment import DERIVED, LIBRARY_COMPONENTS, Component, Experiment
 from fedmeta.learners import LEARNERS
+from fedmeta.parameters import parameters_of
 from fedmeta.privacy.settings import check_privacy
 from fedmeta.registry import Registry
+
+SHOULD = "Input should be "
+"""How pydantic begins most of what it has to say."""
 
 
 def load_experiment(
@@ -79,6 +84,9 @@ def _checked_component(component: Component, registry: Registry, place: str) -> 
     for derived in DERIVED.get(place, ()):
         if derived in component.parameters:
             raise ConfigurationError(f"{place}.{derived} follows from the data and the learner: remove it")
+    for key in component.parameters:
+        if key not in parameters_of(registry.get(component.name)) and get_close_matches(key, ["name"]):
+            raise ConfigurationError(f"unknown key '{place}.{key}'; did you mean '{place}.name'?")
     checked = registry.check(component.name, component.parameters, place)
     for derived in DERIVED.get(place, ()):
         checked.pop(derived, None)
@@ -135,8 +143,6 @@ def _name_by_default(merged: dict[str, Any], place: str) -> None:
 
 def _drop_foreign_parameters(merged: dict[str, Any], place: str, name: str, registry: Registry) -> None:
     """A file's parameters belong to the component it names: another one keeps only those that it has too."""
-    from fedmeta.parameters import parameters_of
-
     table: Any = merged
     for key in place.split("."):
         table = table.get(key) if isinstance(table, dict) else None
@@ -159,18 +165,39 @@ def _assign(target: dict[str, Any], keys: list[str], value: Any) -> None:
 
 
 def _explain(error: ValidationError) -> str:
-    lines = []
+    """What is wrong with each key: its value, what it must be, and what it is."""
+    lines: list[str] = []
+    faulty: dict[str, tuple[Any, list[str], str]] = {}
     for fault in error.errors():
-        place = ".".join(str(part) for part in fault["loc"])
+        place, meaning = _key(fault["loc"])
         if fault["type"] == "extra_forbidden":
             lines.append(f"unknown key '{place}'{_meant(fault['loc'])}")
         elif fault["type"] == "tuple_type":
             lines.append(f"{place} = {fault['input']!r} must be a list, such as [{fault['input']!r}]")
         elif fault["type"] == "missing":
             lines.append(f"'{place}' is missing")
+        elif fault["type"] in ("model_type", "model_attributes_type"):
+            lines.append(f"{place} = {fault['input']!r} must be a table: set {place}.name to that")
+        elif fault["msg"].startswith(SHOULD):
+            # A key that may be of several kinds has a fault for each.
+            faulty.setdefault(place, (fault["input"], [], meaning))[1].append(fault["msg"].removeprefix(SHOULD))
         else:
             lines.append(f"{place} = {fault['input']!r}: {fault['msg'].removeprefix('Value error, ')}")
+    lines += [f"{key} = {value!r} must be {' or '.join(musts)}{why}" for key, (value, musts, why) in faulty.items()]
     return "; ".join(lines)
+
+
+def _key(place: tuple[Any, ...]) -> tuple[str, str]:
+    """The key of a fault, without the kinds that pydantic tried on it, and in brackets what the schema says of it."""
+    model: Any = Experiment
+    for depth, part in enumerate(place):
+        field = getattr(model, "model_fields", {}).get(part)
+        if field is None:
+            break
+        model = field.annotation
+        if not hasattr(model, "model_fields"):
+            return ".".join(map(str, place[: depth + 1])), f" ({field.description})" if field.description else ""
+    return ".".join(map(str, place)), ""
 
 
 def _meant(place: tuple[Any, ...]) -> str:

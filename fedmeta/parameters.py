@@ -149,6 +149,8 @@ def _match(value: Any, annotation: Any) -> tuple[bool, Any]:
                 return True, result
         return False, None
     if origin is Literal:
+        if value is None and "none" in arguments:  # `--set key=none` reads as no value
+            return True, "none"
         return (value in arguments and not (isinstance(value, bool) and True not in arguments)), value
     if origin is tuple:
         if not isinstance(value, (list, tuple)):

@@ -186,8 +186,8 @@ def _play(grid: Grid, strategy: MetaStrategy, standing: _Standing, rundir: RunDi
     arrays = arrays if aggregated is None else aggregated
     vector = read_vector(arrays, strategy.spec.size())
     evaluation, missing = _validate(grid, strategy, round, arrays)
-    # A mean over other clients than last time would be no comparison.
-    best = standing.best if missing else _better(standing.best, evaluation, round)
+    # A mean over other clients than last time would be no comparison; a model that stayed as it was is no new one.
+    best = standing.best if missing or aggregated is None else _better(standing.best, evaluation, round)
     standing = replace(standing, round=round, vector=vector, best=best)
     record = _record(report, evaluation, missing, time.monotonic() - started)
     if evaluation is not None and strategy.success is not None:

@@ -161,6 +161,12 @@ class AdversarialGrid(GridDecorator):
         clients = self._clients
         if clients is None:
             clients = {node: client for client, node in enumerate(self.get_node_ids())}
+        strangers = self._malicious - set(clients.values())
+        if strangers:
+            raise ConfigurationError(
+                f"malicious = {sorted(strangers)} are no clients of this grid: its ids are {min(clients.values())} to "
+                f"{max(clients.values())}"
+            )
         answers = [
             _Answer(clients[message.metadata.dst_node_id], message, reply, layout_of(message.content, reply.content))
             for message, reply in pairs

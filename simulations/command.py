@@ -108,6 +108,7 @@ def export(
 ) -> None:
     """Write the resolved experiment as a run configuration for `flwr run`."""
     from fedmeta.experiment_file import parse_override
+    from fedmeta.workload import Workload
     from server.configuration import load
 
     experiment = load(file if file is not None else {}, dict(parse_override(text) for text in settings or []))
@@ -117,7 +118,9 @@ def export(
         raise FedmetaError(
             f"cannot write '{output}': {error.strerror or error}. Choose another file with -o"
         ) from error
-    typer.echo(f"wrote {output}; now: flwr run . --run-config {output}")
+    nodes = len(Workload(experiment).federation.clients)
+    federation = f'--federation-config "num-supernodes={nodes} client-resources-num-cpus=1"'
+    typer.echo(f"wrote {output}; now: flwr run . --run-config {output} {federation} --stream")
 
 
 @app.command()

@@ -73,18 +73,24 @@ def _log_to(console: Console) -> None:
     log.handlers = [handler]
     log.setLevel(logging.INFO)
     # A user needs the words of a warning, not the line of ours that said it.
-    warnings.showwarning = lambda message, *_, **__: log.warning("%s", message)
+    said: set[str] = set()
+
+    def say(message: Warning | str, *_: object, **__: object) -> None:
+        if str(message) not in said:  # an experiment is checked more than once on its way
+            said.add(str(message))
+            log.warning("%s", message)
+
+    warnings.showwarning = say
     # What is said to users is a UserWarning; deprecations and unclosed files are for developers.
     warnings.simplefilter("ignore")
     warnings.simplefilter("default", UserWarning)
 
 
 def _in_words(opened: Any) -> str:
-    experiment = opened.experiment
-    return (
-        f"{experiment.learner.name} with {experiment.model.name} on {experiment.data.name}, "
-        f"{experiment.server.rounds} rounds, into {opened.rundir.path}"
-    )
+    from server.summary import in_one_line
+
+    rounds = opened.experiment.server.rounds
+    return f"{in_one_line(opened.experiment)}; {rounds} round{'' if rounds == 1 else 's'}, into {opened.rundir.path}"
 
 
 def _progress(console: Console) -> Progress:

@@ -87,9 +87,23 @@ def open_run(
     if experiment.hash != rundir.experiment.hash:
         rundir.close()
         raise ConfigurationError(
-            f"these settings would change the results of the run in {resume}: start a new run for them"
+            f"{_differences(rundir.experiment, experiment)} would change the results of the run in {resume}: start a "
+            "new run for that"
         )
     return Opened(experiment, rundir)
+
+
+def _differences(old: Experiment, new: Experiment, shown: int = 3) -> str:
+    """Keys with the old and the new value, the first few."""
+
+    def flat(value: Any, key: str = "") -> dict[str, Any]:
+        if not isinstance(value, dict):
+            return {key: value}
+        return {k: v for name, inner in value.items() for k, v in flat(inner, f"{key}.{name}" if key else name).items()}
+
+    was, would = (flat(experiment.model_dump(mode="json")) for experiment in (old, new))
+    found = [f"{key}: {was.get(key)} -> {would.get(key)}" for key in {**was, **would} if was.get(key) != would.get(key)]
+    return ", ".join(found[:shown]) + (f" and {len(found) - shown} more" if len(found) > shown else "")
 
 
 def play(opened: Opened, engine: str, observers: Sequence[Observer] = (), prepare: Prepare | None = None) -> RunResult:

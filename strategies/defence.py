@@ -13,7 +13,7 @@ from fedmeta.experiment import Experiment
 from fedmeta.learners import LEARNERS
 from fedmeta.learners.functional import forward
 from fedmeta.workload import Workload
-from strategies.aggregation import Aggregate, Probe, Rule
+from strategies.aggregation import Aggregate, NotEnoughUpdates, Probe, Rule
 from strategies.pipeline import Pipeline
 
 
@@ -37,7 +37,10 @@ def make_defence(experiment: Experiment) -> Pipeline:
         )
     clients = server.sampling.parameters.get("clients")
     if server.sampling.name == "fixed" and isinstance(clients, int):
-        pipeline.check_rows(clients)
+        try:
+            pipeline.check_rows(clients)
+        except NotEnoughUpdates as error:
+            raise ConfigurationError(f"server.sampling.clients = {clients} with server.aggregator: {error}") from None
     if not isinstance(rule, Rule):
         return pipeline
     if "root_update" in rule.requires.context and server.root == "none":

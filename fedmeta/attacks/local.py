@@ -92,6 +92,17 @@ class LocalAttack:
     colludes: ClassVar[bool] = False
     needs_last_update: ClassVar[bool] = False
 
+    def __call__(self, *_: object, **__: object) -> Tensor:
+        """Refused: it is no function of updates.
+
+        Raises:
+            ConfigurationError: says where it acts.
+        """
+        raise ConfigurationError(
+            f"{type(self).__name__} does not act on updates: malicious clients carry it out themselves in a run, see "
+            "attack.method; for a function of updates take another, such as make_attack('ipm')"
+        )
+
     def check(self, experiment: "Experiment", data: Any) -> None:
         """Refuse an experiment in which the attack cannot be; here, data without classes.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -22,6 +23,8 @@ class Mimic(UpdateAttack):
     >>> Mimic()(torch.tensor([[0.0, 1.0], [0.0, -1.0], [5.0, 0.0]]), n_malicious=1)
     tensor([[5., 0.]])
     """
+
+    known_rows: ClassVar[int] = 2
 
     target: int | None = parameter(None, ge=0, doc="row to copy; none: the one that stands out most")
     warmup: int = parameter(

@@ -1,6 +1,7 @@
 """Min-Max (Shejwalkar & Houmansadr, NDSS 2021, equation 8), in closed form."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -21,6 +22,8 @@ class MinMax(UpdateAttack):
     >>> MinMax(direction="unit")(torch.tensor([[1.0], [3.0]]), n_malicious=1)
     tensor([[1.]])
     """
+
+    known_rows: ClassVar[int] = 2
 
     direction: Direction = parameter("std", doc="away from the mean along -mu, -sign(mu) or minus the deviation")
 

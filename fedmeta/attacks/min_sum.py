@@ -1,6 +1,7 @@
 """Min-Sum (Shejwalkar & Houmansadr, NDSS 2021, equation 9), in closed form."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ class MinSum(UpdateAttack):
     >>> MinSum(direction="unit")(torch.tensor([[1.0], [3.0]]), n_malicious=1)
     tensor([[1.]])
     """
+
+    known_rows: ClassVar[int] = 2
 
     direction: Direction = parameter("std", doc="away from the mean along -mu, -sign(mu) or minus the deviation")
 

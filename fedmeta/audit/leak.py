@@ -50,7 +50,8 @@ def first_linear(params: Params, features: int) -> tuple[str, str]:
             return name, bias
     raise ConfigurationError(
         f"the leak check needs a model whose first layer is linear with a bias, on {features} features: its parameters "
-        f"are {', '.join(names[:4])}. Use --set model.name=mlp --set model.normalisation=none"
+        f"are {', '.join(names[:4])}. Train a run for it, "
+        "with fedmeta simulate ... --set model.name=mlp --set model.normalisation=none"
     )
 
 

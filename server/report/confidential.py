@@ -72,9 +72,11 @@ def _rows(said: dict[str, Any], metrics: list[dict[str, Any]]) -> list[tuple[str
 def audit_in_words(found: dict[str, Any]) -> str:
     """What an audit found, in one sentence each."""
     one_run = found["one_run"]
+    guessed = f"{one_run['correct']} of {one_run['guesses']} guesses about {found['canaries']} canaries were right"
+    if not one_run["guesses"]:
+        guessed = f"no share of the guesses about {found['canaries']} canaries proves more; more rounds or canaries may"
     return (
-        f"at least epsilon {_epsilon(one_run['epsilon'])} by the one-run audit ({one_run['correct']} of "
-        f"{one_run['guesses']} guesses about {found['canaries']} canaries were right); at least "
+        f"at least epsilon {_epsilon(one_run['epsilon'])} by the one-run audit ({guessed}); at least "
         f"{_epsilon(found['by_rates'])} if the trade-off is Gaussian; about {_epsilon(found['estimate'])} by the "
         f"one-shot estimate, which is no bound; claimed {_epsilon(found['claim'])}; confidence "
         f"{100 * (1 - one_run['beta']):g} %"

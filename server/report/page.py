@@ -19,6 +19,7 @@ from server.report.leak import leak_caption, leak_figure
 from server.report.template import TEMPLATE
 from server.report.troubles import troubles
 from server.rundir import RunDir
+from server.summary import in_one_line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -79,9 +80,8 @@ def _subtitle(rundir: RunDir) -> str:
     experiment = rundir.experiment
     server = experiment.server
     return (
-        f"{experiment.learner.name} with {experiment.model.name} on {experiment.data.name}, divided by "
-        f"{experiment.partition.name}; {server.rounds} rounds, "
-        f"{server.sampling.name} sampling, {server.aggregator.name} aggregation; seed {experiment.seed}."
+        f"{in_one_line(experiment)}; clients by {experiment.partition.name}; {server.rounds} rounds, "
+        f"{server.sampling.name} sampling; seed {experiment.seed}."
     )
 
 

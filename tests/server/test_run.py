@@ -331,7 +331,7 @@ def test_damaged_checkpoints_and_foreign_directories_are_refused(tmp_path: Path)
 
 def test_resuming_changes_no_results_by_settings(tmp_path: Path) -> None:
     simulate(RAW, engine="inline", out=tmp_path / "run")
-    with pytest.raises(FedmetaError, match="would change the results"):
+    with pytest.raises(FedmetaError, match=r"server\.optimiser\.lr: 1\.0 -> .* would change the results"):
         simulate(resume=tmp_path / "run", engine="inline", overrides={"server.optimiser.lr": 0.3})
     with pytest.raises(FedmetaError, match="neither a file nor an output"):
         simulate(RAW, resume=tmp_path / "run", engine="inline")

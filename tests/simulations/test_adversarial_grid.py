@@ -95,6 +95,12 @@ def test_what_it_cannot_do_is_refused() -> None:
     with InlineGrid(app_of_two_arrays(), 2) as inner:
         with pytest.raises(ConfigurationError, match="does not act on updates"):
             AdversarialGrid(inner, make_attack("none"), {0})
+        arrays = ArrayRecord({"a": Array(np.zeros(1)), "b": Array(np.zeros(1)), "n": Array(np.array([0]))})
+        message = Message(RecordDict({"arrays": arrays}), next(iter(inner.get_node_ids())), "train")
+        with pytest.raises(ConfigurationError, match=r"malicious = \[30\] are no clients .* 0 to 1"):
+            AdversarialGrid(inner, make_attack("ipm"), {0, 30}).send_and_receive([message])
+        with pytest.raises(ConfigurationError, match="does not act on updates"):
+            make_attack("badnets")(np.ones((3, 2)), n_malicious=1)
         inner.in_clear = False
         with pytest.raises(ConfigurationError, match="masked"):
             AdversarialGrid(inner, make_attack("ipm"), {0})
