@@ -138,17 +138,29 @@ def test_without_attackers_it_is_the_mean(rule_name: str, honest) -> None:
 
 @pytest.mark.parametrize("rule_name", ROBUST)
 @pytest.mark.parametrize("colluding", [True, False])
-def test_breakdown(rule_name: str, colluding: bool, context, honest, make_rule) -> None:
-    """Two rows at 1e9 move the result by less than the largest distance between honest rows."""
+@pytest.mark.parametrize(("length", "dtype"), [(1e9, torch.float64), (1e9, torch.float32), (1e18, torch.float32)])
+def test_breakdown(
+    rule_name: str, length: float, dtype: torch.dtype, colluding: bool, context, honest, make_rule
+) -> None:
+    """Two rows, however far away, move the result by less than the largest distance between honest rows."""
     rule = make_rule(rule_name)
-    clean = honest(ROWS - 2)
-    far = torch.full((2, SIZE), 1e9, dtype=torch.float64)
+    clean = honest(ROWS - 2).to(dtype)
+    far = torch.full((2, SIZE), length, dtype=dtype)
     if not colluding:
         far[1] *= -1
-    found = rule(torch.cat([far, clean]), context())
-    centre = clean.mean(dim=0) if rule_name != "fltrust" else context().root_update
+    found = rule(torch.cat([far, clean]), context(dtype=dtype))
+    centre = clean.mean(dim=0) if rule_name != "fltrust" else context(dtype=dtype).root_update
     assert found.event is None
     assert (found.vector - centre).norm() < torch.cdist(clean, clean).max()
+
+
+@pytest.mark.parametrize("length", [1e9, 1e18, 1e30])
+def test_far_rows_neither_move_nor_delay_the_geometric_median(length: float, honest) -> None:
+    """Just below half of the rows: what they add is their direction, however long they are."""
+    clean, rule = honest(51).float(), make_aggregator("geometric_median")
+    near, far = (rule(torch.cat([clean, torch.full((49, SIZE), x)])) for x in (1e6, length))
+    assert_close(far.vector, near.vector, rtol=1e-4)
+    assert far.diagnostics["iterations"] <= near.diagnostics["iterations"] + 1
 
 
 def test_zero_rows(name: str, rule: Rule, context) -> None:
