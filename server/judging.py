@@ -69,29 +69,30 @@ class FinalJudge:
         beside = vector_record(self.clean) if self.clean is not None and success else None
         messages = [message for judging in judgings for message in judging.messages(directory, arrays, base, beside)]
         replies = list(self.grid.send_and_receive(messages, timeout=experiment.server.timeout))
-        found: dict[str, Any] = {"failed": {}}
+        found: dict[str, Any] = {"failed": {}, **({"attack": {}} if success else {})}
         for judging in judgings:
             evaluation, failed = judging.summarise(directory, messages, replies)
+            if success:
+                found["attack"][judging.split], silent = self._success(judging, messages, replies)
+                failed = {**silent, **failed}
             for line in group_reasons(failed):
                 log.warning("evaluation on %s clients, failed: %s", judging.split, line)
             found[judging.split] = evaluation.to_json() if evaluation else None
             found["failed"] |= {str(client): reason for client, reason in failed.items()}
-        if success:
-            found["attack"] = {judging.split: self._success(judging, messages, replies) for judging in judgings}
         return found
 
     def _success(
         self, judging: Judging, messages: Sequence[Message], replies: Sequence[Message]
-    ) -> dict[str, Any] | None:
+    ) -> tuple[dict[str, Any] | None, dict[int, str]]:
         protocol, directory = describe_attack(self.strategy.experiment), self.strategy.directory
-        success = judging.success(directory, messages, replies, protocol)
+        success, failed = judging.success(directory, messages, replies, protocol)
         if success is not None:
-            return success.to_json()
-        if judging.members(directory):
+            return success.to_json(), failed
+        if len(failed) < len(judging.members(directory)):
             log.warning(
                 "attack success on %s clients: no episode fits attack.target = '%s' with method.target = %s",
                 judging.split,
                 protocol["target"],
                 protocol["parameters"].get("target"),
             )
-        return None
+        return None, failed

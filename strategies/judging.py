@@ -1,8 +1,8 @@
 """Evaluation rounds: asking clients to judge a model on their frozen episodes, and summarising what they say."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from flwr.app import ArrayRecord, Message, RecordDict
 
@@ -12,6 +12,8 @@ from fedmeta.wire import ARRAYS, CLEAN, CONFIG, MalformedRecord, config_record, 
 from strategies.directory import Directory, Member, by_message, why_failed
 
 EVALUATE = "evaluate"
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -69,27 +71,19 @@ class Judging:
         Returns:
             The evaluation, or None when no client answered; and client id -> reason for those that did not.
         """
-        clients = directory.nodes(member.client for member in self.members(directory))
-        own = [message for message in messages if message.metadata.dst_node_id in clients]
-        answers = by_message(own, replies)
-        failed: dict[int, str] = {}
-        scores: dict[int, ClientScores] = {}
-        protocol: dict[str, Any] | None = None
-        for client, message in sorted(((clients[m.metadata.dst_node_id], m) for m in own), key=lambda pair: pair[0]):
-            reply = answers.get(message.metadata.message_id)
-            failure = why_failed(reply)
-            if reply is None or failure:
-                failed[client] = failure
-                continue
-            try:
-                found, facts = _read_scores(reply, self.episodes, self.steps)
-                if protocol not in (None, facts):
-                    raise MalformedRecord(f"judged by another protocol than the clients before it: {facts}")
-                scores[client], protocol = found, facts
-            except (MalformedRecord, KeyError, TypeError, ValueError) as error:
-                failed[client] = f"malformed scores: {error}"
-        if protocol is None:
+        protocols: list[dict[str, Any]] = []
+
+        def read(reply: Message) -> ClientScores:
+            found, facts = _read_scores(reply, self.episodes, self.steps)
+            if protocols and protocols[0] != facts:
+                raise MalformedRecord(f"judged by another protocol than the clients before it: {facts}")
+            protocols.append(facts)
+            return found
+
+        scores, failed = self._read(directory, messages, replies, read, "scores")
+        if not protocols:
             return None, failed
+        protocol = protocols[0]
         score_name, steps = str(protocol["score-name"]), [int(step) for step in protocol["steps"]]
         facts = {key: value for key, value in protocol.items() if key not in ("score-name", "steps")}
         return summarise(self.split, score_name, steps, scores, {**facts, "episodes": self.episodes}), failed
@@ -100,23 +94,47 @@ class Judging:
         messages: Iterable[Message],
         replies: Iterable[Message],
         protocol: Mapping[str, Any],
-    ) -> AttackSuccess | None:
-        """The attack's success by the same replies; None where no episode counts. Arguments as for `summarise`."""
+    ) -> tuple[AttackSuccess | None, dict[int, str]]:
+        """Summarise the attack's success by the same replies. Arguments as for `summarise`.
+
+        Returns:
+            The success, or None where no episode counts; and client id -> reason for those that did not tell theirs.
+        """
+        scores, failed = self._read(
+            directory,
+            messages,
+            replies,
+            lambda reply: _read_success(reply, self.episodes, self.success_steps),
+            "attack success",
+        )
+        facts = {**protocol, "episodes": self.episodes}
+        return summarise_success(self.split, self.success_steps, scores, facts), failed
+
+    def _read(
+        self,
+        directory: Directory,
+        messages: Iterable[Message],
+        replies: Iterable[Message],
+        read: Callable[[Message], Answer],
+        what: str,
+    ) -> tuple[dict[int, Answer], dict[int, str]]:
+        """What `read` finds in each client's reply, and client id -> reason where that is nothing."""
         clients = directory.nodes(member.client for member in self.members(directory))
-        own = [message for message in messages if message.metadata.dst_node_id in clients]
-        answers = by_message(own, replies)
-        scores = {}
-        for message in own:
+        own = {clients[m.metadata.dst_node_id]: m for m in messages if m.metadata.dst_node_id in clients}
+        answers = by_message(own.values(), replies)
+        found: dict[int, Answer] = {}
+        failed: dict[int, str] = {}
+        for client, message in sorted(own.items()):
             reply = answers.get(message.metadata.message_id)
-            if reply is not None and not why_failed(reply):
-                metrics = only(reply.content, "metric")
-                rate, clean = (
-                    [list(metrics[f"{name}.{step}"]) for step in self.success_steps if f"{name}.{step}" in metrics]
-                    for name in ("asr", "clean-asr")
-                )
-                if len(rate) == len(self.success_steps):
-                    scores[clients[message.metadata.dst_node_id]] = ClientSuccess(rate, clean)
-        return summarise_success(self.split, self.success_steps, scores, {**protocol, "episodes": self.episodes})
+            failure = why_failed(reply)
+            if reply is None or failure:
+                failed[client] = failure
+                continue
+            try:
+                found[client] = read(reply)
+            except (MalformedRecord, KeyError, TypeError, ValueError) as error:
+                failed[client] = f"malformed {what}: {error}"
+        return found, failed
 
 
 def _read_scores(reply: Message, episodes: int, asked: tuple[int, ...]) -> tuple[ClientScores, dict[str, Any]]:
@@ -131,3 +149,14 @@ def _read_scores(reply: Message, episodes: int, asked: tuple[int, ...]) -> tuple
     if lengths != {episodes} or not facts["score-name"]:
         raise MalformedRecord(f"{sorted(lengths)} episodes where {episodes} were asked for")
     return ClientScores(loss, score, baseline), facts
+
+
+def _read_success(reply: Message, episodes: int, steps: tuple[int, ...]) -> ClientSuccess:
+    metrics = only(reply.content, "metric")
+    rate = [list(metrics[f"asr.{step}"]) for step in steps]
+    # All steps or none: without a clean model nobody measures it.
+    clean = [list(metrics[f"clean-asr.{step}"]) for step in steps] if f"clean-asr.{steps[0]}" in metrics else []
+    lengths = {len(row) for row in [*rate, *clean]}
+    if lengths != {episodes}:
+        raise MalformedRecord(f"{sorted(lengths)} episodes where {episodes} were asked for")
+    return ClientSuccess(rate, clean)

@@ -282,7 +282,8 @@ class MetaStrategy(Strategy):
         self.evaluation, self.evaluation_failed = judging.summarise(self.directory, self._judging, answers)
         if judging.success_steps:
             protocol = describe_attack(self.experiment)
-            self.success = judging.success(self.directory, self._judging, answers, protocol)
+            self.success, silent = judging.success(self.directory, self._judging, answers, protocol)
+            self.evaluation_failed = {**silent, **self.evaluation_failed}
         if self.evaluation is None:
             return None
         return metric_record(

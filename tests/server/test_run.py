@@ -207,6 +207,33 @@ def test_malformed_scores_are_one_clients_failure(tmp_path: Path) -> None:
     assert result.evaluation("pooled") is not None
 
 
+def odd_success(message, context, app):
+    reply = app(message, context)
+    if message.metadata.message_type == "evaluate" and context.node_config["partition-id"] in (2, 3):
+        reply.content[METRICS]["asr.0"] = 0.5
+    return reply
+
+
+def test_a_malformed_attack_success_is_one_clients_failure(tmp_path: Path) -> None:
+    """The run goes on, the client's scores count, and results and rounds name it."""
+    raw = {
+        **RAW,
+        "data": {"name": "hershey", "writers": 2, "examples_per_writer": 2},
+        "partition": {"name": "iid", "clients": 2, "validation_clients": 1, "test_clients": 2},
+        "task": {"ways": 3, "shots": 1, "queries": 1},
+        "model": {"name": "conv4", "filters": 2, "normalisation": "group", "groups": 2},
+        "server": {"rounds": 1, "sampling": {"name": "fixed", "clients": 2}},
+        "evaluation": {"every": 1, "validation_episodes": 2, "episodes": 2, "pooled_episodes": 2},
+        "attack": {"method": {"name": "neurotoxin", "target": 1}, "fraction": 0.5, "steps": [0]},
+    }
+    result = run(tmp_path, odd_success, raw)
+    last, (first,) = result.results["last"], result.history
+    for failed, client in ((first["validation_failed"], "2"), (last["failed"], "3")):
+        assert list(failed) == [client] and failed[client].startswith("malformed attack success: ")
+    assert "attack_success" not in first and list(first["validation"]["clients"]) == ["2"]
+    assert last["attack"]["test"]["episodes"] <= 2 and list(last["test"]["clients"]) == ["3", "4"]
+
+
 VALIDATED = {**RAW, "partition": {"name": "iid", "clients": 3, "validation_clients": 1, "test_clients": 1}}
 
 
