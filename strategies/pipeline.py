@@ -41,7 +41,7 @@ class Pipeline(Rule):
         name, given = aggregator
         rule = AGGREGATORS.make(name, where="server.aggregator", **given)
         for before in made:
-            if isinstance(rule, Rule) and rule.requires.history and before.rows_after(64) < 64:
+            if isinstance(rule, Rule) and rule.requires.history and not before.keeps_clients:
                 raise ConfigurationError(
                     f"server.aggregator = '{name}' follows every client over the rounds, but '{before.name}' before it "
                     "mixes clients into buckets: remove one of them"

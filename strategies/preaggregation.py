@@ -1,6 +1,7 @@
 """The contract of a pre-aggregator: it makes rows of rows, before an aggregator sees them."""
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -9,7 +10,14 @@ from strategies.rows import Mixing, Rows
 
 
 class PreAggregator(Bounded, ABC):
-    """A pre-aggregation rule: a frozen dataclass of parameters with one method, `mixing`."""
+    """A pre-aggregation rule: a frozen dataclass of parameters with one method, `mixing`.
+
+    Attributes:
+        keeps_clients: whether row i of what it leaves stands for client i, whatever its parameters and n. Where it does
+            not, a rule that follows clients over the rounds is refused behind it.
+    """
+
+    keeps_clients: ClassVar[bool] = True
 
     def rows_after(self, n: int) -> int:
         """How many rows it leaves of n."""

@@ -28,6 +28,7 @@ class Bucketing(PreAggregator):
 
     name: ClassVar[str] = "bucketing"
     requires: ClassVar[Requires] = Requires(rows="ceil(n / s) > 2 f")
+    keeps_clients: ClassVar[bool] = False  # not even with s = 1: the buckets are shuffled
 
     s: int | None = parameter(None, doc="rows a bucket; none: max(1, ceil(n / 2 f) - 1)", ge=1, unit="rows")
     f: int | None = parameter(None, doc="assumed number of malicious clients", ge=0)

@@ -227,10 +227,18 @@ def test_too_few_buckets_are_refused_with_the_reason() -> None:
 
 
 @pytest.mark.parametrize("name", ["foolsgold", "fldetector"])
-def test_histories_behind_buckets_are_refused(name: str) -> None:
+@pytest.mark.parametrize("buckets", [{"s": 2}, {"s": 1}, {"f": 0}, {"f": 20}])
+def test_histories_behind_buckets_are_refused(name: str, buckets: dict[str, int]) -> None:
+    """Also behind buckets of one row, whose order is drawn anew in every round."""
     with pytest.raises(ConfigurationError, match=f"{name}' follows every client .*'bucketing'"):
-        Pipeline.make([("bucketing", {"s": 2})], (name, {}))
-    assert Pipeline.make([("nnm", {"f": 2})], (name, {}))
+        Pipeline.make([("nnm", {"f": 2}), ("bucketing", buckets)], (name, {}))
+
+
+@pytest.mark.parametrize("name", sorted(set(PREAGGREGATORS.entries()) - {"bucketing"}))
+def test_histories_follow_clients_behind_the_others(name: str) -> None:
+    chain = Pipeline.make([(name, ALL[name])], ("foolsgold", {}))
+    found = chain(draw(12), RoundContext(clients=tuple(range(50, 62))))
+    assert set(found.state) == {f"history/{client}" for client in range(50, 62)}
 
 
 def test_a_plain_function_works_behind_a_chain() -> None:
