@@ -1,5 +1,6 @@
 """SignGuard (Xu et al., ICDCS 2022, algorithm 2)."""
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -47,8 +48,7 @@ class SignGuard(Rule):
         )
         if self.similarity is None:
             return found
-        previous = found.vector if found.event is None else context.state.get("previous", found.vector)
-        return Aggregate(**{**vars(found), "state": {"previous": previous}})
+        return dataclasses.replace(found, state={"previous": found.vector} if found.event is None else context.state)
 
     def _features(self, rows: Rows, context: RoundContext) -> Tensor:
         count = max(1, math.ceil(self.fraction * rows.size))

@@ -52,6 +52,14 @@ def test_small_float32_deltas_have_true_distances() -> None:
     assert np.allclose(squared_distances(updates), cdist(updates, updates, "sqeuclidean"), rtol=1e-9)
 
 
+@pytest.mark.parametrize("size", [1e-30, 1e-22, 1e20, 1e37])
+def test_norms_whose_squares_float32_does_not_hold(size: float) -> None:
+    updates = (size * torch.randn(5, 30, generator=torch.Generator().manual_seed(0), dtype=torch.float64)).float()
+    updates[2] = torch.ones(30)
+    exact = np.linalg.norm(updates.numpy().astype(np.float64), axis=1)
+    assert np.allclose(Rows(updates).norms, exact, rtol=1e-6, atol=0.0)
+
+
 def test_groups_within_groups() -> None:
     """Clusters at 1e6 that are themselves made of tight clusters."""
     base = torch.tensor([[0.0], [1e6], [1e6 + 1e-3], [1e6 + 1e-3 + 1e-7], [-1e6], [-1e6]], dtype=torch.float64)

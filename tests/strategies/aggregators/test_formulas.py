@@ -182,9 +182,10 @@ def test_rlr() -> None:
     assert found.vector[1] > 0
 
 
-@pytest.mark.parametrize("iterations", [1, 3])
-def test_dnc(iterations: int) -> None:
-    updates = draw(12, 200, outliers=3)
+@pytest.mark.parametrize(("iterations", "outliers"), [(1, 3), (3, 3), (3, 0)])
+def test_dnc(iterations: int, outliers: int) -> None:
+    """Without outliers every iteration drops other rows, and only those are kept that none dropped."""
+    updates = draw(12, 200, outliers=outliers)
     context = RoundContext(generator=torch.Generator().manual_seed(3))
     found = run("dnc", updates, context, f=3, subsample=50, iterations=iterations, filter_ratio=1.2)
     rng = np.random.default_rng(int(torch.randint(2**62, (), generator=torch.Generator().manual_seed(3))))
@@ -195,7 +196,9 @@ def test_dnc(iterations: int) -> None:
         v = np.linalg.svd(centred, full_matrices=False)[2][0]
         outlying = (centred @ v) ** 2
         scores = np.maximum(scores, outlying)
-        kept &= set(np.argsort(outlying)[: 12 - 3].tolist())
+        last = set(np.argsort(outlying)[: 12 - 3].tolist())
+        kept &= last
+    assert (kept == last) == (outliers == 3) and kept
     assert np.allclose(found.scores, scores)
     assert np.allclose(found.vector, updates[sorted(kept)].mean(0))
     assert set(np.flatnonzero(~found.flagged.numpy()).tolist()) == kept
@@ -244,6 +247,14 @@ def test_foolsgold_follows_clients_over_rounds(kappa: float) -> None:
     assert np.allclose(state["history/12"], rounds[0][2] + rounds[1][2])
 
 
+def test_foolsgold_pardons_who_is_only_a_little_like_the_sybils() -> None:
+    """Row three's cosine of 0.7 to the sybils counts 0.7 / 1 of that: w = 0.51, and ln(0.51 / 0.49) + 0.5 = 0.54."""
+    updates = np.array([[0.0, 1.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.7, np.sqrt(0.51)], [1.0, 0.0, 0.0]])
+    trust = np.array([0.0, 0.0, np.log(0.51 / 0.49) + 0.5, 1.0])
+    found = run("foolsgold", updates)
+    assert np.allclose(found.weights, trust / trust.sum()) and np.allclose(foolsgold(updates, 1.0), trust)
+
+
 def test_fltrust() -> None:
     updates = draw()
     root = np.linspace(-1, 1, 30)
@@ -266,7 +277,7 @@ def test_fltrust_trusting_nobody_moves_nothing() -> None:
         make_aggregator("fltrust")(torch.ones(2, 2))
 
 
-def alignins(updates: np.ndarray, model: np.ndarray, sparsity: float) -> np.ndarray:
+def alignins(updates: np.ndarray, model: np.ndarray, sparsity: float, bounds: tuple[float, float]) -> np.ndarray:
     tda = updates @ model / np.linalg.norm(updates, axis=1) / np.linalg.norm(model)
     majority = np.sign(np.sign(updates).sum(0))
     count = int(sparsity * updates.shape[1])
@@ -275,18 +286,20 @@ def alignins(updates: np.ndarray, model: np.ndarray, sparsity: float) -> np.ndar
         top = np.argsort(-np.abs(row), kind="stable")[:count]
         mpsa.append((np.sign(row[top]) == majority[top]).mean())
     kept = np.ones(len(updates), dtype=bool)
-    for values in (tda, np.array(mpsa)):
-        kept &= np.abs(values - np.median(values)) / values.std() < 1.0
+    for values, bound in zip((tda, np.array(mpsa)), bounds, strict=True):
+        kept &= np.abs(values - np.median(values)) / values.std() < bound
     bound = np.median(np.linalg.norm(updates[kept], axis=1))
     return clip(updates[kept], bound).mean(0)
 
 
-def test_alignins() -> None:
+@pytest.mark.parametrize("bounds", [(1.0, 1.0), (0.5, 2.0), (2.0, 0.5)])
+def test_alignins(bounds: tuple[float, float]) -> None:
     for seed in range(5):
         updates, model = draw(11, 60, seed), np.random.default_rng(seed + 9).normal(size=60)
         updates[:, 5] = 0.0
-        found = run("alignins", updates, RoundContext(model=torch.from_numpy(model)))
-        assert np.allclose(found.vector, alignins(updates, model, 0.3))
+        context = RoundContext(model=torch.from_numpy(model))
+        found = run("alignins", updates, context, lambda_s=bounds[0], lambda_c=bounds[1])
+        assert np.allclose(found.vector, alignins(updates, model, 0.3, bounds))
 
 
 def test_alignins_counts_the_lowest_index_of_equal_magnitudes() -> None:
@@ -314,11 +327,43 @@ def test_signguard_filters_lengths_before_clipping_and_signs_by_cluster() -> Non
     assert again.flagged[7:].all()
 
 
-def test_signguard_that_keeps_nobody_says_so() -> None:
-    """Two clusters whose larger one has extraordinary lengths."""
-    updates = np.concatenate([np.full((3, 20), 9.0), np.full((3, 20), -1.0), np.full((2, 20), 1.0)])
-    found = run("signguard", updates, lower=0.9, upper=1.0, fraction=1.0)
-    assert (found.event is None) == bool((~found.flagged).any())
+def opposed() -> np.ndarray:
+    """Seven rows and three that point the other way with the same shares of signs: only their direction tells."""
+    rng = np.random.default_rng(0)
+    return np.abs(rng.normal(1, 0.1, (10, 40))) * np.where(np.arange(40) % 2, 1, -1) * np.array([[1]] * 7 + [[-1]] * 3)
+
+
+def nobody() -> np.ndarray:
+    """The largest cluster of signs, four of nine rows, has extraordinary lengths."""
+    half = np.where(np.arange(20) % 2, 1.0, -1.0)
+    return np.concatenate([np.full((4, 20), 9.0), np.full((3, 20), -1.0), np.tile(half, (2, 1))])
+
+
+def test_signguard_by_direction() -> None:
+    updates = opposed()
+    assert not run("signguard", updates, fraction=1.0).flagged.any()
+    first = run("signguard", updates, fraction=1.0, similarity="cosine")
+    assert first.flagged.tolist() == [False] * 7 + [True] * 3, "by the cosines to the others"
+    second = run("signguard", updates, RoundContext(state=first.state), fraction=1.0, similarity="cosine")
+    assert torch.equal(second.flagged, first.flagged), "by the cosines to the last result"
+    direction = first.vector.numpy()
+    cosines = updates @ direction / np.linalg.norm(updates, axis=1) / np.linalg.norm(direction)
+    assert np.allclose(second.scores, np.abs(cosines - np.median(cosines)))
+
+
+@pytest.mark.parametrize("similarity", [None, "cosine"])
+def test_signguard_that_keeps_nobody_says_so(similarity: str | None) -> None:
+    found = run("signguard", nobody(), fraction=1.0, similarity=similarity)
+    assert found.event == "SignGuard's two filters kept no update"
+    assert found.flagged.all() and not found.weights.any() and not found.vector.any()
+    assert found.state == {}, "a direction of zero would say nothing next round"
+
+
+def test_signguard_remembers_its_last_result_through_a_lost_round() -> None:
+    previous = torch.linspace(-1.0, 1.0, 20)
+    context = RoundContext(state={"previous": previous})
+    found = run("signguard", nobody(), context, fraction=1.0, similarity="cosine")
+    assert found.event is not None and torch.equal(found.state["previous"], previous)
 
 
 def test_flame_admits_the_majority_in_overlapping_clusters() -> None:

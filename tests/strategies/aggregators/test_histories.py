@@ -193,6 +193,15 @@ def test_deepsight_drops_the_cluster_of_suspects() -> None:
     assert found.diagnostics["suspects"] == 3
 
 
+def test_deepsight_judges_a_client_in_no_cluster_by_itself() -> None:
+    """One attacker is no cluster of two, and neither is one honest client unlike the others: only one is a suspect."""
+    updates = backdoored()[:9]
+    updates[7] = np.random.default_rng(1).normal(size=36)
+    found = deepsight()(torch.from_numpy(updates), deepsight_context())
+    assert found.diagnostics["suspects"] == found.diagnostics["clusters"] == 1
+    assert found.flagged.tolist() == [False] * 8 + [True]
+
+
 def test_energies_and_division_differences_against_the_formula() -> None:
     updates = backdoored()
     weight, bias = updates[:, :30].reshape(11, 6, 5), updates[:, 30:]
