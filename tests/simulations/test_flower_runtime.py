@@ -92,11 +92,13 @@ def test_flwr_run_gives_the_same_numbers_and_the_same_directory(tmp_path: Path, 
     assert under.results()["model_hash"] == inline.model_hash
     assert under.results()["last"] == inline.results["last"] and under.results()["best"] == inline.results["best"]
     assert sorted(p.name for p in under.path.iterdir()) == sorted(p.name for p in inline.path.iterdir())
-    _with_too_few_nodes(tmp_path, flower)
 
 
-def _with_too_few_nodes(tmp_path: Path, flower: dict[str, str]) -> None:
+@pytest.mark.slow
+def test_too_few_nodes_are_refused_with_the_right_number(tmp_path: Path, flower: dict[str, str]) -> None:
     """Flower's default of two nodes: the run fails, and its log says how many to ask for."""
+    (tmp_path / "e.toml").write_text(RAW)
+    (tmp_path / "empty").mkdir()
     (tmp_path / "run.toml").write_text(f'config = "{tmp_path / "e.toml"}"\nout = "{tmp_path / "few"}"\n')
     done = flwr(
         "run", str(ROOT), "--run-config", str(tmp_path / "run.toml"),
@@ -128,6 +130,7 @@ def test_a_bundle_holds_code_and_experiment_files_only(tmp_path: Path, flower: d
     assert bundle.stat().st_size < 1_000_000, done.stdout
     names = zipfile.ZipFile(bundle).namelist()
     assert not [name for name in names if name.startswith(("myenv", "runs", "keys", ".venv", "tests", "docs"))]
+    assert not [name for name in names if name.startswith("simulations/") and name.endswith(".py")], "no node runs it"
     for needed in (
         "server/app.py",
         "clients/app.py",
