@@ -140,7 +140,10 @@ def has_failed(reply: Message) -> bool:
 def refusal(message: Message, context: Context, error: BaseException) -> Message:
     """Why there is no masked update, as content, so that the Context without its secrets is kept."""
     forget(context)
-    return _refused(message, error)
+    reply = _refused(message, error)
+    # Some grids turn a reply into an error that has not the records of most others.
+    reply.content[names.MASKED] = ArrayRecord({names.BYTES: Array(np.empty(0, np.uint8))})
+    return reply
 
 
 def forget(context: Context) -> None:
