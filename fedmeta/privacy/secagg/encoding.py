@@ -109,7 +109,9 @@ class FixedPoint:
             finite = np.isfinite(part)
             if not finite.all():
                 wrong = start + int(np.argmin(finite))
-                raise DataError(f"secure aggregation: coordinate {wrong} is {values[wrong]}; only numbers can be summed")
+                raise DataError(
+                    f"secure aggregation: coordinate {wrong} is {values[wrong]}; only numbers can be summed"
+                )
             np.clip(part, -self.bound, self.bound, out=y, dtype=np.float64)
             y *= self.scale
             low = np.floor(y)

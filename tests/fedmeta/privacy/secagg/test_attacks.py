@@ -146,7 +146,7 @@ def test_a_wrong_sender(at):
 
 def test_ones_own_sealed_shares_sent_back(at):
     """Reflection: what this node sealed for a neighbour does not open as coming from that neighbour."""
-    group, session, request = at(Stage.MASK)
+    _, session, request = at(Stage.MASK)
     peer = next(iter(request.sealed))
     key = session.peer_keys[peer][:32]
     reflected = {**request.sealed, peer: seal(key, session.node, peer, bytes(66))}
@@ -216,7 +216,7 @@ def test_a_stage_out_of_order(at):
     _, session, _ = at(Stage.SHARES)
     empty = UnmaskRequest(session.context.tag, (session.node,), ())
     refuses(session, lambda s: s.unmask(empty), "stage UNMASK came to node .* at stage SHARES")
-    _, session, request = at(Stage.UNMASK)
+    _, session, _ = at(Stage.UNMASK)
     again = MaskRequest(session.context.tag, {})
     refuses(session, lambda s: s.mask(again, vector_of(s)), "stage MASK came")
 
@@ -265,8 +265,8 @@ def test_invitations_that_no_honest_server_sends():
 
 
 def test_an_active_server_cannot_split_the_holders(at):
-    """Complete group of 10, active plan for one corrupt member: whatever disjoint sets the server asks for b and for
-    the mask key of a victim, the honest shares and the corrupt member's two reach the threshold for one of them only."""
+    """Complete group of 10, active plan for one corrupt member: whomever the server asks for a victim's seed and whom for
+    its mask key, the honest shares and the corrupt member's two reach the threshold for one of them only."""
     plan = choose_plan(10, 0.1, 0.0, True)
     assert plan.threshold == 6
     for asked_for_seed in range(10):

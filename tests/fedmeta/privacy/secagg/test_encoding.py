@@ -25,7 +25,7 @@ def as_integers(coder: FixedPoint, encoded: np.ndarray) -> list[int]:
     st.integers(0, 2**32),
 )
 def test_a_sum_of_as_many_as_allowed_never_wraps(bits, count, bound, dtype, seed):
-    """The worst case: everybody sends the largest value of one sign. One encoding times n is judged in whole numbers."""
+    """The worst case: everybody sends the largest value of one sign; one encoding times n, in whole numbers."""
     coder = FixedPoint(bits=bits, bound=bound, max_count=count)
     largest = np.finfo(dtype).max
     extremes = np.array([bound, -bound, bound * (1 + 1e-7), -largest, largest, 0.0], dtype=dtype)

@@ -61,7 +61,7 @@ def test_keys_of_the_servers_own_making_are_refused():
     server.advance()
     request = server.requests()[1]
     stranger = sign(Ed25519PrivateKey.generate(), CONTEXT, 2, PublicKeys(b"m" * 32, b"s" * 32))
-    for forged, told in ((PublicKeys(b"m" * 32, b"s" * 32), "is not given"), (stranger, "not in the trust list")):
+    for forged, told in ((PublicKeys(b"m" * 32, b"s" * 32), "is not given"), (stranger, "is not in the trust list")):
         session = ClientSession.from_bytes(sessions[1].to_bytes())
         with pytest.raises(Refused, match=f"node 2's identity {told}"):
             session.share(SharesRequest(CONTEXT.tag, {**request.peers, 2: forged}), Policy(trusted=trusted))

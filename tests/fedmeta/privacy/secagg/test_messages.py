@@ -57,7 +57,12 @@ def test_a_message_survives_its_bytes_and_no_other_length_of_them(message):
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.one_of(st.binary(max_size=200), st.tuples(st.integers(1, 8), st.binary(max_size=300)).map(lambda p: bytes([p[0]]) + p[1])))
+@given(
+    st.one_of(
+        st.binary(max_size=200),
+        st.tuples(st.integers(1, 8), st.binary(max_size=300)).map(lambda p: bytes([p[0]]) + p[1]),
+    )
+)
 @example(b"")
 @example(b"\x06" + CONTEXT.tag + b"\x20" + b"\xff" * 8)
 @example(b"\x01\x02\x00\xff\xfe" + bytes(12) + b"\xff\xff\xff\xff")
@@ -99,8 +104,8 @@ def test_sizes_are_the_specified_ones():
     overhead = 4 * 17 + 32 + 4 + 3 * 4 + 5  # kinds and tags, a commitment, two empty texts, counts, the vector's header
     assert sum(len(m.to_bytes()) for m in up) <= 64 + 82 * k + 33 * (k + 1) + 4 * length + overhead
     down = [
-        SharesRequest(CONTEXT.tag, {i: KEYS for i in range(k)}),
-        MaskRequest(CONTEXT.tag, {i: b"a" * 82 for i in range(k)}),
+        SharesRequest(CONTEXT.tag, dict.fromkeys(range(k), KEYS)),
+        MaskRequest(CONTEXT.tag, dict.fromkeys(range(k), b"a" * 82)),
     ]
     assert sum(len(m.to_bytes()) for m in down) == 162 * k + 4 * k + 2 * (17 + 4)
 
@@ -120,7 +125,12 @@ def test_a_context_is_bound_to_each_of_its_parts():
 
 @pytest.mark.parametrize(
     ("change", "told"),
-    [({"members": (1, 2, 1)}, "node 1 is"), ({"members": (-1, 2)}, "2\\^64"), ({"round": -1}, "round"), ({"run": "x" * 300}, "run")],
+    [
+        ({"members": (1, 2, 1)}, "node 1 is"),
+        ({"members": (-1, 2)}, "2\\^64"),
+        ({"round": -1}, "round"),
+        ({"run": "x" * 300}, "run"),
+    ],
 )
 def test_contexts_that_cannot_be_are_refused(change, told):
     with pytest.raises(ConfigurationError, match=told):

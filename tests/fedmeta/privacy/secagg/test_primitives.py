@@ -64,7 +64,8 @@ def test_keys_differ_by_context_purpose_and_node_and_not_by_side():
 
 
 def test_chacha20_poly1305_is_rfc_8439_and_seals_as_another_library_does():
-    text = b"Ladies and Gentlemen of the class of '99: If I could offer you only one tip for the future, sunscreen would be it."
+    text = b"Ladies and Gentlemen of the class of '99: If I could offer you only one tip for the future, "
+    text += b"sunscreen would be it."
     sealed = ChaCha20Poly1305(bytes(range(0x80, 0xA0))).encrypt(
         H("070000004041424344454647"), text, H("50515253c0c1c2c3c4c5c6c7")
     )
