@@ -7,7 +7,15 @@ import pytest
 
 from fedmeta.privacy.secagg import ClientSession, GroupContext, Policy, choose_plan
 from fedmeta.privacy.secagg.failures import Refused
-from fedmeta.privacy.secagg.keys import Exchange, new_private_key, public_key, sealing_key
+from fedmeta.privacy.secagg.keys import (
+    Exchange,
+    new_private_key,
+    pairwise_mask_key,
+    public_key,
+    sealing_key,
+    self_mask_key,
+)
+from fedmeta.privacy.secagg.masks import add_masks
 from fedmeta.privacy.secagg.messages import (
     KeysRequest,
     MaskRequest,
@@ -17,6 +25,7 @@ from fedmeta.privacy.secagg.messages import (
     UnmaskRequest,
 )
 from fedmeta.privacy.secagg.sealing import seal
+from fedmeta.privacy.secagg.shamir import combine
 
 
 @pytest.fixture
@@ -264,14 +273,40 @@ def test_invitations_that_no_honest_server_sends():
             ClientSession.begin(1, replace(honest, **change))
 
 
-def test_an_active_server_cannot_split_the_holders(at):
-    """Complete group of 10, active plan for one corrupt member: whomever the server asks for a victim's seed and whom for
-    its mask key, the honest shares and the corrupt member's two reach the threshold for one of them only."""
-    plan = choose_plan(10, 0.1, 0.0, True)
-    assert plan.threshold == 6
-    for asked_for_seed in range(10):
-        seed_shares, key_shares = asked_for_seed + 1, (9 - asked_for_seed) + 1
-        assert not (seed_shares >= plan.threshold and key_shares >= plan.threshold)
+@pytest.mark.parametrize("active", [False, True])
+def test_a_server_that_tells_half_the_members_a_victim_dropped(make_group, active):
+    """The attack that the active thresholds are for, carried out. Ten members, all honest: half are asked for the
+    victim's seed, half for its mask key; each request is allowed. At threshold 5 the vector is bare, at 6 not."""
+    sent = {}
+
+    def keep(node, stage, reply):
+        if stage is Stage.MASK:
+            sent[node] = reply.vector
+        return reply
+
+    group = make_group(10, plan=choose_plan(10, 0.0, 0.0, active), tamper=keep).run(until=Stage.UNMASK)
+    members, binding = group.context.members, group.context.binding
+    victim, seeds, keys = members[4], {}, {}
+    for number, node in enumerate(members, start=1):
+        session = ClientSession.from_bytes(group.states[node])
+        if number <= 5:
+            reply = session.unmask(UnmaskRequest(group.context.tag, members, ()))
+            seeds[number] = reply.shares[members.index(victim)]
+        else:
+            others = tuple(member for member in members if member != victim)
+            keys[number] = session.unmask(UnmaskRequest(group.context.tag, others, (victim,))).shares[-1]
+    assert group.server.plan.threshold == (6 if active else 5)
+    try:
+        seed, exchange = combine(seeds), Exchange(combine(keys))
+        public = {node: group.server._keys[node].mask for node in members}
+        pairs = {n: pairwise_mask_key(exchange.shared(public[n]), binding, victim, n) for n in members if n != victim}
+    except Refused:
+        assert active, "five shares of six are a random number, mostly above 2^256 - 1 or a useless key"
+        return
+    bare = sent[victim].copy()
+    add_masks(bare, [k for n, k in pairs.items() if n < victim], [k for n, k in pairs.items() if n > victim])
+    add_masks(bare, [], [self_mask_key(seed, binding, victim)])
+    assert np.array_equal(bare, group.vectors[victim]) is not active
 
 
 def test_a_state_that_is_none_is_refused(at):
