@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from fedmeta.errors import ConfigurationError
 from fedmeta.privacy.distributed.mechanisms import DiscreteGaussian, Skellam
@@ -21,6 +21,8 @@ class Gaussian:
     """
 
     noise_multiplier: float
+    exactness: ClassVar[str] = "Gaussian noise in float64: an approximation of the real-valued one that the bound speaks of"
+    analysis: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.noise_multiplier) and self.noise_multiplier >= 0):

@@ -56,7 +56,7 @@ def _rows(said: dict[str, Any], metrics: list[dict[str, Any]]) -> list[tuple[str
         ("clipping", f"{said['clipping']}, norm {said['clip_norm']:g}{at_first}"),
         ("sampling", f"{said['sampler']}; {said['enforced']}"),
         ("releases", _releases(said)),
-        ("bounds", "; ".join(f"{name.upper()}: {_bound(value)}" for name, value in said["bounds"].items())),
+        ("bounds", (f"{said['analysis']}; " if said["analysis"] else "") + "; ".join(f"{name.upper()}: {_bound(value)}" for name, value in said["bounds"].items())),
         ("not covered", "; ".join(said["not_covered"])),
     ]
     if empty:

@@ -6,6 +6,7 @@ plain release would cost. On the count the same noise is `count_noise` clients w
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,11 +43,13 @@ class AdaptiveEncoder:
         inner: for vectors of one coordinate more, of norm `augmented_norm(adaptive, norm)`, without layers.
         adaptive: how C moves.
         norm: C > 0, of this round.
+        layers: sizes of parts that are clipped apart, as for `DistributedEncoder`.
     """
 
     inner: DistributedEncoder
     adaptive: AdaptiveClip
     norm: float
+    layers: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         if not math.isclose(self.inner.norm, augmented_norm(self.adaptive, self.norm), rel_tol=1e-9):
@@ -65,7 +68,7 @@ class AdaptiveEncoder:
 
     def encode(self, vector: npt.NDArray[np.floating[Any]], generator: np.random.Generator) -> npt.NDArray[Any]:
         """`[size]` floats to `[length(size)]`, uint32 or uint64."""
-        clipped, length = clip(vector, self.norm)
+        clipped, length = clip(vector, self.norm, self.layers)
         return self.inner.encode(np.append(clipped, self._weight * ((length <= self.norm) - 0.5)), generator)
 
     def decode(self, total: npt.NDArray[Any], count: int) -> Floats:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from fedmeta.errors import ConfigurationError
 from fedmeta.privacy.distributed import discrete_gaussian, rounding, skellam
@@ -21,6 +22,9 @@ class _Rounded:
     noise_multiplier: float
     granularity: float
     size: int
+    exactness: ClassVar[str] = (
+        "integer noise from a float64 sampler: near the law that the bound speaks of, and not exactly it"
+    )
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.noise_multiplier) and self.noise_multiplier >= 0):
@@ -52,6 +56,8 @@ class _Rounded:
 class Skellam(_Rounded):
     """Skellam noise of all survivors together (Agarwal et al. 2021); arguments as for all of this kind."""
 
+    analysis: ClassVar[str] = "Agarwal, Kairouz, Liu 2021, corollary 3.6"
+
     def __str__(self) -> str:
         return f"Skellam shares, z = {self.noise_multiplier:g}, {self.granularity:.4g} integers to a clip norm"
 
@@ -69,6 +75,7 @@ class DiscreteGaussian(_Rounded):
     """
 
     shares: int
+    analysis: ClassVar[str] = "Kairouz, Liu, Steinke 2021, proposition 14"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -77,8 +84,8 @@ class DiscreteGaussian(_Rounded):
         least = discrete_gaussian.SMALLEST_DEVIATION
         if self.noise_multiplier and self.share < least:
             raise ConfigurationError(
-                f"a share of discrete Gaussian noise would be {self.share:.3g} integers wide, and must be >= {least:g}: else "
-                "sums of shares are far from a discrete Gaussian. Use 64 bits, privacy.mechanism = 'skellam', or "
+                f"a share of discrete Gaussian noise would be {self.share:.3g} integers wide, and must be >= {least:g}: "
+                "sums of coarser ones are far from a discrete Gaussian. Use 64 bits, privacy.mechanism = 'skellam', or "
                 "smaller groups"
             )
 

@@ -94,7 +94,7 @@ def _log_poisson(k: Floats, mean: float) -> Floats:
 
 
 def rdp(orders: Floats, l2: float, l1: float, deviation: float) -> Floats:
-    """The Renyi divergence of orders alpha > 1 at most (Agarwal et al. 2021, theorem 3.5), with v = deviation^2:
+    """The Renyi divergence of orders alpha > 1 at most (Agarwal et al. 2021, corollary 3.6), with v = deviation^2:
 
     alpha l2^2 / (2 v) + min{ ((2 alpha - 1) l2^2 + 6 l1) / (4 v^2), 3 l1 / (2 v) }.
 

@@ -11,7 +11,7 @@ from fedmeta.privacy.distributed import discrete_gaussian, skellam
 from fedmeta.privacy.distributed.draws import system_words, uniforms, words_of
 
 LEVEL = 1e-6
-"""Probability with which each test here would fail a true sampler. Most seeds are fixed: those do or do not for good."""
+"""Probability with which each test here would fail a true sampler. Most seeds are fixed: they do so always or never."""
 
 
 def words(seed=0):
