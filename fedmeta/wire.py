@@ -23,6 +23,12 @@ LAST_UPDATE, CLEAN = "last-update", "clean"
 MALICIOUS, ATTACKERS, IDLE = "malicious", "attackers", "attack-idle"
 """Scalars of a staged attack: who is malicious, who of them attacks in this round, and why one could not."""
 
+GROUP = "group"
+"""Scalar of a reply that speaks for a group of clients: the ids of the messages that those in its mean had been sent."""
+
+CLIPPED_SHARE = "clipped-share"
+"""Scalar of a group's reply: the share of its clients' entries that were clipped to the bound of the encoder."""
+
 WEIGHT = "num-examples"
 """The metric that Flower's strategies weight by; ours holds the number of tasks here."""
 

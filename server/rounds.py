@@ -245,6 +245,7 @@ def _record(
         "failed": {str(client): reason for client, reason in report.failed.items()},
         "refused": {str(client): reason for client, reason in report.refused.items()},
         "defence": report.defence,
+        **({"groups": report.groups} if report.groups else {}),
         "event": report.event,
         "failed_round": report.failed_round,
         "validation": evaluation.to_json() if evaluation else None,

@@ -14,21 +14,31 @@ from fedmeta.learners import LEARNERS
 from fedmeta.learners.functional import forward
 from fedmeta.workload import Workload
 from strategies.aggregation import Aggregate, NotEnoughUpdates, Probe, Rule
+from strategies.group_defence import over_groups
 from strategies.pipeline import Pipeline
 
 
-def make_defence(experiment: Experiment) -> Pipeline:
-    """The pre-aggregators and the aggregator of an experiment.
-
-    Raises:
-        ConfigurationError: too few clients a round for a rule's f, a rule behind buckets that needs clients, or one
-            whose signal or trusted update does not exist in this experiment.
-    """
+def make_pipeline(experiment: Experiment) -> Pipeline:
+    """The pre-aggregators and the aggregator of an experiment, as it gives them."""
     server = experiment.server
-    pipeline = Pipeline.make(
+    return Pipeline.make(
         [(component.name, component.parameters) for component in server.preaggregators],
         (server.aggregator.name, server.aggregator.parameters),
     )
+
+
+def make_defence(experiment: Experiment, expected: float | None = None) -> Pipeline:
+    """The pre-aggregators and the aggregator of an experiment; under secure aggregation their `f` counts groups.
+
+    Args:
+        experiment: validated.
+        expected: clients of a round; None: as `server.sampling.clients` says, where it is fixed.
+
+    Raises:
+        ConfigurationError: too few clients a round for a rule's f, a rule behind buckets that needs clients, one whose
+            signal or trusted update does not exist in this experiment, or groups that cannot bear the attackers.
+    """
+    server, pipeline = experiment.server, make_pipeline(experiment)
     rule, privacy = pipeline.aggregator, experiment.privacy
     if server.preaggregators and privacy.unit != "none" and privacy.placement == "central":
         raise ConfigurationError(
@@ -36,11 +46,20 @@ def make_defence(experiment: Experiment) -> Pipeline:
             "contributions: remove them, or set privacy.placement = 'local'"
         )
     clients = server.sampling.parameters.get("clients")
-    if server.sampling.name == "fixed" and isinstance(clients, int):
+    rows = clients if server.sampling.name == "fixed" and isinstance(clients, int) else None
+    if experiment.secagg.enabled:
+        expected = rows if expected is None else expected
+        if expected is not None and expected >= 1:
+            pipeline, promise = over_groups(pipeline, experiment, round(expected))
+            rows = None if rows is None else promise.odds.groups
+    if rows is not None:
         try:
-            pipeline.check_rows(clients)
+            pipeline.check_rows(rows)
         except NotEnoughUpdates as error:
-            raise ConfigurationError(f"server.sampling.clients = {clients} with server.aggregator: {error}") from None
+            groups = f" in {rows} groups" if experiment.secagg.enabled else ""
+            raise ConfigurationError(
+                f"server.sampling.clients = {clients}{groups} with server.aggregator: {error}"
+            ) from None
     if not isinstance(rule, Rule):
         return pipeline
     if "root_update" in rule.requires.context and server.root == "none":
@@ -102,3 +121,10 @@ def describe(aggregate: Aggregate, clients: Sequence[int]) -> dict[str, Any]:
         "weights": by_client(aggregate.weights),
         "diagnostics": dict(aggregate.diagnostics),
     }
+
+
+def describe_groups(aggregate: Aggregate, groups: int) -> dict[str, Any]:
+    """As `describe` for rows that are groups: nothing of single clients, and the rest by the group's place."""
+    said = describe(aggregate, range(groups))
+    by_group = {key: said[key] for key in ("flagged", "scores", "weights")}
+    return {"flagged": [], "scores": {}, "weights": {}, "groups": by_group, "diagnostics": said["diagnostics"]}

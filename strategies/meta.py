@@ -29,7 +29,7 @@ from fedmeta.wire import ARRAYS, CONFIG, LAST_UPDATE, config_record, metric_reco
 from strategies import SAMPLERS, partial_sums
 from strategies.adversary import Adversary
 from strategies.aggregation import Aggregate, NotEnoughUpdates, Probe, RoundContext, Rule
-from strategies.defence import describe, make_defence, make_probe
+from strategies.defence import describe, describe_groups, make_defence, make_probe
 from strategies.directory import Directory, by_message
 from strategies.judging import Judging
 from strategies.private_rounds import CLIP_NORM, PrivateRounds
@@ -63,7 +63,7 @@ class MetaStrategy(Strategy):
         server = experiment.server
         self.experiment, self.spec, self.directory = experiment, spec, directory
         self.sampler = SAMPLERS.make(server.sampling.name, **server.sampling.parameters)
-        self.defence = make_defence(experiment)
+        self.defence = make_defence(experiment, self.sampler.expected(len(directory.role("train"))))
         self.aggregator_state: dict[str, Tensor] = {}
         self.optimiser = OPTIMISERS.make(server.optimiser.name, **server.optimiser.parameters)
         self.optimiser_state: dict[str, Tensor] = self.optimiser.init(torch.zeros(spec.size()))
@@ -129,7 +129,9 @@ class MetaStrategy(Strategy):
         """Aggregate the accepted replies; the model stays as it was where the round gives nothing to aggregate."""
         answers = by_message(self._asked.values(), replies)
         by_client = {client: answers.get(message.metadata.message_id) for client, message in self._asked.items()}
-        found = sort_replies(by_client, self.spec.size(), self.spec.hash, sums=self._asked_for_sums)
+        asked = {message.metadata.message_id: client for client, message in self._asked.items()}
+        groups = asked if self.experiment.secagg.enabled else None
+        found = sort_replies(by_client, self.spec.size(), self.spec.hash, sums=self._asked_for_sums, groups=groups)
         event = self._why_not(found)
         failed_round = self._below_quorum(found)
         metrics = client_metrics(found.updates)
@@ -141,9 +143,9 @@ class MetaStrategy(Strategy):
             try:
                 aggregate = self._aggregate(server_round, found)
             except NotEnoughUpdates as error:  # a small draw is ordinary; clients that did not answer are not
-                event, failed_round = str(error), len(found.updates) < len(self._sampled)
+                event, failed_round = str(error), found.answered < len(self._sampled)
             else:
-                event, defence = aggregate.event, describe(aggregate, [update.client for update in found.updates])
+                event, defence = aggregate.event, self._describe(aggregate, found.updates)
                 self.aggregator_state = dict(aggregate.state)
         if event is None:
             vector, state, facts = self._next(server_round, aggregate, found.updates)
@@ -168,12 +170,20 @@ class MetaStrategy(Strategy):
             defence=defence,
             attackers=self.adversary.attackers(server_round, self._sampled),
             idle={update.client: update.idle for update in found.updates if update.idle is not None},
+            groups=[
+                {"clients": list(update.group), "clipped": update.clipped} for update in found.updates if update.group
+            ],
         )
         return arrays, metric_record(metrics)
 
+    def _describe(self, aggregate: Aggregate, updates: list[Update]) -> dict[str, Any]:
+        if self.experiment.secagg.enabled:
+            return describe_groups(aggregate, len(updates))
+        return describe(aggregate, [update.client for update in updates])
+
     def _below_quorum(self, found: Sorted) -> bool:
         needed = self.experiment.server.min_success_fraction * len(self._sampled)
-        return bool(self._sampled) and (not found.updates or len(found.updates) < needed)
+        return bool(self._sampled) and (not found.updates or found.answered < needed)
 
     def exhausted(self) -> str | None:
         """Why no further round may be played, since the privacy budget is spent; None where one may."""
@@ -196,7 +206,7 @@ class MetaStrategy(Strategy):
             return "no client was sampled"
         if self._below_quorum(found):
             return (
-                f"{len(found.updates)} of {len(self._sampled)} clients gave a valid update, "
+                f"{found.answered} of {len(self._sampled)} clients gave a valid update, "
                 f"below server.min_success_fraction = {self.experiment.server.min_success_fraction:g}"
             )
         if not self._weights(found.updates).sum() > 0:
@@ -206,7 +216,7 @@ class MetaStrategy(Strategy):
     def _weights(self, updates: list[Update]) -> Tensor:
         if self.experiment.server.weighting == "tasks":
             return torch.tensor([update.tasks for update in updates], dtype=torch.float64)
-        return torch.ones(len(updates), dtype=torch.float64)
+        return torch.tensor([len(update.clients) for update in updates], dtype=torch.float64)
 
     def _aggregate(self, server_round: int, found: Sorted) -> Aggregate:
         """A private release of the updates, or what the defence makes of them, told all that a rule may know."""
@@ -236,6 +246,7 @@ class MetaStrategy(Strategy):
         """Whether the experiment allows sums for updates and its pipeline needs no more."""
         server = self.experiment.server
         plain = server.aggregator.name == "mean" and not server.preaggregators and self.private is None
+        plain = plain and not self.experiment.secagg.enabled
         return self.experiment.engine.reduce == "auto" and plain
 
     @cached_property
@@ -264,7 +275,7 @@ class MetaStrategy(Strategy):
         state, change = self.optimiser.step(self.optimiser_state, -aggregate.vector, scale=scale)
         facts = {"update-norm": float(aggregate.vector.norm())}
         if self.private is None or self.private.central is None:  # what is not noised is not told
-            facts[partial_sums.NORM] = mean_norm(updates)
+            facts["group-update-norm" if self.experiment.secagg.enabled else partial_sums.NORM] = mean_norm(updates)
         numbers = {key: float(value) for key, value in aggregate.diagnostics.items() if isinstance(value, (int, float))}
         return self._vector + change, state, {**facts, **numbers}
 

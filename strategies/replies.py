@@ -2,8 +2,8 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,21 +11,23 @@ import torch
 from flwr.app import Message
 from torch import Tensor
 
-from fedmeta.wire import IDLE, WEIGHT, MalformedRecord, only, read_vector
+from fedmeta.wire import CLIPPED_SHARE, GROUP, IDLE, WEIGHT, MalformedRecord, only, read_vector
 from strategies.partial_sums import NORM, SUMMED, read_sum
 
 
 @dataclass(frozen=True)
 class Update:
-    """A valid reply of one client.
+    """A valid reply of one client, or under secure aggregation of one group of clients.
 
     Attributes:
-        client: its id.
-        delta: `[D]`; None where it went into a sum on the client's actor.
-        tasks: seen in training.
-        metrics: its others.
+        client: its id; of a group that of the first client in it.
+        delta: `[D]`, of a group the mean; None where it went into a sum on the client's actor.
+        tasks: seen in training, by all of a group.
+        metrics: its others, of a group the means.
         idle: why a malicious client could not attack, as it says of itself for the experiment's sake, or None.
         carried: int64 `[D]`, the sum that this reply brings along, or None (see `strategies.partial_sums`).
+        group: ids of the clients whose mean it is; empty for the reply of one client.
+        clipped: share of a group's entries that were clipped to the bound of secure aggregation; None where not told.
     """
 
     client: int
@@ -34,6 +36,13 @@ class Update:
     metrics: dict[str, float]
     carried: Tensor | None = None
     idle: str | None = None
+    group: tuple[int, ...] = ()
+    clipped: float | None = None
+
+    @property
+    def clients(self) -> tuple[int, ...]:
+        """The ids of those it speaks for."""
+        return self.group or (self.client,)
 
 
 @dataclass(frozen=True)
@@ -52,8 +61,20 @@ class Sorted:
     failed: dict[int, str]
     refused: dict[int, str]
 
+    @property
+    def answered(self) -> int:
+        """How many clients are in the updates."""
+        return sum(len(update.clients) for update in self.updates)
 
-def sort_replies(found: Mapping[int, Message | None], size: int, spec_hash: str, *, sums: bool = False) -> Sorted:
+
+def sort_replies(
+    found: Mapping[int, Message | None],
+    size: int,
+    spec_hash: str,
+    *,
+    sums: bool = False,
+    groups: Mapping[str, int] | None = None,
+) -> Sorted:
     """Sort a round's replies to train messages.
 
     Args:
@@ -61,6 +82,8 @@ def sort_replies(found: Mapping[int, Message | None], size: int, spec_hash: str,
         size: D of the flat vector.
         spec_hash: of the server's `ParamSpec`; a reply made for another one is refused.
         sums: whether sums of updates were asked for; else a reply whose update would be in one is refused.
+        groups: under secure aggregation, where one reply speaks for many: message id -> client. None elsewhere, so
+            that no client can claim to be a group.
     """
     updates: list[Update] = []
     failed: dict[int, str] = {}
@@ -69,7 +92,10 @@ def sort_replies(found: Mapping[int, Message | None], size: int, spec_hash: str,
     summed = {client for client, reply in found.items() if sums and reply is not None and _is_summed(reply)}
     rows = np.empty((len(found) - len(summed), size), np.float32)
     whole = 0
+    spoken_for = {member for reply in found.values() for member in _group(reply, groups)}
     for client, reply in sorted(found.items()):
+        if reply is None and client in spoken_for:
+            continue
         if reply is None:
             failed[client] = "no reply within the time limit"
         elif reply.has_error():
@@ -77,11 +103,26 @@ def sort_replies(found: Mapping[int, Message | None], size: int, spec_hash: str,
         else:
             try:
                 row = None if client in summed else rows[whole]
-                updates.append(_read_update(client, reply, size, row, spec_hash))
+                update = _read_update(client, reply, size, row, spec_hash)
+                group = _group(reply, groups)
+                updates.append(replace(update, group=group, clipped=_clipped(reply)) if group else update)
                 whole += updates[-1].delta is not None
             except MalformedRecord as error:
                 refused[client] = str(error)
     return Sorted(updates, torch.from_numpy(rows[:whole]), failed, refused)
+
+
+def _group(reply: Message | None, groups: Mapping[str, int] | None) -> tuple[int, ...]:
+    """The clients that a reply speaks for, ascending; none for the reply of one."""
+    if groups is None or reply is None or not reply.has_content():
+        return ()
+    named: Sequence[str] = next((record[GROUP] for record in reply.content.config_records.values() if GROUP in record), ())  # type: ignore[assignment]
+    return tuple(sorted(groups[message] for message in named))
+
+
+def _clipped(reply: Message) -> float | None:
+    found = only(reply.content, "config").get(CLIPPED_SHARE)
+    return None if found is None else float(found)
 
 
 def _is_summed(reply: Message) -> bool:
