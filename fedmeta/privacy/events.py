@@ -21,7 +21,9 @@ class Gaussian:
     """
 
     noise_multiplier: float
-    exactness: ClassVar[str] = "Gaussian noise in float64: an approximation of the real-valued one that the bound speaks of"
+    exactness: ClassVar[str] = (
+        "Gaussian noise in float64: an approximation of the real-valued one that the bound speaks of"
+    )
     analysis: ClassVar[str] = ""
 
     def __post_init__(self) -> None:

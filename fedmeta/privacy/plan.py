@@ -59,7 +59,7 @@ def local_plan(experiment: Experiment) -> Plan:
     """The plan where clients add the noise: a function of the experiment alone, so that a client need trust no server.
 
     The server sees who takes part, so that no draw of clients amplifies. A calibrated multiplier serves a client that
-    takes part in every round. With distributed noise a round is the sum of a client's group, noised by the fewest of it.
+    takes part in every round. With distributed noise a release is the sum of its group, noised by the fewest of that.
     """
     return _local_plan(experiment.to_json())
 

@@ -106,11 +106,7 @@ class Layout:
             raise DataError("the weights of all clients of the group are zero: there is no mean")
         values = total[self.size : self.size + METRIC_SLOTS] / self.bound * self.metric_bound
         present = total[self.size + METRIC_SLOTS : self.size + 2 * METRIC_SLOTS] / self.bound
-        metrics = {
-            name: float(values[slot] / present[slot])
-            for slot, name in enumerate(names)
-            if present[slot] > 0
-        }
+        metrics = {name: float(values[slot] / present[slot]) for slot, name in enumerate(names) if present[slot] > 0}
         clipped = max(0.0, float(total[-1])) / self.bound / count
         return GroupMean(total[: self.size] / divisor, weight, metrics, clipped)
 

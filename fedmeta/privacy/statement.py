@@ -9,7 +9,7 @@ from fedmeta.errors import ConfigurationError
 from fedmeta.experiment import Experiment
 from fedmeta.privacy.account import Account
 from fedmeta.privacy.accounting import Bound, bounds, contents_epsilon, tightest
-from fedmeta.privacy.distributed.design import colluders_assumed, survivors_needed
+from fedmeta.privacy.distributed.assumptions import colluders_assumed, survivors_needed
 from fedmeta.privacy.events import Event, Gaussian
 from fedmeta.privacy.plan import Plan
 from fedmeta.privacy.schemes import NoAmplification

@@ -84,8 +84,8 @@ class DiscreteGaussian(_Rounded):
         least = discrete_gaussian.SMALLEST_DEVIATION
         if self.noise_multiplier and self.share < least:
             raise ConfigurationError(
-                f"a share of discrete Gaussian noise would be {self.share:.3g} integers wide, and must be >= {least:g}: "
-                "sums of coarser ones are far from a discrete Gaussian. Use 64 bits, privacy.mechanism = 'skellam', or "
+                f"a share of discrete Gaussian noise would be {self.share:.3g} integers wide, not >= {least:g}: sums "
+                "of coarser ones are far from a discrete Gaussian. Use 64 bits, privacy.mechanism = 'skellam', or "
                 "smaller groups"
             )
 

@@ -1,11 +1,12 @@
-"""The encoder of a round, which clients and server build alike from the experiment; only the noise is a client's own."""
+"""The encoder of a round, which clients and server build alike from the experiment; noise alone is a client's own."""
 
 import functools
 
 from fedmeta.experiment import Experiment
 from fedmeta.privacy.clipping import AdaptiveClip
 from fedmeta.privacy.distributed.adaptive import AdaptiveEncoder, augmented_norm
-from fedmeta.privacy.distributed.design import group_bounds, noised_size, shared_noise
+from fedmeta.privacy.distributed.assumptions import group_bounds
+from fedmeta.privacy.distributed.design import noised_size, shared_noise
 from fedmeta.privacy.distributed.draws import Words, system_words, words_of
 from fedmeta.privacy.distributed.encoder import DistributedEncoder
 from fedmeta.privacy.distributed.hadamard import Rotation
