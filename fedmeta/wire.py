@@ -24,7 +24,7 @@ MALICIOUS, ATTACKERS, IDLE = "malicious", "attackers", "attack-idle"
 """Scalars of a staged attack: who is malicious, who of them attacks in this round, and why one could not."""
 
 GROUP = "group"
-"""Scalar of a reply that speaks for a group of clients: the ids of the messages that those in its mean had been sent."""
+"""Scalar of a reply that speaks for a group of clients: the ids of the messages to those in its mean."""
 
 CLIPPED_SHARE = "clipped-share"
 """Scalar of a group's reply: the share of its clients' entries that were clipped to the bound of the encoder."""

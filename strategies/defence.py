@@ -14,17 +14,8 @@ from fedmeta.learners import LEARNERS
 from fedmeta.learners.functional import forward
 from fedmeta.workload import Workload
 from strategies.aggregation import Aggregate, NotEnoughUpdates, Probe, Rule
-from strategies.group_defence import over_groups
+from strategies.group_defence import check_promise, check_rule, group_promise, over_groups
 from strategies.pipeline import Pipeline
-
-
-def make_pipeline(experiment: Experiment) -> Pipeline:
-    """The pre-aggregators and the aggregator of an experiment, as it gives them."""
-    server = experiment.server
-    return Pipeline.make(
-        [(component.name, component.parameters) for component in server.preaggregators],
-        (server.aggregator.name, server.aggregator.parameters),
-    )
 
 
 def make_defence(experiment: Experiment, expected: float | None = None) -> Pipeline:
@@ -38,7 +29,7 @@ def make_defence(experiment: Experiment, expected: float | None = None) -> Pipel
         ConfigurationError: too few clients a round for a rule's f, a rule behind buckets that needs clients, one whose
             signal or trusted update does not exist in this experiment, or groups that cannot bear the attackers.
     """
-    server, pipeline = experiment.server, make_pipeline(experiment)
+    server, pipeline = experiment.server, Pipeline.of(experiment)
     rule, privacy = pipeline.aggregator, experiment.privacy
     if server.preaggregators and privacy.unit != "none" and privacy.placement == "central":
         raise ConfigurationError(
@@ -48,9 +39,11 @@ def make_defence(experiment: Experiment, expected: float | None = None) -> Pipel
     clients = server.sampling.parameters.get("clients")
     rows = clients if server.sampling.name == "fixed" and isinstance(clients, int) else None
     if experiment.secagg.enabled:
-        expected = rows if expected is None else expected
-        if expected is not None and expected >= 1:
-            pipeline, promise = over_groups(pipeline, experiment, round(expected))
+        check_rule(pipeline)
+        promise = group_promise(experiment, expected if rows is None else rows)
+        if promise is not None:
+            check_promise(promise, experiment)
+            pipeline = over_groups(pipeline, promise)
             rows = None if rows is None else promise.odds.groups
     if rows is not None:
         try:

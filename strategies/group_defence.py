@@ -12,10 +12,11 @@ from typing import Any
 
 from fedmeta.errors import ConfigurationError
 from fedmeta.experiment import Experiment
+from fedmeta.privacy.secagg_settings import LEAST_CLIENTS, group_plan
 from strategies.aggregation import Aggregator, Bounded, Rule
 from strategies.pipeline import Pipeline
 from strategies.preaggregation import PreAggregator
-from strategies.secagg_groups import GroupOdds
+from strategies.secagg_groups import GroupOdds, group_sizes
 
 NO_CLAIM = ("mean", "norm_bound", "rlr")
 """Rules that bear no number of malicious rows: they bound what a row can do, or nothing."""
@@ -71,34 +72,90 @@ class GroupPromise:
         )
 
 
-def over_groups(pipeline: Pipeline, experiment: Experiment, clients: int) -> tuple[Pipeline, GroupPromise]:
-    """The pipeline with every `f` in bad groups instead of malicious clients, and what it promises.
-
-    A rule without an `f` is held to the share `secagg.corrupt` of the clients, and taken to bear less than half bad
-    groups. Other counts of a rule, such as `multi_krum.m` or `rlr.threshold`, are rows, and so groups.
-
-    Args:
-        pipeline: as the experiment has it.
-        experiment: with secure aggregation.
-        clients: of a round, at least 1; the expected number where it varies.
+def check_rule(pipeline: Pipeline) -> None:
+    """Refuse a rule that needs single clients.
 
     Raises:
-        ConfigurationError: the rule follows single clients, or the groups cannot bear the assumed number of malicious
-            ones and `secagg.allow_unsafe_groups` is not set.
+        ConfigurationError: it follows them over the rounds.
     """
-    secagg, rule = experiment.secagg, pipeline.aggregator
-    name = rule.name if isinstance(rule, Rule) and rule.name else type(rule).__name__
+    rule = pipeline.aggregator
     if isinstance(rule, Rule) and rule.requires.history:
         raise ConfigurationError(
-            f"server.aggregator = '{name}' follows every client over the rounds, and under secure aggregation the "
-            "server sees means of groups that are drawn anew: choose a rule without histories, such as 'trimmed_mean'"
+            f"server.aggregator = '{_name(rule)}' follows every client over the rounds, and under secure aggregation "
+            "the server sees means of groups that are drawn anew: choose a rule without histories, such as "
+            "'trimmed_mean'"
         )
-    assumed = _assumed(pipeline, experiment, clients)
-    odds = GroupOdds.of(clients, assumed, secagg.group_size, secagg.risk)
-    promise = GroupPromise(name, odds, _tolerated(pipeline, name, odds.groups))
-    if not promise.holds:
-        _refuse(promise, experiment)
-    return _translated(pipeline, experiment, promise), promise
+
+
+def group_promise(experiment: Experiment, clients: float | None) -> GroupPromise | None:
+    """What the defence of an experiment promises over groups; None without secure aggregation, or without clients.
+
+    A rule without an `f` is held to the share `secagg.corrupt` of the clients, and taken to bear less than half bad
+    groups.
+
+    Args:
+        experiment: validated.
+        clients: of a round; the expected number where it varies; None where it is not known.
+
+    Raises:
+        ConfigurationError: neighbours, threshold or shares of the clients that the groups cannot have.
+    """
+    secagg, count = experiment.secagg, round(clients or 0)
+    if not secagg.enabled or count < 1:
+        return None
+    pipeline = Pipeline.of(experiment)
+    for size in sorted(set(group_sizes(count, secagg.group_size))):
+        group_plan(secagg, size)
+    odds = GroupOdds.of(count, _assumed(pipeline, experiment, count), secagg.group_size, secagg.risk)
+    return _promise(pipeline, odds)
+
+
+def check_promise(promise: GroupPromise, experiment: Experiment) -> None:
+    """Refuse groups that cannot bear the assumed number of malicious clients; warn where the experiment allows them.
+
+    Raises:
+        ConfigurationError: names the groups, the odds and what would do.
+    """
+    if promise.holds:
+        return
+    odds, secagg = promise.odds, experiment.secagg
+    size = "none" if secagg.group_size is None else secagg.group_size
+    text = (
+        f"secagg.group_size = {size}: {promise}, where secagg.risk = {odds.risk:g} is accepted (up to {odds.bad} bad "
+        "groups are to be expected)"
+    )
+    if not secagg.allow_unsafe_groups:
+        raise ConfigurationError(
+            f"{text}. {_remedy(promise, experiment)}, or set secagg.allow_unsafe_groups = true to study what then "
+            "happens"
+        )
+    warnings.warn(f"unsafe groups, as allowed: {text}", stacklevel=4)
+
+
+def over_groups(pipeline: Pipeline, promise: GroupPromise) -> Pipeline:
+    """The pipeline with every `f` in bad groups, as many as f malicious clients may spoil.
+
+    Other counts of a rule, such as `multi_krum.m` or `rlr.threshold`, are rows, and so groups already.
+    """
+    odds = promise.odds
+
+    def translate(part: Any) -> Any:
+        f = _f(part)
+        if f is None:
+            return part
+        bad = dataclasses.replace(odds, malicious=min(f, odds.clients)).bad
+        return dataclasses.replace(part, f=bad if promise.tolerated is None else min(bad, promise.tolerated))
+
+    return Pipeline(tuple(translate(part) for part in pipeline.preaggregators), translate(pipeline.aggregator))
+
+
+def _promise(pipeline: Pipeline, odds: GroupOdds) -> GroupPromise:
+    name = _name(pipeline.aggregator)
+    return GroupPromise(name, odds, _tolerated(pipeline, name, odds.groups))
+
+
+def _name(rule: Aggregator) -> str:
+    return rule.name if isinstance(rule, Rule) and rule.name else type(rule).__name__
 
 
 def _parts(pipeline: Pipeline) -> list[PreAggregator | Aggregator]:
@@ -134,43 +191,11 @@ def _largest_f(part: Any, rows: int) -> int:
     return max(fits, default=0)
 
 
-def _translated(pipeline: Pipeline, experiment: Experiment, promise: GroupPromise) -> Pipeline:
-    odds, secagg = promise.odds, experiment.secagg
-
-    def translate(part: Any) -> Any:
-        f = _f(part)
-        if f is None:
-            return part
-        bad = GroupOdds.of(odds.clients, f, secagg.group_size, secagg.risk).bad
-        return dataclasses.replace(part, f=bad if promise.tolerated is None else min(bad, promise.tolerated))
-
-    return Pipeline(tuple(translate(part) for part in pipeline.preaggregators), translate(pipeline.aggregator))
-
-
-def _refuse(promise: GroupPromise, experiment: Experiment) -> None:
-    odds, secagg = promise.odds, experiment.secagg
-    size = "none" if secagg.group_size is None else secagg.group_size
-    text = (
-        f"secagg.group_size = {size}: {promise}, where secagg.risk = {odds.risk:g} allows it "
-        f"(up to {odds.bad} bad groups are to be expected)"
-    )
-    if not secagg.allow_unsafe_groups:
-        raise ConfigurationError(
-            f"{text}. {_remedy(promise, experiment)}, or set secagg.allow_unsafe_groups = true to study what then happens"
-        )
-    warnings.warn(f"unsafe groups, as allowed: {text}", stacklevel=4)
-
-
 def _remedy(promise: GroupPromise, experiment: Experiment) -> str:
     """The largest group size that would do, if any; else what else to change."""
-    odds, current = promise.odds, experiment.secagg.group_size or promise.odds.clients
-    parts = Pipeline.make(
-        [(part.name, part.parameters) for part in experiment.server.preaggregators],
-        (experiment.server.aggregator.name, experiment.server.aggregator.parameters),
-    )
-    for size in range(current - 1, 3, -1):
-        other = GroupOdds.of(odds.clients, odds.malicious, size, odds.risk)
-        tolerated = _tolerated(parts, promise.rule, other.groups)
-        if tolerated is None or other.beyond(tolerated) <= odds.risk:
+    odds, pipeline = promise.odds, Pipeline.of(experiment)
+    current = min(experiment.secagg.group_size or odds.clients, odds.clients)
+    for size in range(current - 1, LEAST_CLIENTS - 1, -1):
+        if _promise(pipeline, GroupOdds.of(odds.clients, odds.malicious, size, odds.risk)).holds:
             return f"Set secagg.group_size to {size}"
     return "Take more clients a round, or assume fewer malicious ones (f, or secagg.corrupt)"

@@ -31,6 +31,7 @@ from strategies.adversary import Adversary
 from strategies.aggregation import Aggregate, NotEnoughUpdates, Probe, RoundContext, Rule
 from strategies.defence import describe, describe_groups, make_defence, make_probe
 from strategies.directory import Directory, by_message
+from strategies.group_defence import GroupPromise, group_promise
 from strategies.judging import Judging
 from strategies.private_rounds import CLIP_NORM, PrivateRounds
 from strategies.replies import Sorted, Update, sort_replies
@@ -54,7 +55,8 @@ class MetaStrategy(Strategy):
     State that lasts: `optimiser_state`, the aggregator's `aggregator_state`, and those of `private` and
     `adversary`.
 
-    `report`, `evaluation` and `success` tell of the last round, the last evaluation, and the attack's success in it.
+    `report`, `evaluation` and `success` tell of the last round, the last evaluation, and the attack's success in it;
+    `promise` of what the defence bears over groups, under secure aggregation.
     """
 
     def __init__(
@@ -63,7 +65,9 @@ class MetaStrategy(Strategy):
         server = experiment.server
         self.experiment, self.spec, self.directory = experiment, spec, directory
         self.sampler = SAMPLERS.make(server.sampling.name, **server.sampling.parameters)
-        self.defence = make_defence(experiment, self.sampler.expected(len(directory.role("train"))))
+        expected = self.sampler.expected(len(directory.role("train")))
+        self.defence = make_defence(experiment, expected)
+        self.promise: GroupPromise | None = group_promise(experiment, expected)
         self.aggregator_state: dict[str, Tensor] = {}
         self.optimiser = OPTIMISERS.make(server.optimiser.name, **server.optimiser.parameters)
         self.optimiser_state: dict[str, Tensor] = self.optimiser.init(torch.zeros(spec.size()))
@@ -169,7 +173,7 @@ class MetaStrategy(Strategy):
             failed_round=failed_round,
             defence=defence,
             attackers=self.adversary.attackers(server_round, self._sampled),
-            idle={update.client: update.idle for update in found.updates if update.idle is not None},
+            idle={client: why for update in found.updates for client, why in update.idle.items()},
             groups=[
                 {"clients": list(update.group), "clipped": update.clipped} for update in found.updates if update.group
             ],

@@ -1,9 +1,11 @@
 """Sorting a round's replies: what is usable, what failed, what is refused, each with its reason."""
 
+import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +26,7 @@ class Update:
         delta: `[D]`, of a group the mean; None where it went into a sum on the client's actor.
         tasks: seen in training, by all of a group.
         metrics: its others, of a group the means.
-        idle: why a malicious client could not attack, as it says of itself for the experiment's sake, or None.
+        idle: malicious client -> why it could not attack, as it says of itself for the experiment's sake.
         carried: int64 `[D]`, the sum that this reply brings along, or None (see `strategies.partial_sums`).
         group: ids of the clients whose mean it is; empty for the reply of one client.
         clipped: share of a group's entries that were clipped to the bound of secure aggregation; None where not told.
@@ -35,7 +37,7 @@ class Update:
     tasks: float
     metrics: dict[str, float]
     carried: Tensor | None = None
-    idle: str | None = None
+    idle: Mapping[int, str] = field(default_factory=dict)
     group: tuple[int, ...] = ()
     clipped: float | None = None
 
@@ -104,8 +106,7 @@ def sort_replies(
             try:
                 row = None if client in summed else rows[whole]
                 update = _read_update(client, reply, size, row, spec_hash)
-                group = _group(reply, groups)
-                updates.append(replace(update, group=group, clipped=_clipped(reply)) if group else update)
+                updates.append(_of_group(update, reply, groups))
                 whole += updates[-1].delta is not None
             except MalformedRecord as error:
                 refused[client] = str(error)
@@ -116,13 +117,19 @@ def _group(reply: Message | None, groups: Mapping[str, int] | None) -> tuple[int
     """The clients that a reply speaks for, ascending; none for the reply of one."""
     if groups is None or reply is None or not reply.has_content():
         return ()
-    named: Sequence[str] = next((record[GROUP] for record in reply.content.config_records.values() if GROUP in record), ())  # type: ignore[assignment]
+    named: Any = next((record[GROUP] for record in reply.content.config_records.values() if GROUP in record), ())
     return tuple(sorted(groups[message] for message in named))
 
 
-def _clipped(reply: Message) -> float | None:
-    found = only(reply.content, "config").get(CLIPPED_SHARE)
-    return None if found is None else float(found)
+def _of_group(update: Update, reply: Message, groups: Mapping[str, int] | None) -> Update:
+    """The update with what its reply says of the group that it is the mean of; unchanged where it is one client's."""
+    members = _group(reply, groups)
+    if not members or groups is None:
+        return update
+    config = only(reply.content, "config")
+    clipped = config.get(CLIPPED_SHARE)
+    idle = {groups[message]: str(why) for message, why in json.loads(str(config.get(IDLE, "{}"))).items()}
+    return replace(update, group=members, clipped=None if clipped is None else float(clipped), idle=idle)
 
 
 def _is_summed(reply: Message) -> bool:
@@ -145,7 +152,7 @@ def _read_update(client: int, reply: Message, size: int, row: npt.NDArray[np.flo
     tasks = metrics.pop(WEIGHT, math.nan)
     if not (math.isfinite(tasks) and tasks >= 0):
         raise MalformedRecord(f"{WEIGHT} = {tasks} is not a count of tasks")
-    idle = None if config.get(IDLE) is None else str(config[IDLE])
+    idle = {} if config.get(IDLE) is None else {client: str(config[IDLE])}
     if row is None:
         if NORM not in metrics:
             raise MalformedRecord(f"an update in a sum without its {NORM}")

@@ -75,9 +75,9 @@ def bad_groups(bad: int, sizes: Sequence[int]) -> npt.NDArray[np.float64]:
     law[bad, 0] = 1.0
     for size in sizes:
         after = np.zeros_like(law)
-        for remaining in np.flatnonzero(law.any(axis=1)):
+        for remaining in np.flatnonzero(law.any(axis=1)).tolist():
             for taken in range(max(0, size - (left - remaining)), min(size, remaining) + 1):
-                ways = math.comb(int(remaining), taken) * math.comb(left - int(remaining), size - taken)
+                ways = math.comb(remaining, taken) * math.comb(left - remaining, size - taken)
                 share = law[remaining] * (ways / math.comb(left, size))
                 if taken:
                     after[remaining - taken, 1:] += share[:-1]

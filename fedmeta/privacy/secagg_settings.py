@@ -1,10 +1,12 @@
-"""Faults of the `secagg` section together with the rest of an experiment: what would reveal single updates is refused."""
+"""Faults of the `secagg` section together with the rest of an experiment, and the plan of a group by it."""
 
 import warnings
 
 from fedmeta.attacks.threat import is_omniscient
 from fedmeta.errors import ConfigurationError
-from fedmeta.experiment import Experiment
+from fedmeta.experiment import Experiment, SecaggSection
+from fedmeta.privacy.secagg import Plan, choose_plan
+from fedmeta.privacy.secagg.plan import SMALLEST
 
 LEAST_CLIENTS = 4
 """A sum over fewer clients hides too little: two who collude know a third one's update."""
@@ -39,7 +41,8 @@ def check_secagg(experiment: Experiment) -> None:
         )
     if secagg.seconds is not None and secagg.seconds > experiment.server.timeout:
         warnings.warn(
-            f"secagg.seconds = {secagg.seconds:g} has no effect: server.timeout = {experiment.server.timeout:g} is less",
+            f"secagg.seconds = {secagg.seconds:g} has no effect: server.timeout = {experiment.server.timeout:g} ends "
+            "the round before",
             stacklevel=3,
         )
 
@@ -47,6 +50,25 @@ def check_secagg(experiment: Experiment) -> None:
 def least_clients(experiment: Experiment) -> int:
     """The smallest group whose sum may be taken."""
     return SMALLEST if experiment.secagg.allow_unsafe_groups else LEAST_CLIENTS
+
+
+def group_plan(secagg: SecaggSection, count: int) -> Plan:
+    """Neighbours and threshold of a group of `count` clients: as the experiment says, the rest by the protocol's rule.
+
+    Raises:
+        ConfigurationError: numbers that such a group cannot have, or shares of the clients that it cannot bear.
+    """
+    neighbours = None if secagg.neighbours is None else min(secagg.neighbours, count - 1)
+    threshold = secagg.threshold
+    if neighbours is None or threshold is None:
+        active = secagg.adversary == "active"
+        try:
+            found = choose_plan(count, secagg.corrupt, secagg.dropouts, active)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{error} (secagg.corrupt, secagg.dropouts, secagg.adversary)") from None
+        neighbours = found.degree if neighbours is None else neighbours
+        threshold = found.threshold if threshold is None else threshold
+    return Plan(count, neighbours, threshold)
 
 
 def _check_group(experiment: Experiment) -> None:
@@ -71,6 +93,6 @@ def _check_weights(experiment: Experiment) -> None:
     secagg = experiment.secagg
     if experiment.task.kind == "own" and secagg.weight_bound is None:
         raise ConfigurationError(
-            "task.kind = 'own' with secagg.enabled needs secagg.weight_bound, the most examples that a client may count "
-            "for: weights travel inside the masked vector, whose entries are bounded"
+            "task.kind = 'own' with secagg.enabled needs secagg.weight_bound, the most examples that a client may "
+            "count for: weights travel inside the masked vector, whose entries are bounded"
         )
