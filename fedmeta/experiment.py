@@ -175,12 +175,14 @@ class PrivacySection(_Section):
     unit: Literal["none", "client", "task", "example"] = Field(
         "none", description="whose presence is hidden; none: no privacy"
     )
-    placement: Literal["central", "local"] = Field(
-        "central", description="the server adds the noise and is trusted, or each client does before anything leaves it"
+    placement: Literal["central", "local", "distributed"] = Field(
+        "central",
+        description="who adds the noise: the server, which is trusted; each client, all of it before anything leaves "
+        "it; or clients in shares, under secure aggregation",
     )
     clip_norm: float = Field(1.0, gt=0, description="C, of one unit's contribution; the first one where adaptive")
     clipping: Literal["fixed", "adaptive"] = Field(
-        "fixed", description="adaptive follows a quantile of the norms (central, client unit)"
+        "fixed", description="adaptive follows a quantile of the norms (client unit, not local)"
     )
     per_layer: bool = Field(False, description="clip each parameter tensor to C / sqrt(their number)")
     quantile: float = Field(0.5, gt=0, lt=1, description="share of norms within C that adaptive clipping aims at")
@@ -203,6 +205,19 @@ class PrivacySection(_Section):
         description="tasks a client owns, each drawn by its own coin; none: fresh tasks at every step [tasks]",
     )
     share_metrics: bool = Field(False, description="clients send training metrics, which no noise protects")
+    mechanism: Literal["skellam", "discrete_gaussian"] = Field("skellam", description="the noise of distributed shares")
+    min_survivors: int | None = Field(
+        None,
+        ge=1,
+        description="fewest clients of a group whose sum is unmasked, for which shares are sized; none: what "
+        "secagg.dropouts leaves of the smallest [clients]",
+    )
+    colluders: int | None = Field(
+        None,
+        ge=0,
+        description="clients of a group whose shares do not count, since they may tell them; none: secagg.corrupt of "
+        "all, in one group [clients]",
+    )
 
 
 class DropoutSection(_Section):
@@ -361,6 +376,9 @@ class Experiment(_Section):
         relevant["data"].pop("path", None)
         if self.privacy.unit == "none":
             del relevant["privacy"]  # runs from before there was any keep their hash
+        elif self.privacy.placement != "distributed":
+            for key in ("mechanism", "min_survivors", "colluders"):
+                del relevant["privacy"][key]
         if not self.secagg.enabled:
             del relevant["secagg"]
         if self.attack.method.name == "none":
