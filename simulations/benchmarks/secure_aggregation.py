@@ -85,7 +85,7 @@ class Ours:
                 self.up[node] += len(data)
                 self.down[node] += len(asked)
             started = time.process_time()
-            self.server.receive(node, parse(data))  # type: ignore[arg-type]
+            self.server.receive(node, parse(data))
             self.server_seconds += time.process_time() - started
 
     def _reply(self, node: int, data: bytes) -> bytes:
@@ -142,7 +142,7 @@ def measure(count: int, length: int, limit: float) -> dict[str, Any]:
             ours.up[node] += tail.up[node] - before[1][node]
             ours.down[node] += tail.down[node] - before[2][node]
     theirs = FlowerClient(plan, next(iter(ours.vectors.values()))).run()
-    row = {"n": count, "d": length, "degree": plan.degree, "threshold": plan.threshold}
+    row: dict[str, Any] = {"n": count, "d": length, "degree": plan.degree, "threshold": plan.threshold}
     row |= {"client_ms": 1000 * statistics.median(ours.seconds.values()), "flower_client_ms": 1000 * theirs.seconds}
     row |= {"up": statistics.median(ours.up.values()), "flower_up": theirs.up}
     row |= {"down": statistics.median(ours.down.values()), "flower_down": theirs.down}
@@ -156,7 +156,8 @@ def whole_group(count: int, length: int) -> dict[str, Any]:
     plan = choose_plan(count)
     group = Ours(plan, length, {})
     group.vectors = vectors(count, length)
-    group.seconds, group.up, group.down = (dict.fromkeys(group.vectors, start) for start in (0.0, 0, 0))
+    group.seconds = dict.fromkeys(group.vectors, 0.0)
+    group.up, group.down = dict.fromkeys(group.vectors, 0), dict.fromkeys(group.vectors, 0)
     started, wall = time.process_time(), time.perf_counter()
     result = group.run().server.result
     seconds, wall = time.process_time() - started, time.perf_counter() - wall
@@ -215,8 +216,8 @@ def main() -> None:
     for row in groups:
         Console().print(
             f"{row['n']} clients of {row['d']:,} parameters, {row['survivors']} survive: {row['seconds']:.1f} s in all "
-            f"({row['wall_s']:.1f} by the clock; clients {row['clients_s']:.1f}, server {row['server_s']:.1f}), sum exact: "
-            f"{row['exact']}, relative error of the floats {row['relative_error']:.1e}"
+            f"({row['wall_s']:.1f} by the clock; clients {row['clients_s']:.1f}, server {row['server_s']:.1f}), "
+            f"sum exact: {row['exact']}, relative error of the floats {row['relative_error']:.1e}"
         )
     rows = [measure(*shape(text), arguments.server_limit) for text in arguments.shapes]
     if rows:

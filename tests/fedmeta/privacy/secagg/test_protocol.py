@@ -51,7 +51,7 @@ def test_sums_are_exact_with_dropouts_at_every_stage(make_group, n, share):
 
 def test_500_nodes_with_dropouts_at_every_stage(make_group):
     drops = dict.fromkeys(STAGES, 10)
-    group = make_group(500, length=3, drops=drops, plan=choose_plan(500, 0.02, 0.08)).run()
+    group = make_group(500, length=3, drops=drops, plan=Plan(500, 16, 9)).run()
     group.check_sum()
     assert len(group.server.result.survivors) == 470
 
