@@ -65,6 +65,13 @@ def learned(
         "bits": experiment.secagg.bits,
         "bound": experiment.secagg.bound,
     }
+    attacked = [
+        sum(bool(set(group["clients"]) & set(record["attackers"])) for group in record.get("groups", []))
+        for record in history
+        if record.get("attackers")
+    ]
+    if attacked:
+        found["most_bad_groups"] = max(attacked)
     if promise is not None:
         plans = [group_plan(experiment.secagg, size) for size in sorted(set(promise.odds.sizes))]
         found["thresholds"] = {str(plan.count): plan.threshold for plan in plans}
@@ -97,6 +104,8 @@ def secure_rows(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
     if found["clipped"]:
         rows.append(("clipped", f"up to {100 * found['clipped']:.2g} % of a group's entries: raise secagg.bound"))
+    if "most_bad_groups" in found:
+        rows.append(("groups with attackers", f"up to {found['most_bad_groups']} in a round"))
     if "promise_in_words" in found:
         shares = [f"{count}: {threshold}" for count, threshold in found["thresholds"].items()]
         rows += [("groups", found["promise_in_words"]), ("threshold, by clients of a group", ", ".join(shares))]

@@ -36,23 +36,7 @@ def make_defence(experiment: Experiment, expected: float | None = None) -> Pipel
             "server.preaggregators are not available with central noise, which is calibrated to a sum of clipped "
             "contributions: remove them, or set privacy.placement = 'local'"
         )
-    clients = server.sampling.parameters.get("clients")
-    rows = clients if server.sampling.name == "fixed" and isinstance(clients, int) else None
-    if experiment.secagg.enabled:
-        check_rule(pipeline)
-        promise = group_promise(experiment, expected if rows is None else rows)
-        if promise is not None:
-            check_promise(promise, experiment)
-            pipeline = over_groups(pipeline, promise)
-            rows = None if rows is None else promise.odds.groups
-    if rows is not None:
-        try:
-            pipeline.check_rows(rows)
-        except NotEnoughUpdates as error:
-            groups = f" in {rows} groups" if experiment.secagg.enabled else ""
-            raise ConfigurationError(
-                f"server.sampling.clients = {clients}{groups} with server.aggregator: {error}"
-            ) from None
+    pipeline = _fitted(pipeline, experiment, expected)
     if not isinstance(rule, Rule):
         return pipeline
     if "root_update" in rule.requires.context and server.root == "none":
@@ -78,6 +62,32 @@ def make_defence(experiment: Experiment, expected: float | None = None) -> Pipel
             "large as an update's values: compare with a rule that does not, such as 'geometric_median'",
             stacklevel=2,
         )
+    return pipeline
+
+
+def _fitted(pipeline: Pipeline, experiment: Experiment, expected: float | None) -> Pipeline:
+    """The pipeline for the rows of a round: clients, or groups, for which its `f` is translated.
+
+    Raises:
+        ConfigurationError: too few rows, or a rule or groups that secure aggregation rules out.
+    """
+    sampling = experiment.server.sampling
+    clients = sampling.parameters.get("clients") if sampling.name == "fixed" else None
+    rows, in_groups = clients, ""
+    if experiment.secagg.enabled:
+        check_rule(pipeline)
+        promise = group_promise(experiment, expected if clients is None else clients)
+        if promise is not None:
+            check_promise(promise, experiment)
+            pipeline = over_groups(pipeline, promise)
+            rows, in_groups = promise.odds.groups, f" in {promise.odds.groups} groups"
+    if isinstance(clients, int) and isinstance(rows, int):
+        try:
+            pipeline.check_rows(rows)
+        except NotEnoughUpdates as error:
+            raise ConfigurationError(
+                f"server.sampling.clients = {clients}{in_groups} with server.aggregator: {error}"
+            ) from None
     return pipeline
 
 

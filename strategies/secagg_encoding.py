@@ -9,13 +9,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fedmeta.experiment import Experiment, SecaggSection
+from fedmeta.experiment import Experiment
 from fedmeta.privacy import secagg_names as names
 from fedmeta.privacy.distributed.adaptive import AdaptiveEncoder
 from fedmeta.privacy.distributed.assumptions import survivors_needed
 from fedmeta.privacy.distributed.round_encoder import adaptive_clip, round_encoder
 from fedmeta.privacy.protected_vector import Layout
 from fedmeta.privacy.secagg import Encoder, FixedPoint
+from fedmeta.privacy.secagg_section import SecaggSection
 
 NORM = "clip-norm"
 
@@ -42,18 +43,6 @@ class Encoding(Protocol):
 
     def decode(self, encoder: Encoder, total: npt.NDArray[Any], count: int) -> npt.NDArray[np.float64]:
         """The sum of `count` vectors from the sum of their encodings."""
-        ...
-
-    def close(self) -> None:
-        """Note that the round is over."""
-        ...
-
-    def state(self) -> dict[str, Tensor]:
-        """What the next round depends on."""
-        ...
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from `state()`."""
         ...
 
 
@@ -94,16 +83,6 @@ class PlainSums:
         """The sum."""
         return encoder.decode(total, count)
 
-    def close(self) -> None:
-        """Nothing lasts."""
-
-    def state(self) -> dict[str, Tensor]:
-        """Nothing lasts."""
-        return {}
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Nothing lasts."""
-
 
 class NoisedSums:
     """Sums with the noise of distributed differential privacy: the update alone, of which the account speaks.
@@ -117,13 +96,15 @@ class NoisedSums:
     def __init__(self, experiment: Experiment) -> None:
         self._experiment = experiment
         self._adaptive = adaptive_clip(experiment)
-        self._within, self._counted = 0.0, 0
-        self.norm = experiment.privacy.clip_norm
+        self._norm = experiment.privacy.clip_norm
+        self._round, self._within, self._counted = 0, 0.0, 0
         self.least = survivors_needed(experiment)
 
     def encoder(self, round: int, count: int) -> Encoder:
         """Sized for the largest group, whatever this one's size."""
-        return round_encoder(self._experiment, round, self.norm)
+        if round != self._round:
+            self._norm, self._within, self._counted, self._round = self.next_norm, 0.0, 0, round
+        return round_encoder(self._experiment, round, self._norm)
 
     def layout(self, size: int, weight_bound: float = 1.0) -> Layout:
         """The update alone."""
@@ -131,27 +112,28 @@ class NoisedSums:
 
     def told(self, count: int) -> dict[str, Any]:
         """The clip norm of this round; all else follows from the experiment."""
-        return {names.CLIP_NORM: self.norm}
+        return {names.CLIP_NORM: self._norm}
 
     def decode(self, encoder: Encoder, total: npt.NDArray[Any], count: int) -> npt.NDArray[np.float64]:
-        """The noised sum; the noised count of norms within C is kept for the next one."""
+        """The noised sum; the noised count of norms within C moves the next one."""
         if not isinstance(encoder, AdaptiveEncoder):
             return encoder.decode(total, count)
         found, within = encoder.split(total, count)
         self._within, self._counted = self._within + within, self._counted + count
         return found
 
-    def close(self) -> None:
-        """Move the clip norm by what the groups of the round counted."""
-        if self._adaptive is not None and self._counted:
-            self.norm = self._adaptive.moved(self.norm, self._within, self._counted)
-        self._within, self._counted = 0.0, 0
+    @property
+    def next_norm(self) -> float:
+        """C after this round: moved by what its groups counted."""
+        if self._adaptive is None or not self._counted:
+            return self._norm
+        return self._adaptive.moved(self._norm, self._within, self._counted)
 
     def state(self) -> dict[str, Tensor]:
         """The clip norm where it adapts."""
-        return {} if self._adaptive is None else {NORM: torch.tensor(self.norm, dtype=torch.float64)}
+        return {} if self._adaptive is None else {NORM: torch.tensor(self.next_norm, dtype=torch.float64)}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Continue from `state()`."""
         if NORM in state:
-            self.norm = float(state[NORM])
+            self._norm, self._within, self._counted = float(state[NORM]), 0.0, 0

@@ -35,7 +35,7 @@ def partition(items: Sequence[T], size: int | None, rng: np.random.Generator) ->
     """Items thrown into groups at random; within a group they keep their order.
 
     >>> partition("abcdef", 3, np.random.default_rng(0))
-    [['b', 'c', 'f'], ['a', 'd', 'e']]
+    [['c', 'd', 'f'], ['a', 'b', 'e']]
     """
     order = rng.permutation(len(items))
     groups, start = [], 0

@@ -9,12 +9,12 @@ from flwr.serverapp import Grid
 from torch import Tensor
 
 from fedmeta.errors import ConfigurationError, FedmetaError
-from fedmeta.experiment import SecaggSection
 from fedmeta.privacy.noise import system_generator
 from fedmeta.privacy.secagg import GroupContext, ServerSession
+from fedmeta.privacy.secagg_section import SecaggSection
 from fedmeta.privacy.secagg_settings import LEAST_CLIENTS, group_plan
 from fedmeta.seeding import SERVER, numpy_generator
-from strategies.decorator import GridDecorator, round_of
+from strategies.decorator import GridDecorator, Remembering, round_of
 from strategies.message_ids import give_id
 from strategies.secagg_encoding import Encoding, PlainSums
 from strategies.secagg_groups import partition
@@ -77,11 +77,12 @@ class SecureAggregationGrid(GridDecorator):
 
     def state(self) -> dict[str, Tensor]:
         """What the encoding remembers of the rounds before."""
-        return self._encoding.state()
+        return self._encoding.state() if isinstance(self._encoding, Remembering) else {}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Continue from `state()`."""
-        self._encoding.load_state(state)
+        if isinstance(self._encoding, Remembering):
+            self._encoding.load_state(state)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Passed on, but for train messages: their replies would come unmasked.
@@ -126,7 +127,6 @@ class SecureAggregationGrid(GridDecorator):
                 self._check_quorum(groups, [len(group.standing) for group in groups], len(messages))
             exchanges.play(stage)
         opened = open_sums(groups, self._encoding)
-        self._encoding.close()
         self._check_quorum(groups, [len(one.survivors) for one in opened], len(messages))
         return [*refused, *group_replies(opened)]
 

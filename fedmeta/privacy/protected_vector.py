@@ -69,8 +69,8 @@ class Layout:
             return update
         if not 0 <= weight <= self.weight_bound:
             raise ConfigurationError(
-                f"this client's weight {weight:g} must be >= 0 and <= secagg.weight_bound = {self.weight_bound:g}: "
-                "raise the bound"
+                # Not the weight itself, which is the client's own affair.
+                f"a client's weight is not >= 0 and <= secagg.weight_bound = {self.weight_bound:g}: raise the bound"
             )
         if len(metrics) > METRIC_SLOTS:
             raise ConfigurationError(f"{len(metrics)} training metrics: at most {METRIC_SLOTS} go into a masked vector")

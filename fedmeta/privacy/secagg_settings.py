@@ -4,9 +4,10 @@ import warnings
 
 from fedmeta.attacks.threat import is_omniscient
 from fedmeta.errors import ConfigurationError
-from fedmeta.experiment import Experiment, SecaggSection
+from fedmeta.experiment import Experiment
 from fedmeta.privacy.secagg import Plan, choose_plan
 from fedmeta.privacy.secagg.plan import SMALLEST
+from fedmeta.privacy.secagg_section import SecaggSection
 
 LEAST_CLIENTS = 4
 """A sum over fewer clients hides too little: two who collude know a third one's update."""

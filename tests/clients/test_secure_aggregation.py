@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 
-from fedmeta.experiment import DropoutSection, SecaggSection
 from fedmeta.privacy import secagg_names as names
 from fedmeta.privacy.secagg import ClientSession
+from fedmeta.privacy.secagg_section import DropoutSection, SecaggSection
 from fedmeta.wire import ARRAYS, CONFIG, config_record, vector_record
 from fedmeta.workload import Workload
 from server.configuration import load

@@ -8,10 +8,10 @@ import pytest
 import torch
 from flwr.app import Message, RecordDict
 
-from fedmeta.experiment import DropoutSection
 from fedmeta.privacy import secagg_names as names
 from fedmeta.privacy.clipping import clip_rows
 from fedmeta.privacy.plan import local_plan
+from fedmeta.privacy.secagg_section import DropoutSection
 from fedmeta.wire import ARRAYS, CONFIG, GROUP, METRICS, WEIGHT, config_record, read_vector, vector_record
 from fedmeta.workload import Workload
 from server.configuration import load

@@ -12,8 +12,8 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp.strategy import FedAvg
 
 from fedmeta.errors import ConfigurationError, FedmetaError
-from fedmeta.experiment import DropoutSection, SecaggSection
 from fedmeta.privacy.secagg import parse
+from fedmeta.privacy.secagg_section import DropoutSection, SecaggSection
 from fedmeta.wire import ARRAYS, CONFIG, GROUP, METRICS, WEIGHT, config_record, read_vector, vector_record
 from fedmeta.workload import Workload
 from server.configuration import load
