@@ -176,8 +176,7 @@ class Exchanges:
                 return _reply(_masked_bytes(message.content))
             return _reply(record[names.MESSAGE])
         except (FedmetaError, LookupError, TypeError, ValueError) as error:
-            group.facts.pop(node, None)
-            group.failed[node] = f"in exchange '{stage}': {error}"
+            self._fail(stage, group, node, f"in exchange '{stage}': {error}")
             return None
 
     def _usual_layout(self) -> tuple[Any, ...] | None:
@@ -186,14 +185,19 @@ class Exchanges:
 
     def _hand_over(self, stage: str, group: Group, node: int, reply: Reply, usual: tuple[Any, ...] | None) -> None:
         if stage == "masked" and group.facts[node].layout != usual:
-            found = group.facts.pop(node)
-            group.failed[node] = f"its vector holds {_in_words(found.layout)}, where most hold {_in_words(usual)}"
+            mine = _in_words(group.facts[node].layout)
+            self._fail(stage, group, node, f"its vector holds {mine}, where most hold {_in_words(usual)}")
             return
         try:
             group.session.receive(node, reply)
         except Refused as error:
+            self._fail(stage, group, node, f"refused in exchange '{stage}': {error}")
+
+    def _fail(self, stage: str, group: Group, node: int, why: str) -> None:
+        """Note why a client is out, or helps no more: what it said of a vector that is in the sum stays."""
+        group.failed[node] = why
+        if stage == "masked":
             group.facts.pop(node, None)
-            group.failed[node] = f"refused in exchange '{stage}': {error}"
 
     def _advance(self, stage: str, group: Group) -> None:
         if group.ended is not None:

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp.strategy import FedAvg
 
 from fedmeta.errors import ConfigurationError, FedmetaError
+from fedmeta.privacy import secagg_names as names
 from fedmeta.privacy.secagg import parse
 from fedmeta.privacy.secagg_section import DropoutSection, SecaggSection
 from fedmeta.wire import ARRAYS, CONFIG, GROUP, METRICS, WEIGHT, config_record, read_vector, vector_record
@@ -214,6 +215,69 @@ def test_a_client_that_cannot_train_is_left_out_by_name(workload: Workload, plai
     [error] = [reply for reply in replies if reply.has_error()]
     assert "NaN or infinite" in error.error.reason
     assert_is_mean(mean, np.delete(plain, 3, axis=0))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_rubbish_from_a_client_costs_that_client_alone(workload: Workload, plain: np.ndarray, stage: str) -> None:
+    """No text, a request for a reply, a cut message, another client's reply, floats for bytes: one client each."""
+    kind = {"keys": names.KEYS, "shares": names.SHARES, "masked": "train", "unmask": names.UNMASK}[stage]
+
+    class Malicious(GridDecorator):
+        def send_and_receive(self, messages, *, timeout=None):
+            sent = list(messages)
+            replies = {reply.metadata.src_node_id: reply for reply in self._grid.send_and_receive(sent)}
+            if sent[0].metadata.message_type == kind:
+                request = sent[0].content[names.RECORD][names.MESSAGE]
+                for node, data in ((1000, b""), (1001, request), (1002, b"\x02\x00"), (1003, None)):
+                    replies[node].content = self._with(replies, node, data)
+            return [*replies.values(), *replies.values()][::-1]
+
+        def _with(self, replies, node: int, data: bytes | None) -> RecordDict:
+            """The reply's content with other bytes of the protocol in it; None: those of node 1004."""
+            content = RecordDict(dict(replies[node].content))
+            if data is None:
+                return RecordDict(dict(replies[1004].content)) if stage != "masked" else RecordDict({})
+            if stage == "masked":
+                array = Array(np.frombuffer(data or b"\0", np.uint8)) if data else Array(np.ones(3))
+                content[names.MASKED] = ArrayRecord({names.BYTES: array})
+            else:
+                content[names.RECORD] = ConfigRecord({names.MESSAGE: data or "text"})
+            return content
+
+    settings = SecaggSection(corrupt=0.0, dropouts=0.4, adversary="semi-honest")
+    inner = InlineGrid("clients.app:app", 11, check=False)
+    grid = SecureAggregationGrid(Malicious(inner), settings, weighting="uniform", seed=0)
+    messages = train_messages(workload, inner)
+    replies = grid.send_and_receive(messages)
+    errors = {reply.metadata.reply_to_message_id: reply.error.reason for reply in replies if reply.has_error()}
+    bad = [client for client, message in enumerate(messages) if message.metadata.message_id in errors]
+    if stage == "unmask":
+        assert not bad, "the vectors had arrived, and enough others help"
+    elif stage == "keys":
+        assert not set(bad) - {0, 1, 2, 3} and {0, 1, 2} <= set(bad)
+    else:
+        assert {0, 1, 2} <= set(bad) or not [reply for reply in replies if not reply.has_error()]
+    for reply in replies:
+        if not reply.has_error():
+            assert_is_mean(reply, np.delete(plain, bad, axis=0))
+
+
+def test_one_deadline_is_over_all_exchanges(workload: Workload) -> None:
+    """A grid that always takes all the time it is given leaves a share to the exchanges that follow."""
+    clock, given = [1000.0], []
+
+    class Slow(GridDecorator):
+        def send_and_receive(self, messages, *, timeout=None):
+            given.append(timeout)
+            clock[0] += timeout
+            return self._grid.send_and_receive(messages)
+
+    inner = InlineGrid("clients.app:app", 11)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("strategies.secagg_round.time.monotonic", lambda: clock[0])
+        grid = SecureAggregationGrid(Slow(inner), SecaggSection(seconds=50.0), weighting="uniform", seed=0)
+        replies = grid.send_and_receive(train_messages(workload, inner), timeout=3600.0)
+    assert given == pytest.approx([5.0, 5.0, 35.0, 5.0]) and not any(reply.has_error() for reply in replies)
 
 
 def test_runs_with_and_without_it_agree(tmp_path: Path) -> None:
