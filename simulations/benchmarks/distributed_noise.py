@@ -45,7 +45,9 @@ def parts(size: int, repeats: int) -> dict[str, float]:
         "rotation": median(lambda: rotation.apply(vector), repeats),
         "conditional rounding": median(lambda: rounding.within(scaled, noise.granularity, rng), repeats),
         "Skellam, seeded": median(lambda: skellam.sample(noise.length, wide, seeded), repeats),
-        "Skellam, from the operating system": median(lambda: skellam.sample(noise.length, wide, system_words), repeats),
+        "Skellam, AES-256 under the system's keys": median(
+            lambda: skellam.sample(noise.length, wide, system_words), repeats
+        ),
         "discrete Gaussian, seeded": median(lambda: discrete_gaussian.sample(noise.length, wide, seeded), repeats),
         "numpy's own Poisson draws, for comparison": median(
             lambda: rng.poisson(wide**2 / 2, noise.length) - rng.poisson(wide**2 / 2, noise.length), repeats

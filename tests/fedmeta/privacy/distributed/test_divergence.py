@@ -125,7 +125,7 @@ def test_other_bounds_and_draws_are_refused_with_the_reason():
     assert "distributed noise" in said["prv"].refusal and said["pld"].refusal
     with pytest.raises(ConfigurationError, match="the server sees who takes part"):
         tightest([Event(Skellam(1.0, 1e4, 64), Poisson(0.1))], 1e-5)
-    with pytest.raises(ConfigurationError, match=r"1.58 integers wide, and must be >= 2"):
+    with pytest.raises(ConfigurationError, match=r"1.58 integers wide, not >= 2"):
         DiscreteGaussian(1.0, 5.0, 64, 10)
 
 

@@ -163,7 +163,7 @@ def test_refused(privacy, secagg, more, words):
 
 @pytest.mark.parametrize("accountant", ["prv", "pld"])
 def test_accountants_without_a_bound_are_refused(accountant):
-    with pytest.raises(ConfigurationError, match="distributed noise|PLD needs the extra"):
+    with pytest.raises(ConfigurationError, match=r"distributed noise|PLD needs the extra"):
         local_plan(experiment({"accountant": accountant}))
 
 
