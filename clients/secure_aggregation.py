@@ -6,7 +6,8 @@ has served. Secrets come from the operating system, in a simulation too: they ca
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,12 @@ from clients.failures import describe
 from clients.secagg_policy import node_identity, node_policy
 from fedmeta.errors import FedmetaError
 from fedmeta.privacy import secagg_names as names
-from fedmeta.privacy.protected_vector import Layout
-from fedmeta.privacy.secagg import ClientSession, FixedPoint, Refused, parse
+from fedmeta.privacy.secagg import ClientSession, Refused, parse
 from fedmeta.privacy.secagg.messages import KeysRequest, MaskRequest, SharesRequest, UnmaskRequest
 
-SESSION, LAST = "session", "last-unmasked"
-"""In the Context's record: the session, and the last one that helped to unmask, which holds no secret."""
+SESSION, LAST, LEAST = "session", "last-unmasked", "least"
+"""In the Context's record: the session; the last one that helped to unmask, which holds no secret; and the fewest
+clients of a sum."""
 
 
 def keys(message: Message, context: Context) -> Message:
@@ -62,9 +63,16 @@ def unmask(message: Message, context: Context) -> Message:
     """Return one share of each neighbour, and end the session: no secret stays in the Context."""
 
     def release() -> bytes:
-        session = _session(context)
+        session, least = _session(context), int(_stored(context).get(LEAST, 1))
         try:
-            return session.unmask(_request(message, UnmaskRequest)).to_bytes()
+            request = _request(message, UnmaskRequest)
+            # Where not all members are neighbours this client does not see how many are left.
+            if session.degree == len(session.context.members) - 1 and len(request.survivors) < least:
+                session.forget()
+                raise Refused(
+                    f"a sum of {len(request.survivors)} clients would hold less noise than was accounted for {least}"
+                )
+            return session.unmask(request).to_bytes()
         finally:
             _store(context, session)
 
@@ -76,59 +84,46 @@ def is_masked(message: Message) -> bool:
     return names.RECORD in message.content.config_records
 
 
-def masked(
-    message: Message,
-    context: Context,
-    update: npt.NDArray[np.floating[Any]],
-    weight: float,
-    metrics: Mapping[str, float],
-    told: ConfigRecord,
-    default_weight_bound: float,
-    rounding: np.random.Generator,
-) -> Message:
-    """The reply to a train message with the update, its weight and the metrics under the mask.
+@dataclass(frozen=True)
+class Encoded:
+    """What is to be masked.
+
+    Attributes:
+        vector: `[length]`, uint32 or uint64.
+        metrics: names of the metrics in it, in order.
+        weight_bound: W of its layout.
+        least: fewest clients whose sum this client helps to unmask.
+    """
+
+    vector: npt.NDArray[Any]
+    metrics: Sequence[str]
+    weight_bound: float
+    least: int = 1
+
+
+def masked(message: Message, context: Context, encode: Callable[[int], Encoded], told: ConfigRecord) -> Message:
+    """The reply to a train message with an encoded update under the mask.
 
     Args:
         message: asks for it.
         context: holds the session.
-        update: `[D]`, the delta.
-        weight: of the update.
-        metrics: beside it.
+        encode: makes the vector of words of so many bits.
         told: what goes in the clear: nothing that the data decide.
-        default_weight_bound: W where the message names none.
-        rounding: draws for the stochastic rounding; they protect nobody, and may come from the seed.
     """
-
-    def mask() -> tuple[bytes, dict[str, Any]]:
-        session = _session(context)
-        try:
-            settings = message.content.config_records[names.RECORD]
-            layout = _layout(settings, len(update), default_weight_bound)
-            encoder = FixedPoint(session.bits, layout.bound, int(settings[names.COUNT]))  # type: ignore[arg-type]
-            vector = encoder.encode(layout.pack(update, weight, metrics), rounding)
-            reply = session.mask(_request(message, MaskRequest), vector)
-            facts = {
-                names.METRIC_NAMES: json.dumps([] if layout.bare else sorted(metrics)),
-                names.WEIGHT_BOUND: layout.weight_bound,
-            }
-            return reply.to_bytes(), facts
-        except BaseException:
-            session.forget()
-            raise
-        finally:
-            _store(context, session)
-
     try:
-        data, facts = mask()
+        session = _session(context)
+        encoded = encode(session.bits)
+        try:
+            reply = session.mask(_request(message, MaskRequest), encoded.vector)
+        finally:
+            _store(context, session, encoded.least)
     except (FedmetaError, ValueError, LookupError, TypeError) as error:
         return refusal(message, context, error)
-    content = RecordDict(
-        {
-            names.MASKED: ArrayRecord({names.BYTES: Array(np.frombuffer(data, np.uint8))}),
-            names.RECORD: ConfigRecord(facts),
-            "config": told,
-        }
+    facts = ConfigRecord(
+        {names.METRIC_NAMES: json.dumps(list(encoded.metrics)), names.WEIGHT_BOUND: encoded.weight_bound}
     )
+    array = Array(np.frombuffer(reply.to_bytes(), np.uint8))
+    content = RecordDict({names.MASKED: ArrayRecord({names.BYTES: array}), names.RECORD: facts, "config": told})
     return Message(content, reply_to=message)
 
 
@@ -140,7 +135,10 @@ def has_failed(reply: Message) -> bool:
 def refusal(message: Message, context: Context, error: BaseException) -> Message:
     """Why there is no masked update, as content, so that the Context without its secrets is kept."""
     forget(context)
-    return _refused(message, error)
+    reply = _refused(message, error)
+    # Some grids turn a reply into an error that has not the records of most others.
+    reply.content[names.MASKED] = ArrayRecord({names.BYTES: Array(np.empty(0, np.uint8))})
+    return reply
 
 
 def forget(context: Context) -> None:
@@ -186,16 +184,6 @@ def _request(message: Message, kind: type[Any]) -> Any:
     return found
 
 
-def _layout(settings: ConfigRecord, size: int, default_weight_bound: float) -> Layout:
-    return Layout(
-        size=size,
-        bound=float(settings[names.BOUND]),  # type: ignore[arg-type]
-        metric_bound=float(settings[names.METRIC_BOUND]),  # type: ignore[arg-type]
-        weight_bound=float(settings.get(names.WEIGHT_BOUND, default_weight_bound)),  # type: ignore[arg-type]
-        weighted=bool(settings[names.WEIGHTED]),
-    )
-
-
 def _stored(context: Context) -> Mapping[str, Any]:
     return context.state.config_records.get(names.RECORD, ConfigRecord())
 
@@ -212,7 +200,8 @@ def _session(context: Context) -> ClientSession:
     return ClientSession.from_bytes(bytes(data))
 
 
-def _store(context: Context, session: ClientSession) -> None:
-    data = session.to_bytes()
-    last = {LAST: data} if session.released else {key: value for key, value in _stored(context).items() if key == LAST}
-    context.state[names.RECORD] = ConfigRecord({SESSION: data, **last})
+def _store(context: Context, session: ClientSession, least: int | None = None) -> None:
+    """Write a session down, in place of the one before."""
+    data, kept = session.to_bytes(), dict(_stored(context))
+    kept |= {SESSION: data} | ({LAST: data} if session.released else {}) | ({} if least is None else {LEAST: least})
+    context.state[names.RECORD] = ConfigRecord(kept)

@@ -9,11 +9,13 @@ from torch import Tensor
 
 from clients.attack import Attacker, is_attacker, make_attacker
 from clients.failures import error_reply
+from clients.masking import encode
 from clients.personal import complete_params, keep_personal, personal_vector
 from clients.privacy import Protection, Reservation, pool_tasks, reserve
 from clients.request import Request, read_request
 from clients.secagg_policy import is_required
 from clients.secure_aggregation import has_failed, is_masked, masked, refusal
+from fedmeta.privacy.secagg_names import RECORD
 from fedmeta.seeding import numpy_generator
 from fedmeta.tasks import Episode
 from fedmeta.training import CohortResult, train_cohort
@@ -172,18 +174,14 @@ def _masked_reply(
 ) -> Message:
     """The update `[D]`, always a delta, with weight and metrics under the mask."""
     request, context = protection.requests[row], protection.contexts[row]
-    experiment = request.workload.experiment
     metrics = protection.metrics({name: float(values[row]) for name, values in result.metrics.items()}, row)
     weight = metrics.pop(WEIGHT)
+    settings = message.content.config_records[RECORD]
     reply = masked(
         message,
         context,
-        vector.detach().cpu().numpy(),
-        weight,
-        metrics,
+        lambda bits: encode(request, context, settings, bits, vector, weight, metrics),
         config_record(_told(request, idle)),
-        default_weight_bound=experiment.client.steps * experiment.client.tasks_per_step,
-        rounding=numpy_generator(experiment.seed, request.round, request.client, "rounding"),
     )
     keep_personal(result.personal[row], context)
     return reply

@@ -10,6 +10,7 @@ from fedmeta.errors import ConfigurationError
 from fedmeta.experiment import Experiment
 from fedmeta.privacy.secagg_settings import group_plan
 from strategies.group_defence import GroupPromise
+from strategies.secagg_encoding import NoisedSums
 from strategies.secure_aggregation import SecureAggregationGrid
 
 log = logging.getLogger("fedmeta.server")
@@ -39,6 +40,7 @@ def secured(grid: Grid, experiment: Experiment, simulated: bool) -> Grid:
         weighting=experiment.server.weighting,
         min_success_fraction=experiment.server.min_success_fraction,
         seed=experiment.seed if simulated else None,
+        encoding=NoisedSums(experiment) if experiment.privacy.placement == "distributed" else None,
     )
 
 

@@ -57,6 +57,11 @@ class Group:
     ended: str | None = None
 
     @property
+    def first(self) -> Message:
+        """The message to one of the members."""
+        return next(iter(self.messages.values()))
+
+    @property
     def standing(self) -> list[int]:
         """The nodes that have not failed; none where the group has ended."""
         return [] if self.ended is not None else [node for node in self.messages if node not in self.failed]

@@ -99,7 +99,7 @@ class Layout:
             DataError: a weighted mean of weights that are all zero.
         """
         if self.bare:
-            return GroupMean(total / count, float("nan"), {}, None)
+            return GroupMean(total / count, count * self.weight_bound, {}, None)
         weight = max(0.0, float(total[-2])) / self.bound * self.weight_bound
         divisor = weight / self.weight_bound if self.weighted else count
         if divisor == 0:
@@ -117,7 +117,7 @@ class GroupMean:
 
     Attributes:
         update: `[size]`, the mean.
-        weight: the sum of weights; NaN where they were not sent.
+        weight: the sum of weights; where they were not sent all are taken for W.
         metrics: their means.
         clipped: share of the clients' entries that were clipped; None where it is not told.
     """

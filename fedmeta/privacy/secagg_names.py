@@ -16,8 +16,8 @@ ended, and that must be written down."""
 MASKED, BYTES = "masked", "bytes"
 """The ArrayRecord of a reply to a train message, and its only array, uint8: the bytes of a `MaskedInput`."""
 
-WEIGHTED, BITS, BOUND, COUNT = "weighted", "bits", "bound", "max-count"
-METRIC_BOUND, WEIGHT_BOUND = "metric-bound", "weight-bound"
+WEIGHTED, BOUND, COUNT = "weighted", "bound", "max-count"
+METRIC_BOUND, WEIGHT_BOUND, CLIP_NORM = "metric-bound", "weight-bound", "clip-norm"
 """In the record of a train message: how to lay out and to encode what is masked."""
 
 METRIC_NAMES = "metric-names"

@@ -106,13 +106,14 @@ class FixedPoint:
         for start in range(0, values.size, CHUNK):
             part = values[start : start + CHUNK]
             y, u = scaled[: part.size], draws[: part.size]
-            np.multiply(part, self.scale, out=y, dtype=np.float64)
-            if not np.isfinite(y).all():
-                wrong = start + int(np.flatnonzero(~np.isfinite(y))[0])
+            finite = np.isfinite(part)
+            if not finite.all():
+                wrong = start + int(np.argmin(finite))
                 raise DataError(
                     f"secure aggregation: coordinate {wrong} is {values[wrong]}; only numbers can be summed"
                 )
-            np.clip(y, -self.bound * self.scale, self.bound * self.scale, out=y)
+            np.clip(part, -self.bound, self.bound, out=y, dtype=np.float64)
+            y *= self.scale
             low = np.floor(y)
             y -= low
             generator.random(out=u)

@@ -16,7 +16,7 @@ def ring(nodes: Sequence[int], degree: int, generator: np.random.Generator) -> d
         generator: draws the permutation. The corrupt must not know it beforehand.
 
     >>> ring([3, 5, 9, 11, 20], 2, np.random.default_rng(0))
-    {3: (5, 20), 5: (3, 11), 9: (11, 20), 11: (5, 9), 20: (3, 9)}
+    {3: (5, 11), 5: (3, 9), 9: (5, 20), 11: (3, 20), 20: (9, 11)}
     """
     ordered = sorted(nodes)
     n = len(ordered)

@@ -37,6 +37,15 @@ class Exchange:
             raise Refused("a public key is of small order: whoever made it knows the shared secret") from error
 
 
+def check_public(public: bytes) -> None:
+    """Refuse a public key of small order before anybody exchanges with it.
+
+    Raises:
+        Refused: such a key. Its owner's neighbours would all refuse it, and end.
+    """
+    Exchange(b"\x01" * KEY_BYTES).shared(public)
+
+
 def derive(secret: bytes, binding: bytes, label: bytes, *nodes: int) -> bytes:
     """32 bytes for one purpose: HKDF-SHA256(secret, info = binding | label | node identifiers).
 

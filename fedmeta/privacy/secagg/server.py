@@ -12,6 +12,7 @@ from fedmeta.privacy.secagg.context import GroupContext
 from fedmeta.privacy.secagg.failures import Aborted, Refused
 from fedmeta.privacy.secagg.graph import core, ring
 from fedmeta.privacy.secagg.identities import verify
+from fedmeta.privacy.secagg.keys import check_public
 from fedmeta.privacy.secagg.messages import (
     KeysReply,
     KeysRequest,
@@ -164,8 +165,7 @@ class ServerSession:
     def _take(self, node: int, reply: Reply) -> None:
         match (self.stage, reply):
             case (Stage.KEYS, KeysReply(keys=keys)):
-                if self._trusted is not None:
-                    verify(self.context, node, keys, self._trusted)
+                self._check_keys(node, keys)
                 self._keys[node] = keys
             case (Stage.SHARES, SharesReply(sealed=sealed)):
                 expected = len(self._holders[node]) - 1
@@ -189,6 +189,16 @@ class ServerSession:
                 self._answers[node] = reply
             case _:
                 raise Refused(f"node {node} replied with {type(reply).__name__} in stage {self.stage.name}")
+
+    def _check_keys(self, node: int, keys: PublicKeys) -> None:
+        """What a node's neighbours would refuse and end for is refused here, at the cost of that node alone."""
+        if self._trusted is not None:
+            verify(self.context, node, keys, self._trusted)
+        for key in (keys.mask, keys.seal):
+            check_public(key)
+        taken = {key for other in self._keys.values() for key in (other.mask, other.seal, other.identity) if key}
+        if keys.mask == keys.seal or taken & {keys.mask, keys.seal, keys.identity}:
+            raise Refused(f"node {node} gave a public key or an identity that is in the group already")
 
     def _after_keys(self) -> None:
         drawn = ring(list(self._keys), self.plan.degree, self._generator)
