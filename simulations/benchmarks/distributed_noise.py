@@ -2,7 +2,7 @@
 
     python -m simulations.benchmarks.distributed_noise [--log-size 20] [--repeats 7]
 
-Medians, in one process: rotation, rounding, noise by each sampler and source, a whole encoding and a whole decoding.
+Medians of processor time, in one process: rotation, rounding, noise by each sampler and source, a whole encoding and a whole decoding.
 """
 
 import argparse
@@ -22,12 +22,12 @@ from fedmeta.privacy.distributed.shared_noise import SharedNoise
 
 
 def median(call: Callable[[], object], repeats: int) -> float:
-    """Milliseconds of a call; one more goes before, whose pages and tables are made once."""
+    """Milliseconds of processor time of a call; one goes before, whose pages and tables are made once."""
     times = []
     for _ in range(repeats + 1):
-        started = time.perf_counter()
+        started = time.process_time()
         call()
-        times.append(1e3 * (time.perf_counter() - started))
+        times.append(1e3 * (time.process_time() - started))
     return statistics.median(times[1:])
 
 
