@@ -240,7 +240,7 @@ class SecaggSection(_Section):
     )
     bits: Literal[32, 64] = Field(32, description="of a masked entry; 64 for more than 1,000 clients a group")
     bound: float = Field(
-        1.0, gt=0, description="largest absolute entry of an update; what exceeds it is clipped, and the share is told"
+        4.0, gt=0, description="largest absolute entry of an update; what exceeds it is clipped, and the share is told"
     )
     metric_bound: float = Field(100.0, gt=0, description="largest absolute value of a training metric; clipped, too")
     weight_bound: int | None = Field(

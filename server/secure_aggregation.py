@@ -1,6 +1,5 @@
 """Secure aggregation of a run on the server's side: the grid of an experiment, and what its report says of it."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,8 +11,6 @@ from fedmeta.privacy.secagg_settings import group_plan
 from strategies.group_defence import GroupPromise
 from strategies.secagg_encoding import NoisedSums
 from strategies.secure_aggregation import SecureAggregationGrid
-
-log = logging.getLogger("fedmeta.server")
 
 
 def secured(grid: Grid, experiment: Experiment, simulated: bool) -> Grid:
@@ -78,16 +75,36 @@ def learned(
 
 
 def in_words(found: Mapping[str, Any]) -> str:
-    """What the server learnt, in a line or two for a console or a page."""
-    if not found["sums"]:
-        return "secure aggregation: the server learnt no sum"
-    sizes = f"{found['smallest_sum']}"
-    if found["largest_sum"] != found["smallest_sum"]:
-        sizes += f" to {found['largest_sum']}"
-    text = (
-        f"secure aggregation: of training the server learnt {found['sums']} sums of {sizes} clients each (updates, "
-        "weights and metrics), and no single update; evaluations are in the clear"
-    )
+    """What the server learnt, in a line for a console."""
+    return f"secure aggregation: the server learnt {_sums(found)} and no single update"
+
+
+def secure_rows(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a run's report says of secure aggregation, as names and words; nothing where the run had none.
+
+    Args:
+        results: of the run, as `learned` has added to them.
+    """
+    found = results.get("secagg")
+    if not found:
+        return []
+    rows = [
+        ("what the server learnt", f"{_sums(found)}; each the sum of updates, weights and training metrics"),
+        ("what it did not", "any single client's update, weight or metric"),
+        ("what is in the clear", "who took part, who fell silent and when; evaluations, of clients that do not train"),
+        ("clients in no sum", f"{found['without_sum']}, all rounds together"),
+        ("entries", f"{found['bits']} bits, within {found['bound']:g}"),
+    ]
     if found["clipped"]:
-        text += f"; up to {100 * found['clipped']:.2g} % of a group's values were clipped to secagg.bound"
-    return text
+        rows.append(("clipped", f"up to {100 * found['clipped']:.2g} % of a group's entries: raise secagg.bound"))
+    if "promise_in_words" in found:
+        shares = [f"{count}: {threshold}" for count, threshold in found["thresholds"].items()]
+        rows += [("groups", found["promise_in_words"]), ("threshold, by clients of a group", ", ".join(shares))]
+    return rows
+
+
+def _sums(found: Mapping[str, Any]) -> str:
+    if not found["sums"]:
+        return "no sum"
+    smallest, largest = found["smallest_sum"], found["largest_sum"]
+    return f"{found['sums']} sums of {smallest if smallest == largest else f'{smallest} to {largest}'} clients"

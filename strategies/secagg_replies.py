@@ -1,7 +1,6 @@
 """From the sums of a round's groups to a strategy's replies: one a group, and an error for who is in none."""
 
 import json
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,8 +28,6 @@ from strategies.checking import UNKNOWN
 from strategies.message_ids import give_id
 from strategies.secagg_encoding import Encoding
 from strategies.secagg_round import Group
-
-log = logging.getLogger("fedmeta.secagg")
 
 
 @dataclass(frozen=True)
@@ -70,14 +67,12 @@ def _open(group: Group, encoding: Encoding) -> Opened:
     return Opened(group, result.survivors, layout.unpack(total, count, facts.metrics))
 
 
-def group_replies(opened: Sequence[Opened], round: int) -> list[Message]:
+def group_replies(opened: Sequence[Opened]) -> list[Message]:
     """The replies to the train messages of all groups."""
     names = sorted({name for one in opened if one.mean is not None for name in one.mean.metrics})
     replies = []
-    for index, one in enumerate(opened):
-        if one.group.ended is not None:
-            log.warning("round %d, group %d has no sum: %s", round, index, one.group.ended)
-        elif one.mean is not None:
+    for one in opened:
+        if one.group.ended is None and one.mean is not None:
             replies.append(_reply(one, one.mean, names))
         replies += _errors(one)
     return replies

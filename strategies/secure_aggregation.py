@@ -128,7 +128,7 @@ class SecureAggregationGrid(GridDecorator):
         opened = open_sums(groups, self._encoding)
         self._encoding.close()
         self._check_quorum(groups, [len(one.survivors) for one in opened], len(messages))
-        return [*refused, *group_replies(opened, round)]
+        return [*refused, *group_replies(opened)]
 
     def _groups(self, messages: Sequence[Message], round: int) -> tuple[list[Group], list[Message]]:
         """The groups of a round, and error replies of those whose group cannot be."""

@@ -107,9 +107,9 @@ class FlowerClient:
         content = RecordDict({RECORD_KEY_CONFIGS: ConfigRecord(configs)})
         message = Message(content, dst_node_id=NODE, message_type="train")
         self.down += _size(configs)
-        started = time.perf_counter()
+        started = time.process_time()
         reply = secaggplus_mod(message, self.context, self._train)
-        self.seconds += time.perf_counter() - started
+        self.seconds += time.process_time() - started
         found = reply.content.config_records[RECORD_KEY_CONFIGS]
         self.up += _size(found)
         return found
@@ -120,7 +120,7 @@ class FlowerClient:
 
 
 def flower_server_seconds(plan: Plan, client: FlowerClient, loss: float) -> float:
-    """Seconds of the workflow's last two stages for a group: sum, rebuild, unmask.
+    """Processor seconds of the workflow's last two stages for a group: sum, rebuild, unmask.
 
     One client's masked vector and one secret's shares stand for everybody's: what they hold does not change the work.
     """
@@ -131,7 +131,7 @@ def flower_server_seconds(plan: Plan, client: FlowerClient, loss: float) -> floa
     seeds = create_shares(os.urandom(32), plan.threshold, plan.degree + 1)
     keys = create_shares(private_key_to_bytes(private), plan.threshold, plan.degree + 1)
     pem = public_key_to_bytes(public)
-    started = time.perf_counter()
+    started = time.process_time()
     total = [bytes_to_ndarray(data) for data in client.masked]
     for _ in range(survivors - 1):
         total = parameters_addition(total, [bytes_to_ndarray(data) for data in client.masked])
@@ -146,7 +146,7 @@ def flower_server_seconds(plan: Plan, client: FlowerClient, loss: float) -> floa
             mask = pseudo_rand_gen(shared, MODULUS, get_parameters_shape(total))
             total = (parameters_addition if i % 2 else parameters_subtraction)(total, mask)
     parameters_mod(total, MODULUS)
-    return time.perf_counter() - started
+    return time.process_time() - started
 
 
 def _size(values: Any) -> int:

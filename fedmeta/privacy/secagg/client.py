@@ -44,10 +44,11 @@ from fedmeta.privacy.secagg.shamir import split, to_number
 class ClientSession:
     """One node in one group: `begin`, `share`, `mask`, `unmask`, each once and in this order.
 
-    A message that the protocol does not allow raises `Refused`; the session has then ended and its secrets are gone
-    (write the ended state down too, or the old one could be asked again). What each step no longer needs is dropped at
-    once: private keys when the shares are out, mask keys and the seed when the vector is masked, shares when they are
-    returned. `to_bytes` of an ended session holds no secret.
+    A message that the protocol does not allow raises `Refused`; the session has then ended and its secrets are gone.
+    Write the state down after every step, a refused one too, and before the reply leaves: from an old state a second
+    vector could be asked for under the same masks. What each step no longer needs is dropped at once: private keys when
+    the shares are out, mask keys and the seed when the vector is masked, shares when they are returned. `to_bytes` of
+    an ended session holds no secret.
     """
 
     node: int

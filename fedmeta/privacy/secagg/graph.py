@@ -41,6 +41,11 @@ def core(neighbours: Mapping[int, tuple[int, ...]], present: set[int], least: in
         kept -= poor
 
 
+def within(neighbours: Mapping[int, tuple[int, ...]], alive: set[int]) -> dict[int, tuple[int, ...]]:
+    """The graph between those who are still there."""
+    return {node: tuple(peer for peer in neighbours[node] if peer in alive) for node in sorted(alive)}
+
+
 def _steps(degree: int) -> list[int]:
     half = degree // 2
     return [step for step in range(-half, half + 1) if step]

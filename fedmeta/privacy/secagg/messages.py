@@ -10,7 +10,7 @@ UnmaskRequest  who survived, who dropped       UnmaskReply    one share for each
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -61,8 +61,26 @@ class PublicKeys:
         return cls(unpacker.fixed(KEY_BYTES), unpacker.fixed(KEY_BYTES), unpacker.text(), unpacker.text())
 
 
+class _OnWire:
+    """What all messages can do."""
+
+    KIND: ClassVar[int]
+
+    @classmethod
+    def from_bytes(cls, data: bytes | memoryview) -> Self:
+        """Read a message of this kind.
+
+        Raises:
+            Refused: another kind, or what `parse` refuses.
+        """
+        found = parse(data)
+        if not isinstance(found, cls):
+            raise Refused(f"a {type(found).__name__} came where a {cls.__name__} is due")
+        return found
+
+
 @dataclass(frozen=True)
-class KeysRequest:
+class KeysRequest(_OnWire):
     """Invitation to a group: who is in it and what will be summed.
 
     Args:
@@ -95,7 +113,7 @@ class KeysRequest:
 
 
 @dataclass(frozen=True)
-class KeysReply:
+class KeysReply(_OnWire):
     """A node's public keys for this context."""
 
     KIND = 2
@@ -113,7 +131,7 @@ class KeysReply:
 
 
 @dataclass(frozen=True)
-class SharesRequest:
+class SharesRequest(_OnWire):
     """The public keys of a node's neighbours: node -> keys, without the node itself."""
 
     KIND = 3
@@ -135,7 +153,7 @@ class SharesRequest:
 
 
 @dataclass(frozen=True)
-class SharesReply:
+class SharesReply(_OnWire):
     """A node's secrets, shared out and sealed.
 
     Args:
@@ -161,7 +179,7 @@ class SharesReply:
 
 
 @dataclass(frozen=True)
-class MaskRequest:
+class MaskRequest(_OnWire):
     """The sealed shares that arrived for a node: sender -> 82 bytes. These senders are whom it masks with."""
 
     KIND = 5
@@ -181,7 +199,7 @@ class MaskRequest:
 
 
 @dataclass(frozen=True, eq=False)
-class MaskedInput:
+class MaskedInput(_OnWire):
     """A masked vector: `[length]`, uint32 or uint64. Read from bytes it is a read-only view of them."""
 
     KIND = 6
@@ -204,7 +222,7 @@ class MaskedInput:
 
 
 @dataclass(frozen=True)
-class UnmaskRequest:
+class UnmaskRequest(_OnWire):
     """Which of a node's neighbours, itself included, sent a masked vector, and which shared but did not."""
 
     KIND = 7
@@ -223,7 +241,7 @@ class UnmaskRequest:
 
 
 @dataclass(frozen=True)
-class UnmaskReply:
+class UnmaskReply(_OnWire):
     """Shares of the survivors' self-mask seeds, then of the dropped nodes' mask keys, 33 bytes each, as requested."""
 
     KIND = 8

@@ -9,20 +9,20 @@ import numpy.typing as npt
 
 from fedmeta.errors import ConfigurationError
 from fedmeta.privacy.secagg.context import GroupContext
+from fedmeta.privacy.secagg.exchanges import mask_requests, returned_shares, shares_requests, unmask_requests
 from fedmeta.privacy.secagg.failures import Aborted, Refused
-from fedmeta.privacy.secagg.graph import core, ring
+from fedmeta.privacy.secagg.graph import core, ring, within
 from fedmeta.privacy.secagg.identities import verify
 from fedmeta.privacy.secagg.keys import check_public
 from fedmeta.privacy.secagg.messages import (
     KeysReply,
     KeysRequest,
     MaskedInput,
-    MaskRequest,
+    Message,
     PublicKeys,
     Reply,
     Request,
     SharesReply,
-    SharesRequest,
     Stage,
     UnmaskReply,
     UnmaskRequest,
@@ -96,6 +96,7 @@ class ServerSession:
         }
         self._heard: set[int] = set()
         self._keys: dict[int, PublicKeys] = {}
+        self._taken: set[bytes] = set()  # public keys and identities
         self._holders: dict[int, tuple[int, ...]] = {}  # node -> who got its shares, itself included, in their order
         self._neighbours: dict[int, tuple[int, ...]] = {}
         self._shares: dict[int, SharesReply] = {}
@@ -119,7 +120,7 @@ class ServerSession:
             raise Aborted("this group has no sum")
         return self._result
 
-    def receive(self, node: int, reply: Reply) -> None:
+    def receive(self, node: int, reply: Message) -> None:
         """Take a node's reply of the present stage. A masked vector is added to the sum at once and not kept.
 
         Raises:
@@ -132,7 +133,7 @@ class ServerSession:
             raise Refused(f"a second reply of node {node} in stage {self.stage.name}")
         self._heard.add(node)
         try:
-            if reply.tag != self.context.tag:
+            if not isinstance(reply, Reply) or reply.tag != self.context.tag:
                 raise Refused(f"node {node}'s reply belongs to another run, round or group")
             self._take(node, reply)
         except Refused as error:
@@ -196,37 +197,22 @@ class ServerSession:
             verify(self.context, node, keys, self._trusted)
         for key in (keys.mask, keys.seal):
             check_public(key)
-        taken = {key for other in self._keys.values() for key in (other.mask, other.seal, other.identity) if key}
-        if keys.mask == keys.seal or taken & {keys.mask, keys.seal, keys.identity}:
+        given = {key for key in (keys.mask, keys.seal, keys.identity) if key}
+        if keys.mask == keys.seal or self._taken & given:
             raise Refused(f"node {node} gave a public key or an identity that is in the group already")
+        self._taken |= given
 
     def _after_keys(self) -> None:
         drawn = ring(list(self._keys), self.plan.degree, self._generator)
         alive = self._still_connected(drawn, set(self._keys))
-        self._neighbours = _within(drawn, alive)
+        self._neighbours = within(drawn, alive)
         self._holders = {node: tuple(sorted((*peers, node))) for node, peers in self._neighbours.items()}
-        self._next(
-            Stage.SHARES,
-            {
-                node: SharesRequest(self.context.tag, {peer: self._keys[peer] for peer in peers})
-                for node, peers in self._neighbours.items()
-            },
-        )
+        self._next(Stage.SHARES, shares_requests(self.context.tag, self._neighbours, self._keys))
 
     def _after_shares(self) -> None:
         alive = self._still_connected(self._neighbours, set(self._shares))
-        self._neighbours = _within(self._neighbours, alive)
-        sealed = {
-            node: dict(zip((h for h in self._holders[node] if h != node), self._shares[node].sealed, strict=True))
-            for node in alive
-        }
-        self._next(
-            Stage.MASK,
-            {
-                node: MaskRequest(self.context.tag, {peer: sealed[peer][node] for peer in peers})
-                for node, peers in self._neighbours.items()
-            },
-        )
+        self._neighbours = within(self._neighbours, alive)
+        self._next(Stage.MASK, mask_requests(self.context.tag, self._neighbours, self._holders, self._shares))
 
     def _after_masking(self) -> None:
         survivors, threshold = self._survivors, self.plan.threshold
@@ -239,21 +225,9 @@ class ServerSession:
                 )
         if not survivors:
             raise Aborted(f"no node sent a masked vector; {self._tally()}")
-        requests: dict[int, Request] = {}
-        for node in survivors:
-            around = sorted((node, *self._neighbours[node]))
-            here = tuple(peer for peer in around if peer in survivors)
-            gone = tuple(peer for peer in around if peer not in survivors)
-            requests[node] = UnmaskRequest(self.context.tag, here, gone)
-        self._next(Stage.UNMASK, requests)
+        self._next(Stage.UNMASK, unmask_requests(self.context.tag, self._neighbours, survivors))
 
     def _after_unmasking(self) -> None:
-        shares: dict[int, dict[int, bytes]] = {node: {} for node in self._neighbours}
-        for node, answer in self._answers.items():
-            request = self._requests[node]
-            assert isinstance(request, UnmaskRequest)
-            for owner, share in zip((*request.survivors, *request.dropped), answer.shares, strict=True):
-                shares[owner][self._holders[owner].index(node) + 1] = share
         group = Masked(
             context=self.context,
             threshold=self.plan.threshold,
@@ -263,6 +237,7 @@ class ServerSession:
             neighbours=self._neighbours,
             survivors=frozenset(self._survivors),
         )
+        shares = returned_shares(self._requests, self._answers, self._holders)
         forgers = unmask(self._total, group, shares, self._generator)
         self._note_lost()
         lost = {node: stage for node, stage in sorted(self.dropped.items()) if node not in self._survivors}
@@ -302,8 +277,3 @@ class ServerSession:
         self._keys, self._shares, self._answers, self._neighbours, self._holders = {}, {}, {}, {}, {}
         if self._result is None:
             self._total = np.zeros(0, dtype=self._total.dtype)  # what is still masked is of no use to anybody
-
-
-def _within(neighbours: Mapping[int, tuple[int, ...]], alive: set[int]) -> dict[int, tuple[int, ...]]:
-    """The graph between those who are still there."""
-    return {node: tuple(peer for peer in neighbours[node] if peer in alive) for node in sorted(alive)}

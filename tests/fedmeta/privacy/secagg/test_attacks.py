@@ -44,7 +44,7 @@ def vector_of(session):
     return np.ones(session.length, dtype=np.uint32)
 
 
-def refuses(session, step, told):
+def check_refused(session, step, told):
     """The step is refused, whatever comes next as well, and nothing secret is left."""
     with pytest.raises(Refused, match=told):
         step(session)
@@ -62,7 +62,7 @@ def refuses(session, step, told):
 def test_both_shares_of_one_node(at):
     _, session, request = at(Stage.UNMASK)
     both = replace(request, dropped=request.survivors[-1:])
-    refuses(session, lambda s: s.unmask(both), "both shares of node")
+    check_refused(session, lambda s: s.unmask(both), "both shares of node")
 
 
 def test_a_second_unmasking(at):
@@ -110,7 +110,7 @@ def test_a_replay_from_another_round_group_run_or_membership(at, stage, change):
         Stage.MASK: lambda s: s.mask(foreign, vector_of(s)),
         Stage.UNMASK: lambda s: s.unmask(foreign),
     }
-    refuses(session, steps[stage], "another run, round or group")
+    check_refused(session, steps[stage], "another run, round or group")
 
 
 def test_sealed_shares_of_another_round_under_this_rounds_tag(at):
@@ -124,7 +124,7 @@ def test_sealed_shares_of_another_round_under_this_rounds_tag(at):
     there = sealing_key(secret, old.binding, sender, session.node)
     session.peer_keys[sender] = here + session.peer_keys[sender][32:]
     replayed = replace(request, sealed={**request.sealed, sender: seal(there, sender, session.node, bytes(66))})
-    refuses(session, lambda s: s.mask(replayed, vector_of(s)), "in this round and group")
+    check_refused(session, lambda s: s.mask(replayed, vector_of(s)), "in this round and group")
 
 
 def test_an_altered_ciphertext(at):
@@ -135,7 +135,7 @@ def test_an_altered_ciphertext(at):
         altered = bytearray(request.sealed[sender])
         altered[at_byte] ^= 1
         bad = replace(request, sealed={**request.sealed, sender: bytes(altered)})
-        refuses(ClientSession.from_bytes(state), lambda s, bad=bad: s.mask(bad, vector_of(s)), "or was altered")
+        check_refused(ClientSession.from_bytes(state), lambda s, bad=bad: s.mask(bad, vector_of(s)), "or was altered")
 
 
 def test_a_wrong_sender(at):
@@ -144,9 +144,9 @@ def test_a_wrong_sender(at):
     state = session.to_bytes()
     first, second, *_ = sorted(request.sealed)
     exchanged = {**request.sealed, first: request.sealed[second], second: request.sealed[first]}
-    refuses(session, lambda s: s.mask(replace(request, sealed=exchanged), vector_of(s)), "was not sealed by it")
+    check_refused(session, lambda s: s.mask(replace(request, sealed=exchanged), vector_of(s)), "was not sealed by it")
     stranger = {**request.sealed, 77: request.sealed[first]}
-    refuses(
+    check_refused(
         ClientSession.from_bytes(state),
         lambda s: s.mask(replace(request, sealed=stranger), vector_of(s)),
         "node 77, which is no neighbour",
@@ -159,7 +159,7 @@ def test_ones_own_sealed_shares_sent_back(at):
     peer = next(iter(request.sealed))
     key = session.peer_keys[peer][:32]
     reflected = {**request.sealed, peer: seal(key, session.node, peer, bytes(66))}
-    refuses(session, lambda s: s.mask(replace(request, sealed=reflected), vector_of(s)), "was not sealed by it")
+    check_refused(session, lambda s: s.mask(replace(request, sealed=reflected), vector_of(s)), "was not sealed by it")
 
 
 def test_a_forged_share(at):
@@ -170,7 +170,7 @@ def test_a_forged_share(at):
         victim = ClientSession.from_bytes(session.to_bytes())
         sealed = seal(victim.peer_keys[sender][:32], sender, victim.node, forged)
         bad = replace(request, sealed={**request.sealed, sender: sealed})
-        refuses(victim, lambda s, bad=bad: s.mask(bad, vector_of(s)), "not a number below")
+        check_refused(victim, lambda s, bad=bad: s.mask(bad, vector_of(s)), "not a number below")
 
 
 @pytest.mark.parametrize(
@@ -188,14 +188,14 @@ def test_lists_that_no_honest_server_sends(at, change, told):
     """Group of 5, threshold 3."""
     group, session, request = at(Stage.UNMASK)
     survivors, dropped = change(session.node, tuple(p for p in request.survivors if p != session.node))
-    refuses(session, lambda s: s.unmask(UnmaskRequest(group.context.tag, survivors, dropped)), told)
+    check_refused(session, lambda s: s.unmask(UnmaskRequest(group.context.tag, survivors, dropped)), told)
 
 
 def test_too_few_shares_before_the_vector_is_masked(at):
     """With one neighbour of a threshold of three, two more could never be asked for a share."""
     _, session, request = at(Stage.MASK)
     few = replace(request, sealed=dict(list(request.sealed.items())[:1]))
-    refuses(session, lambda s: s.mask(few, vector_of(s)), "shares of 1 neighbours")
+    check_refused(session, lambda s: s.mask(few, vector_of(s)), "shares of 1 neighbours")
 
 
 @pytest.mark.parametrize(
@@ -211,23 +211,23 @@ def test_too_few_shares_before_the_vector_is_masked(at):
 def test_neighbours_that_cannot_be(at, change, told):
     _, session, request = at(Stage.SHARES)
     bad = replace(request, peers=change(dict(request.peers), session.node))
-    refuses(session, lambda s: s.share(bad), told)
+    check_refused(session, lambda s: s.share(bad), told)
 
 
 def test_ones_own_keys_as_a_neighbours(at):
     _, session, request = at(Stage.SHARES)
     mine = PublicKeys(public_key(session.private_keys[:32]), b"y" * 32)
     bad = replace(request, peers={**request.peers, min(request.peers): mine})
-    refuses(session, lambda s: s.share(bad), "the same")
+    check_refused(session, lambda s: s.share(bad), "the same")
 
 
 def test_a_stage_out_of_order(at):
     _, session, _ = at(Stage.SHARES)
     empty = UnmaskRequest(session.context.tag, (session.node,), ())
-    refuses(session, lambda s: s.unmask(empty), "stage UNMASK came to node .* at stage SHARES")
+    check_refused(session, lambda s: s.unmask(empty), "stage UNMASK came to node .* at stage SHARES")
     _, session, _ = at(Stage.UNMASK)
     again = MaskRequest(session.context.tag, {})
-    refuses(session, lambda s: s.mask(again, vector_of(s)), "stage MASK came")
+    check_refused(session, lambda s: s.mask(again, vector_of(s)), "stage MASK came")
 
 
 def test_a_vector_of_another_kind_ends_the_session_without_a_reply(at):

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, SECP384R1, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -20,7 +21,9 @@ def invite(kinds=("ed25519", "p384", "ed25519", "p384")):
     """Four nodes with identities: sessions, keys, the trust list and the identities, by node."""
     identities = {node: KINDS[kind]() for node, kind in zip(CONTEXT.members, kinds, strict=True)}
     trusted = frozenset(public_bytes(identity.public_key()) for identity in identities.values())
-    server = ServerSession(CONTEXT, choose_plan(4), bits=32, length=3, generator=None, trusted=trusted)
+    server = ServerSession(
+        CONTEXT, choose_plan(4), bits=32, length=3, generator=np.random.default_rng(0), trusted=trusted
+    )
     sessions = {}
     for node, request in server.requests().items():
         sessions[node], reply = ClientSession.begin(node, request, Policy(trusted=trusted), identities[node])
@@ -76,7 +79,9 @@ def test_one_identity_counts_once():
     peers[3] = sign(identities[2], CONTEXT, 3, PublicKeys(b"m" * 32, b"s" * 32))
     with pytest.raises(Refused, match="one identity"):
         sessions[1].share(SharesRequest(CONTEXT.tag, peers), Policy(trusted=trusted))
-    again = ServerSession(CONTEXT, choose_plan(4), bits=32, length=3, generator=None, trusted=trusted)
+    again = ServerSession(
+        CONTEXT, choose_plan(4), bits=32, length=3, generator=np.random.default_rng(0), trusted=trusted
+    )
     for node in (2, 3):
         _, reply = ClientSession.begin(node, again.requests()[node], identity=identities[2])
         if node == 2:
@@ -88,7 +93,9 @@ def test_one_identity_counts_once():
 
 def test_a_server_drops_a_node_without_a_trusted_signature():
     trusted = frozenset([public_bytes(Ed25519PrivateKey.generate().public_key())])
-    server = ServerSession(CONTEXT, choose_plan(4), bits=32, length=3, generator=None, trusted=trusted)
+    server = ServerSession(
+        CONTEXT, choose_plan(4), bits=32, length=3, generator=np.random.default_rng(0), trusted=trusted
+    )
     _, reply = ClientSession.begin(1, server.requests()[1])
     with pytest.raises(Refused, match="node 1's identity is not given"):
         server.receive(1, reply)

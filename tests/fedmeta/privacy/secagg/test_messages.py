@@ -49,6 +49,10 @@ def test_a_message_survives_its_bytes_and_no_other_length_of_them(message):
             np.testing.assert_array_equal(ours, theirs)
         else:
             assert ours == theirs, part.name
+    assert type(message).from_bytes(data).to_bytes() == data
+    other = next(kind for kind in map(type, MESSAGES) if kind is not type(message))
+    with pytest.raises(Refused, match=f"{type(message).__name__} came where"):
+        other.from_bytes(data)
     for cut in range(len(data)):
         with pytest.raises(Refused):
             parse(data[:cut])

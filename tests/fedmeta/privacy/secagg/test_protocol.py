@@ -19,8 +19,7 @@ from fedmeta.privacy.secagg.messages import (
 STAGES = (Stage.KEYS, Stage.SHARES, Stage.MASK, Stage.UNMASK)
 
 
-@pytest.mark.parametrize("bits", [32, 64])
-@pytest.mark.parametrize("n", [3, 10, 50, 100])
+@pytest.mark.parametrize(("n", "bits"), [(3, 32), (3, 64), (10, 32), (10, 64), (50, 32), (100, 64)])
 def test_sums_are_exact_without_dropouts(make_group, n, bits):
     group = make_group(n, bits=bits).run()
     group.check_sum()
@@ -28,8 +27,7 @@ def test_sums_are_exact_without_dropouts(make_group, n, bits):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("share", [0.1, 0.3])
-@pytest.mark.parametrize("n", [3, 10, 50])
+@pytest.mark.parametrize(("n", "share"), [(3, 0.3), (10, 0.1), (10, 0.3), (50, 0.3)])
 def test_sums_are_exact_with_dropouts_at_a_stage(make_group, n, share, stage):
     gone = max(1, round(share * n))
     group = make_group(n, drops={stage: gone}).run()
@@ -53,7 +51,7 @@ def test_sums_are_exact_with_dropouts_at_every_stage(make_group, n, share):
 
 def test_500_nodes_with_dropouts_at_every_stage(make_group):
     drops = dict.fromkeys(STAGES, 10)
-    group = make_group(500, length=3, drops=drops, plan=choose_plan(500, 0.02, 0.08)).run()
+    group = make_group(500, length=3, drops=drops, plan=Plan(500, 16, 9)).run()
     group.check_sum()
     assert len(group.server.result.survivors) == 470
 
@@ -61,7 +59,7 @@ def test_500_nodes_with_dropouts_at_every_stage(make_group):
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.3])
-@pytest.mark.parametrize("n", [100, 500])
+@pytest.mark.parametrize("n", [50, 100, 500])
 def test_sums_of_many_with_dropouts_at_a_stage(make_group, n, share, stage):
     plan = choose_plan(n, 0.05, max(share, 0.05))
     make_group(n, drops={stage: round(share * n)}, plan=plan).run().check_sum()
