@@ -78,8 +78,8 @@ def _check_shares(experiment: Experiment) -> None:
     groups = experiment.server.sampling.parameters["clients"] // smallest
     if groups > 1:
         warnings.warn(
-            f"each of {groups} groups carries the noise by itself: their mean has {groups**0.5:.2g} times the noise that "
-            "one group of all would have (secagg.group_size = none)",
+            f"each of {groups} groups carries the noise by itself: their mean has {groups**0.5:.2g} times the noise "
+            "that one group of all would have (secagg.group_size = none)",
             stacklevel=4,
         )
 

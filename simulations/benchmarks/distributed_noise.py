@@ -2,7 +2,8 @@
 
     python -m simulations.benchmarks.distributed_noise [--log-size 20] [--repeats 7]
 
-Medians of processor time, in one process: rotation, rounding, noise by each sampler and source, a whole encoding and a whole decoding.
+Medians of processor time, in one process: rotation, rounding, noise by each sampler and source, a whole encoding and a
+whole decoding.
 """
 
 import argparse
