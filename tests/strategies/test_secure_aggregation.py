@@ -251,6 +251,7 @@ def test_rubbish_from_a_client_costs_that_client_alone(workload: Workload, plain
     replies = grid.send_and_receive(messages)
     errors = {reply.metadata.reply_to_message_id: reply.error.reason for reply in replies if reply.has_error()}
     bad = [client for client, message in enumerate(messages) if message.metadata.message_id in errors]
+    print("ERR", sorted(set(errors.values())))
     if stage == "unmask":
         assert not bad, "the vectors had arrived, and enough others help"
     elif stage == "keys":
