@@ -114,7 +114,6 @@ class Exchanges:
     ) -> None:
         self._grid, self.groups, self._training, self._silent = grid, groups, training, silent
         self._started, self._seconds = time.monotonic(), seconds
-        self._asked: dict[tuple[int, int], Message] = {}
 
     def play(self, stage: str) -> None:
         """One exchange of all groups that still can have a sum: ask, wait, hand what came to the sessions, go on."""
