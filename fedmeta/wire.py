@@ -48,8 +48,8 @@ def read_vector(record: ArrayRecord, size: int) -> Tensor:
     Raises:
         MalformedRecord: other keys, another dtype, another shape, or a value that is not finite.
     """
-    values = _flat_values(record, size)
-    _refuse_non_finite(values)
+    values = flat_values(record, size)
+    refuse_non_finite(values)
     return torch.from_numpy(np.array(values))
 
 
@@ -61,17 +61,21 @@ def read_row(record: ArrayRecord, row: Tensor) -> float:
     Raises:
         MalformedRecord: as `read_vector`.
     """
-    values = _flat_values(record, len(row))
+    values = flat_values(record, len(row))
     row.numpy()[:] = values
     square = float(torch.dot(row, row))
     if TINY_SQUARE < square < math.inf:
         return math.sqrt(square)
-    _refuse_non_finite(values)
+    refuse_non_finite(values)
     return float(row.to(torch.float64).norm())  # squares outside the range of float32
 
 
-def _flat_values(record: ArrayRecord, size: int) -> npt.NDArray[np.float32]:
-    """The values of a record that holds one float32 array `[size]` as announced, where they lie."""
+def flat_values(record: ArrayRecord, size: int) -> npt.NDArray[np.float32]:
+    """The values of a record that holds one float32 array `[size]`, where they lie; finite or not.
+
+    Raises:
+        MalformedRecord: other keys, another dtype, or another shape, announced or within.
+    """
     if list(record) != [FLAT]:
         raise MalformedRecord(f"arrays {sorted(record)} where one named '{FLAT}' was expected")
     array = record[FLAT]
@@ -87,7 +91,8 @@ def _flat_values(record: ArrayRecord, size: int) -> npt.NDArray[np.float32]:
     return values
 
 
-def _refuse_non_finite(values: npt.NDArray[np.float32]) -> None:
+def refuse_non_finite(values: npt.NDArray[np.float32]) -> None:
+    """Raise MalformedRecord where a value is NaN or infinite."""
     bad = non_finite(values)
     if bad:
         raise MalformedRecord(f"{bad} values of {values.size} are NaN or infinite")

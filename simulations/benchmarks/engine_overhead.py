@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from simulations import InlineGrid, RayGrid
-from simulations.benchmarks import flower_runtime, trivial
+from simulations.benchmarks import flower_runtime, pfl_runtime, trivial
 from simulations.benchmarks.meta_round import overhead_of_meta_strategy, useful_share
 
 CLIENTS, ROUNDS, REPEATS = 100, 5, 3
@@ -79,7 +79,7 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)
     rows = overhead()
-    ours = overhead_of_meta_strategy(CLIENTS, ROUNDS)
+    ours = overhead_of_meta_strategy(FLOATS, CLIENTS, ROUNDS)
     imported, began = first_round()
     result: dict[str, Any] = {
         "overhead": rows,
@@ -93,6 +93,10 @@ def main() -> None:
         result["flower_first_round_seconds_since_ray"] = flower["first_round_since_ray"]
         for row, seconds in zip(rows, flower["seconds"], strict=True):
             row["flower_ms"] = 1000 * seconds / (ROUNDS * CLIENTS)
+    if pfl_runtime.is_installed():
+        for name, times in pfl_runtime.measure(FLOATS, CLIENTS, ROUNDS).items():
+            for row, seconds in zip(rows, times, strict=True):
+                row[f"pfl {name}_ms"] = 1000 * seconds / (ROUNDS * CLIENTS)
     result["useful"] = useful_share()
     _print(result)
     if arguments.output is not None:
@@ -101,7 +105,11 @@ def main() -> None:
 
 def _print(result: dict[str, Any]) -> None:
     table = Table(title=f"ms a client-round, {CLIENTS} trivial clients, FedAvg, full replies", title_justify="left")
-    names = [name for name in ("bare_ms", "inline_ms", "ray_ms", "flower_ms") if name in result["overhead"][0]]
+    names = [
+        name
+        for name in ("bare_ms", "inline_ms", "ray_ms", "flower_ms", "pfl averaging_ms", "pfl idle_ms")
+        if name in result["overhead"][0]
+    ]
     for column in ("floats", *(name.removesuffix("_ms") for name in names), "flower / ray", "target"):
         table.add_column(column, justify="right")
     for row in result["overhead"]:
@@ -110,11 +118,11 @@ def _print(result: dict[str, Any]) -> None:
         table.add_row(f"{row['floats']:,}", *figures, ratio, f"{TARGETS[row['floats']]:g}")
     console = Console()
     console.print(table)
-    ours = result["meta_strategy"]
-    console.print(
-        f"our own client and strategy, {ours['floats']:,} floats: {ours['whole_ms']:.2f} ms a client-round, "
-        f"{ours['sums_ms']:.2f} with sums on actors"
-    )
+    for ours in result["meta_strategy"]:
+        console.print(
+            f"our own client and strategy, {ours['floats']:,} floats: {ours['whole_ms']:.2f} ms a client-round, "
+            f"{ours['sums_ms']:.2f} with sums on actors"
+        )
     console.print(
         f"first finished round: {result['first_round_seconds']:.1f} s after the first import, "
         f"{result['first_round_seconds_since_ray']:.1f} s after Ray's start"
