@@ -13,7 +13,7 @@ import torch
 from flwr.app import Array, ArrayRecord, Message, RecordDict
 from torch import Tensor
 
-from fedmeta.wire import ARRAYS, CONFIG, FLAT, METRICS, WEIGHT, MalformedRecord, flat_values, only, refuse_non_finite
+from fedmeta.wire import ARRAYS, FLAT, WEIGHT, MalformedRecord, flat_values, only, refuse_non_finite
 
 BITS = 40
 """An update is rounded to multiples of 2^-40, about 1e-12."""
@@ -126,10 +126,10 @@ def _addend(message: Message, reply: Message) -> tuple[tuple[str, int], npt.NDAr
 
 
 def _strip(content: RecordDict, norm: float) -> None:
-    for name in list(content.array_records):
+    for name in [name for name, record in content.items() if isinstance(record, ArrayRecord)]:
         del content[name]
-    content.metric_records[METRICS][NORM] = norm
-    content.config_records[CONFIG]["update-form"] = SUMMED
+    only(content, "metric")[NORM] = norm
+    only(content, "config")["update-form"] = SUMMED
 
 
 def read_sum(content: RecordDict, size: int) -> Tensor | None:
@@ -138,7 +138,7 @@ def read_sum(content: RecordDict, size: int) -> Tensor | None:
     Raises:
         MalformedRecord: an array that is no such sum.
     """
-    if not content.array_records:
+    if not any(isinstance(record, ArrayRecord) for record in content.values()):
         return None
     record = only(content, "array")
     array = record.get(FLAT)
