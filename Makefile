@@ -45,6 +45,7 @@ bench: $(STAMP)
 	$(BIN)/python -m simulations.benchmarks.executions
 	$(BIN)/python -m simulations.benchmarks.memory
 	$(BIN)/python -m simulations.benchmarks.aggregation
+	$(BIN)/python -m simulations.benchmarks.secure_aggregation --shapes 10x1e5 10x1e6 100x1e5 100x1e6
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

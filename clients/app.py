@@ -15,6 +15,30 @@ def identity(message: Message, context: Context) -> Message:
     return answer(message, context)
 
 
+@app.query("secagg_keys")
+def secagg_keys(message: Message, context: Context) -> Message:
+    """Join a group of secure aggregation."""
+    from clients.secure_aggregation import keys
+
+    return keys(message, context)
+
+
+@app.query("secagg_shares")
+def secagg_shares(message: Message, context: Context) -> Message:
+    """Share out this client's secrets among its neighbours."""
+    from clients.secure_aggregation import shares
+
+    return shares(message, context)
+
+
+@app.query("secagg_unmask")
+def secagg_unmask(message: Message, context: Context) -> Message:
+    """Help to take the masks off the sum of the group."""
+    from clients.secure_aggregation import unmask
+
+    return unmask(message, context)
+
+
 @app.cohort_train()
 def train(messages: list[Message], contexts: list[Context]) -> list[Message]:
     """Meta-train a cohort of clients, each on its own tasks."""

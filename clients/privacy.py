@@ -143,7 +143,7 @@ def reserve(request: Request, context: Context) -> Reservation | None:
     """
     experiment = request.workload.experiment
     privacy = experiment.privacy
-    if privacy.unit == "none" or privacy.placement != "local" or simulated(context):
+    if privacy.unit == "none" or privacy.placement == "central" or simulated(context):
         return None
     ledger = Ledger(_ledger_path(request, context))
     plan = local_plan(experiment)

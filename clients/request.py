@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from flwr.app import ArrayRecord, Context, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from torch import Tensor
 
 from fedmeta.errors import ConfigurationError
+from fedmeta.privacy.secagg_names import RECORD
 from fedmeta.wire import ARRAYS, LAST_UPDATE, MalformedRecord, only, read_vector
 from fedmeta.workload import Workload, device_of, workload_from_json
 
@@ -39,6 +40,12 @@ def _model_record(content: RecordDict) -> ArrayRecord:
     return records[ARRAYS] if len(records) > 1 and ARRAYS in records else only(content, "array")
 
 
+def _config_record(content: RecordDict) -> ConfigRecord:
+    """The record of the experiment: the only one beside that of secure aggregation."""
+    found: ConfigRecord = only(RecordDict({name: kept for name, kept in content.items() if name != RECORD}), "config")
+    return found
+
+
 def client_id(context: Context) -> int:
     """The stable id of the client: the partition id of its node.
 
@@ -55,7 +62,7 @@ def client_id(context: Context) -> int:
 
 def workload_of(message: Message) -> tuple[Workload, dict[str, Any]]:
     """The workload of the experiment that a message carries, and the message's scalars."""
-    config = dict(only(message.content, "config"))
+    config = dict(_config_record(message.content))
     if "experiment" not in config:
         raise MalformedRecord("the message carries no experiment: pass train_config=ConfigRecord({'experiment': ...})")
     workload = workload_from_json(str(config.pop("experiment")))

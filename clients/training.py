@@ -9,13 +9,27 @@ from torch import Tensor
 
 from clients.attack import Attacker, is_attacker, make_attacker
 from clients.failures import error_reply
+from clients.masking import encode
 from clients.personal import complete_params, keep_personal, personal_vector
 from clients.privacy import Protection, Reservation, pool_tasks, reserve
 from clients.request import Request, read_request
+from clients.secagg_policy import is_required
+from clients.secure_aggregation import has_failed, is_masked, masked, refusal
+from fedmeta.privacy.secagg_names import RECORD
 from fedmeta.seeding import numpy_generator
 from fedmeta.tasks import Episode
 from fedmeta.training import CohortResult, train_cohort
-from fedmeta.wire import ARRAYS, CONFIG, IDLE, METRICS, MalformedRecord, config_record, metric_record, vector_record
+from fedmeta.wire import (
+    ARRAYS,
+    CONFIG,
+    IDLE,
+    METRICS,
+    WEIGHT,
+    MalformedRecord,
+    config_record,
+    metric_record,
+    vector_record,
+)
 
 
 def train(messages: list[Message], contexts: list[Context]) -> list[Message]:
@@ -30,12 +44,13 @@ def train(messages: list[Message], contexts: list[Context]) -> list[Message]:
     for index, (message, context) in enumerate(zip(messages, contexts, strict=True)):
         try:
             request = requests[index] = read_request(message, context)
+            _check_masked(request, message, context)
             form = _update_form(request)
             reservation = reserve(request, context)
             if reservation is not None:
                 reserved[index] = reservation
         except Exception as error:
-            replies[index] = error_reply(message, error)
+            replies[index] = _failure(message, context, error)
             continue
         # An attacker trains in a way of its own, and so alone.
         key = (id(request.workload), request.round, form, index if is_attacker(request) else None)
@@ -48,7 +63,7 @@ def train(messages: list[Message], contexts: list[Context]) -> list[Message]:
             result, idle = train_group(protection), None
         for row, index in enumerate(members):
             replies[index] = _reply(messages[index], protection, result, row, idle)
-            if index in reserved and not replies[index].has_error():
+            if index in reserved and not has_failed(replies[index]):
                 reserved[index].confirm()
     return [replies[index] for index in range(len(messages))]
 
@@ -133,15 +148,60 @@ def draw_tasks(request: Request, context: Context, step: int, count: int) -> lis
 
 
 def _reply(message: Message, protection: Protection, result: CohortResult, row: int, idle: str | None) -> Message:
-    if row in result.failures:
-        return error_reply(message, result.failures[row])
     request, context = protection.requests[row], protection.contexts[row]
+    if row in result.failures:
+        return _failure(message, context, result.failures[row])
     vector: Tensor = protection.update(result.updates[row], row)
+    if is_masked(message):
+        return _masked_reply(message, protection, result, vector, row, idle)
     if _update_form(request) == "model":
         vector = request.vector + vector
     keep_personal(result.personal[row], context)
     metrics = protection.metrics({name: float(values[row]) for name, values in result.metrics.items()}, row)
-    told = {"spec-hash": request.workload.spec.hash, "update-form": _update_form(request)}
-    told |= {} if idle is None else {IDLE: idle}
-    content = RecordDict({ARRAYS: vector_record(vector), METRICS: metric_record(metrics), CONFIG: config_record(told)})
+    told = config_record(_told(request, idle))
+    content = RecordDict({ARRAYS: vector_record(vector), METRICS: metric_record(metrics), CONFIG: told})
     return Message(content, reply_to=message)
+
+
+def _told(request: Request, idle: str | None) -> dict[str, str]:
+    """What a reply says of itself."""
+    told = {"spec-hash": request.workload.spec.hash, "update-form": _update_form(request)}
+    return told if idle is None else {**told, IDLE: idle}
+
+
+def _masked_reply(
+    message: Message, protection: Protection, result: CohortResult, vector: Tensor, row: int, idle: str | None
+) -> Message:
+    """The update `[D]`, always a delta, with weight and metrics under the mask."""
+    request, context = protection.requests[row], protection.contexts[row]
+    metrics = protection.metrics({name: float(values[row]) for name, values in result.metrics.items()}, row)
+    weight = metrics.pop(WEIGHT)
+    settings = message.content.config_records[RECORD]
+    reply = masked(
+        message,
+        context,
+        lambda bits: encode(request, context, settings, bits, vector, weight, metrics),
+        config_record(_told(request, idle)),
+    )
+    keep_personal(result.personal[row], context)
+    return reply
+
+
+def _failure(message: Message, context: Context, error: BaseException) -> Message:
+    """Why there is no update; under secure aggregation as content, so that the Context without its secrets is kept."""
+    return refusal(message, context, error) if is_masked(message) else error_reply(message, error)
+
+
+def _check_masked(request: Request, message: Message, context: Context) -> None:
+    """Never send in the clear what is to be masked.
+
+    Raises:
+        MalformedRecord: a message that asks for an update without masks, which experiment or node do not allow.
+    """
+    if is_masked(message):
+        return
+    if request.workload.experiment.secagg.enabled or is_required(context):
+        raise MalformedRecord(
+            "this client gives its update under the masks of secure aggregation only, and the message asks for none: "
+            "wrap the server's grid in SecureAggregationGrid"
+        )

@@ -5,16 +5,18 @@ Importing this module loads no torch; validating the components' parameters load
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from fedmeta.attacks import ATTACKS
 from fedmeta.data import DATASETS, PARTITIONS
 from fedmeta.learners import LEARNERS
 from fedmeta.models import MODELS
 from fedmeta.optimisers import OPTIMISERS
+from fedmeta.privacy.secagg_section import SecaggSection
 from fedmeta.registry import Registry
+from fedmeta.section import Section as _Section
 
 LIBRARY_COMPONENTS: dict[str, Registry] = {
     "data": DATASETS,
@@ -31,23 +33,6 @@ DERIVED = {"model": ("input_shape", "ways")}
 """Component parameters that follow from the data and the learner; an experiment does not set them."""
 
 Schedule = Literal["constant", "linear", "cosine"]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, strict=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _none_as_a_choice(cls, given: Any) -> Any:
-        """`--set key=none` takes a value away, but where `none` is one of the choices it chooses that."""
-        if not isinstance(given, dict):
-            return given
-        chosen = {
-            key: "none"
-            for key, value in given.items()
-            if value is None and key in cls.model_fields and "none" in get_args(cls.model_fields[key].annotation)
-        }
-        return {**given, **chosen}
 
 
 class Component(BaseModel):
@@ -175,12 +160,14 @@ class PrivacySection(_Section):
     unit: Literal["none", "client", "task", "example"] = Field(
         "none", description="whose presence is hidden; none: no privacy"
     )
-    placement: Literal["central", "local"] = Field(
-        "central", description="the server adds the noise and is trusted, or each client does before anything leaves it"
+    placement: Literal["central", "local", "distributed"] = Field(
+        "central",
+        description="who adds the noise: the server, which is trusted; each client, all of it before anything leaves "
+        "it; or clients in shares, under secure aggregation",
     )
     clip_norm: float = Field(1.0, gt=0, description="C, of one unit's contribution; the first one where adaptive")
     clipping: Literal["fixed", "adaptive"] = Field(
-        "fixed", description="adaptive follows a quantile of the norms (central, client unit)"
+        "fixed", description="adaptive follows a quantile of the norms (client unit, not local)"
     )
     per_layer: bool = Field(False, description="clip each parameter tensor to C / sqrt(their number)")
     quantile: float = Field(0.5, gt=0, lt=1, description="share of norms within C that adaptive clipping aims at")
@@ -203,6 +190,19 @@ class PrivacySection(_Section):
         description="tasks a client owns, each drawn by its own coin; none: fresh tasks at every step [tasks]",
     )
     share_metrics: bool = Field(False, description="clients send training metrics, which no noise protects")
+    mechanism: Literal["skellam", "discrete_gaussian"] = Field("skellam", description="the noise of distributed shares")
+    min_survivors: int | None = Field(
+        None,
+        ge=1,
+        description="fewest clients of a group whose sum is unmasked, for which shares are sized; none: what "
+        "secagg.dropouts leaves of the smallest [clients]",
+    )
+    colluders: int | None = Field(
+        None,
+        ge=0,
+        description="clients of a group whose shares do not count, since they may tell them; none: secagg.corrupt of "
+        "all, in one group [clients]",
+    )
 
 
 class AttackSection(_Section):
@@ -279,6 +279,7 @@ class Experiment(_Section):
     server: ServerSection = Field(ServerSection(), description=ServerSection.__doc__)
     evaluation: EvaluationSection = Field(EvaluationSection(), description=EvaluationSection.__doc__)
     privacy: PrivacySection = Field(PrivacySection(), description=PrivacySection.__doc__)
+    secagg: SecaggSection = Field(SecaggSection(), description=SecaggSection.__doc__)
     attack: AttackSection = Field(AttackSection(), description=AttackSection.__doc__)
     engine: EngineSection = Field(EngineSection(), description=EngineSection.__doc__)
     tracking: TrackingSection = Field(TrackingSection(), description=TrackingSection.__doc__)
@@ -309,6 +310,11 @@ class Experiment(_Section):
         relevant["data"].pop("path", None)
         if self.privacy.unit == "none":
             del relevant["privacy"]  # runs from before there was any keep their hash
+        elif self.privacy.placement != "distributed":
+            for key in ("mechanism", "min_survivors", "colluders"):
+                del relevant["privacy"][key]
+        if not self.secagg.enabled:
+            del relevant["secagg"]
         if self.attack.method.name == "none":
             del relevant["attack"]
         else:

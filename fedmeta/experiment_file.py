@@ -16,6 +16,7 @@ from fedmeta.errors import ConfigurationError, did_you_mean
 from fedmeta.experiment import DERIVED, LIBRARY_COMPONENTS, Component, Experiment
 from fedmeta.learners import LEARNERS
 from fedmeta.parameters import parameters_of
+from fedmeta.privacy.secagg_settings import check_secagg
 from fedmeta.privacy.settings import check_privacy
 from fedmeta.registry import Registry
 
@@ -236,5 +237,6 @@ def _check_together(experiment: Experiment) -> None:
         warnings.warn("server.weighting = 'tasks' has no effect: all clients see as many tasks a round", stacklevel=2)
     check_privacy(experiment)
     check_attack(experiment)
+    check_secagg(experiment)
     if server.rounds == 0 and server.schedule != "constant":
         warnings.warn(f"server.schedule = '{server.schedule}' has no effect: server.rounds = 0", stacklevel=2)

@@ -24,6 +24,12 @@ LAST_UPDATE, CLEAN = "last-update", "clean"
 MALICIOUS, ATTACKERS, IDLE = "malicious", "attackers", "attack-idle"
 """Scalars of a staged attack: who is malicious, who of them attacks in this round, and why one could not."""
 
+GROUP = "group"
+"""Scalar of a reply that speaks for a group of clients: the ids of the messages to those in its mean."""
+
+CLIPPED_SHARE = "clipped-share"
+"""Scalar of a group's reply: the share of its clients' entries that were clipped to the bound of the encoder."""
+
 KINDS = {"array": ArrayRecord, "metric": MetricRecord, "config": ConfigRecord}
 
 TINY_SQUARE = 1e-24

@@ -27,6 +27,7 @@ def main(grid: Grid, context: Context) -> None:
     from server.execute import execute
     from server.privacy import in_one_line
     from server.rundir import RunDir
+    from server.secure_aggregation import in_words as learned_in_words
 
     logging.getLogger("fedmeta").setLevel(logging.INFO)
     log = logging.getLogger("flwr")
@@ -54,6 +55,8 @@ def main(grid: Grid, context: Context) -> None:
         rundir.close()
     if result.results.get("privacy"):
         log.info("%s", in_one_line(result.results["privacy"]))
+    if result.results.get("secagg"):
+        log.info("%s", learned_in_words(result.results["secagg"]))
     log.info("run directory: %s", result.path)
     if result.failed_rounds:
         raise RuntimeError(f"rounds {list(result.failed_rounds)} did not go well; see {result.path / 'report.html'}")

@@ -13,6 +13,7 @@ from fedmeta.workload import Workload
 from server.report import draw_episode, write_report
 from server.rounds import Observer, Prepare, RunResult, run_experiment
 from server.rundir import RunDir
+from server.secure_aggregation import secured
 from server.tracking import make_trackers
 
 log = logging.getLogger("fedmeta.server")
@@ -39,6 +40,7 @@ def execute(
         simulated: an engine of ours runs it on data that are no one's: what protects in a deployment may be seeded.
         prepare: of a private run, see `run_experiment`.
     """
+    grid = secured(grid, experiment, simulated)
     trackers = make_trackers(experiment, rundir)
 
     def track(record: dict[str, Any]) -> None:

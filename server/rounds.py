@@ -24,6 +24,7 @@ from server.checkpoint import Checkpoint
 from server.judging import FinalJudge
 from server.privacy import open_privacy, privacy_statement
 from server.rundir import RunDir
+from server.secure_aggregation import learned
 from strategies.decorator import Remembering
 from strategies.directory import learn_directory
 from strategies.meta import MetaStrategy
@@ -110,6 +111,8 @@ def run_experiment(
     torch.set_num_threads(experiment.engine.threads)
     workload = Workload(experiment)
     strategy = _strategy(grid, workload, rundir, simulated, prepare)
+    if strategy.promise is not None:
+        log.info("secure aggregation: %s", strategy.promise)
     clean = clean_model(experiment, workload.spec)
     standing = _standing(rundir, workload, strategy, grid)
     stopped = None
@@ -128,6 +131,8 @@ def run_experiment(
     history = tuple(rundir.metrics())
     idle = [record["round"] for record in history if record.get("attack_idle")]
     results |= {"attack_idle_rounds": idle} if idle else {}
+    secure = learned(experiment, strategy.promise, history)
+    results |= {"secagg": secure} if secure else {}
     rundir.write_results(results)
     return RunResult(
         path=rundir.path,
@@ -245,6 +250,7 @@ def _record(
         "failed": {str(client): reason for client, reason in report.failed.items()},
         "refused": {str(client): reason for client, reason in report.refused.items()},
         "defence": report.defence,
+        **({"groups": report.groups} if report.groups else {}),
         "event": report.event,
         "failed_round": report.failed_round,
         "validation": evaluation.to_json() if evaluation else None,
@@ -257,6 +263,11 @@ def _log_troubles(report: RoundReport) -> None:
         log.warning("round %d, failed: %s", report.round, line)
     for line in group_reasons(report.refused):
         log.warning("round %d, refused: %s", report.round, line)
+    clipped = max((group["clipped"] or 0.0 for group in report.groups), default=0.0)
+    if clipped:
+        log.warning(
+            "round %d: %.2g %% of a group's values were clipped to secagg.bound: raise it", report.round, 100 * clipped
+        )
     for line in group_reasons(report.idle):
         log.warning("round %d, attackers sent honest updates: %s", report.round, line)
     if report.event:

@@ -22,7 +22,7 @@ from fedmeta.seeding import SERVER, torch_generator
 from fedmeta.wire import ATTACKERS, IDLE
 from fedmeta.workload import Workload
 from strategies.aggregation import RoundContext, Rule
-from strategies.decorator import GridDecorator
+from strategies.decorator import GridDecorator, round_of
 from strategies.defence import make_defence
 
 log = logging.getLogger("fedmeta.attack")
@@ -70,6 +70,8 @@ class AdversarialGrid(GridDecorator):
     Raises:
         ConfigurationError: an attack that does not act on updates, or a grid under which replies are hidden.
     """
+
+    rewrites_replies = True
 
     def __init__(
         self,
@@ -254,15 +256,6 @@ def attackers_of(message: Message) -> frozenset[int] | None:
         if ATTACKERS in record:
             return frozenset(int(client) for client in record[ATTACKERS])  # type: ignore[union-attr]
     return None
-
-
-def round_of(message: Message, default: int) -> int:
-    """The round that a message belongs to; `default` where it does not say."""
-    for record in message.content.config_records.values():
-        for key in ("round", "server-round"):
-            if key in record:
-                return int(record[key])  # type: ignore[arg-type]
-    return default
 
 
 def _vector(content: RecordDict, layout: Layout) -> npt.NDArray[Any]:

@@ -41,6 +41,7 @@ def run_with_progress(
     _log_to(console)
     from server.privacy import in_one_line
     from server.rounds import RunResult
+    from server.secure_aggregation import in_words as learned_in_words
     from simulations.launch import Opened, open_run, play
 
     opened: Opened = open_run(source, overrides, out, resume)
@@ -58,6 +59,8 @@ def run_with_progress(
         console.print(attacks)
     if result.results.get("privacy"):
         console.print(in_one_line(result.results["privacy"]))
+    if result.results.get("secagg"):
+        console.print(learned_in_words(result.results["secagg"]))
     console.print(f"report: {result.path / 'report.html'}")
     if result.failed_rounds:
         console.print(

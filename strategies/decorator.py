@@ -69,3 +69,12 @@ class GridDecorator(Grid):
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Passed on."""
         return self._grid.pull_messages(message_ids)
+
+
+def round_of(message: Message, default: int) -> int:
+    """The round that a message belongs to, as our strategy or Flower's say it; `default` where it does not say."""
+    for record in message.content.config_records.values():
+        for key in ("round", "server-round"):
+            if key in record:
+                return int(record[key])  # type: ignore[arg-type]
+    return default

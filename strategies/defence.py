@@ -14,33 +14,29 @@ from fedmeta.learners import LEARNERS
 from fedmeta.learners.functional import forward
 from fedmeta.workload import Workload
 from strategies.aggregation import Aggregate, NotEnoughUpdates, Probe, Rule
+from strategies.group_defence import check_promise, check_rule, group_promise, over_groups
 from strategies.pipeline import Pipeline
 
 
-def make_defence(experiment: Experiment) -> Pipeline:
-    """The pre-aggregators and the aggregator of an experiment.
+def make_defence(experiment: Experiment, expected: float | None = None) -> Pipeline:
+    """The pre-aggregators and the aggregator of an experiment; under secure aggregation their `f` counts groups.
+
+    Args:
+        experiment: validated.
+        expected: clients of a round; None: as `server.sampling.clients` says, where it is fixed.
 
     Raises:
-        ConfigurationError: too few clients a round for a rule's f, a rule behind buckets that needs clients, or one
-            whose signal or trusted update does not exist in this experiment.
+        ConfigurationError: too few clients a round for a rule's f, a rule behind buckets that needs clients, one whose
+            signal or trusted update does not exist in this experiment, or groups that cannot bear the attackers.
     """
-    server = experiment.server
-    pipeline = Pipeline.make(
-        [(component.name, component.parameters) for component in server.preaggregators],
-        (server.aggregator.name, server.aggregator.parameters),
-    )
+    server, pipeline = experiment.server, Pipeline.of(experiment)
     rule, privacy = pipeline.aggregator, experiment.privacy
     if server.preaggregators and privacy.unit != "none" and privacy.placement == "central":
         raise ConfigurationError(
             "server.preaggregators are not available with central noise, which is calibrated to a sum of clipped "
             "contributions: remove them, or set privacy.placement = 'local'"
         )
-    clients = server.sampling.parameters.get("clients")
-    if server.sampling.name == "fixed" and isinstance(clients, int):
-        try:
-            pipeline.check_rows(clients)
-        except NotEnoughUpdates as error:
-            raise ConfigurationError(f"server.sampling.clients = {clients} with server.aggregator: {error}") from None
+    pipeline = _fitted(pipeline, experiment, expected)
     if not isinstance(rule, Rule):
         return pipeline
     if "root_update" in rule.requires.context and server.root == "none":
@@ -66,6 +62,32 @@ def make_defence(experiment: Experiment) -> Pipeline:
             "large as an update's values: compare with a rule that does not, such as 'geometric_median'",
             stacklevel=2,
         )
+    return pipeline
+
+
+def _fitted(pipeline: Pipeline, experiment: Experiment, expected: float | None) -> Pipeline:
+    """The pipeline for the rows of a round: clients, or groups, for which its `f` is translated.
+
+    Raises:
+        ConfigurationError: too few rows, or a rule or groups that secure aggregation rules out.
+    """
+    sampling = experiment.server.sampling
+    clients = sampling.parameters.get("clients") if sampling.name == "fixed" else None
+    rows, in_groups = clients, ""
+    if experiment.secagg.enabled:
+        check_rule(pipeline)
+        promise = group_promise(experiment, expected if clients is None else clients)
+        if promise is not None:
+            check_promise(promise, experiment)
+            pipeline = over_groups(pipeline, promise)
+            rows, in_groups = promise.odds.groups, f" in {promise.odds.groups} groups"
+    if isinstance(clients, int) and isinstance(rows, int):
+        try:
+            pipeline.check_rows(rows)
+        except NotEnoughUpdates as error:
+            raise ConfigurationError(
+                f"server.sampling.clients = {clients}{in_groups} with server.aggregator: {error}"
+            ) from None
     return pipeline
 
 
@@ -102,3 +124,10 @@ def describe(aggregate: Aggregate, clients: Sequence[int]) -> dict[str, Any]:
         "weights": by_client(aggregate.weights),
         "diagnostics": dict(aggregate.diagnostics),
     }
+
+
+def describe_groups(aggregate: Aggregate, groups: int) -> dict[str, Any]:
+    """As `describe` for rows that are groups: nothing of single clients, and the rest by the group's place."""
+    said = describe(aggregate, range(groups))
+    by_group = {key: said[key] for key in ("flagged", "scores", "weights")}
+    return {"flagged": [], "scores": {}, "weights": {}, "groups": by_group, "diagnostics": said["diagnostics"]}

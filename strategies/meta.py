@@ -29,13 +29,15 @@ from fedmeta.wire import ARRAYS, CONFIG, LAST_UPDATE, config_record, metric_reco
 from strategies import SAMPLERS, partial_sums
 from strategies.adversary import Adversary
 from strategies.aggregation import Aggregate, NotEnoughUpdates, Probe, RoundContext, Rule
-from strategies.defence import describe, make_defence, make_probe
+from strategies.defence import describe, describe_groups, make_defence, make_probe
 from strategies.directory import Directory, by_message
+from strategies.group_defence import GroupPromise, group_promise
 from strategies.judging import Judging
 from strategies.private_rounds import CLIP_NORM, PrivateRounds
-from strategies.replies import RowStore, Sorted, Update, sort_replies
+from strategies.replies import Sorted, Update, sort_replies
 from strategies.root import RootTasks
 from strategies.round_report import RoundReport, client_metrics, mean_norm
+from strategies.row_store import RowStore
 
 TRAIN = "train"
 AGGREGATOR = "aggregator/"
@@ -54,7 +56,8 @@ class MetaStrategy(Strategy):
     State that lasts: `optimiser_state`, the aggregator's `aggregator_state`, and those of `private` and
     `adversary`.
 
-    `report`, `evaluation` and `success` tell of the last round, the last evaluation, and the attack's success in it.
+    `report`, `evaluation` and `success` tell of the last round, the last evaluation, and the attack's success in it;
+    `promise` of what the defence bears over groups, under secure aggregation.
     """
 
     def __init__(
@@ -63,7 +66,9 @@ class MetaStrategy(Strategy):
         server = experiment.server
         self.experiment, self.spec, self.directory = experiment, spec, directory
         self.sampler = SAMPLERS.make(server.sampling.name, **server.sampling.parameters)
-        self.defence = make_defence(experiment)
+        expected = self.sampler.expected(len(directory.role("train")))
+        self.defence = make_defence(experiment, expected)
+        self.promise: GroupPromise | None = group_promise(experiment, expected)
         self.aggregator_state: dict[str, Tensor] = {}
         self.optimiser = OPTIMISERS.make(server.optimiser.name, **server.optimiser.parameters)
         self.optimiser_state: dict[str, Tensor] = self.optimiser.init(torch.zeros(spec.size()))
@@ -130,7 +135,16 @@ class MetaStrategy(Strategy):
         """Aggregate the accepted replies; the model stays as it was where the round gives nothing to aggregate."""
         answers = by_message(self._asked.values(), replies)
         by_client = {client: answers.get(message.metadata.message_id) for client, message in self._asked.items()}
-        found = sort_replies(by_client, self.spec.size(), self.spec.hash, sums=self._asked_for_sums, store=self._rows)
+        asked = {message.metadata.message_id: client for client, message in self._asked.items()}
+        groups = asked if self.experiment.secagg.enabled else None
+        found = sort_replies(
+            by_client,
+            self.spec.size(),
+            self.spec.hash,
+            sums=self._asked_for_sums,
+            groups=groups,
+            store=self._rows,
+        )
         event = self._why_not(found)
         failed_round = self._below_quorum(found)
         metrics = client_metrics(found.updates)
@@ -142,9 +156,9 @@ class MetaStrategy(Strategy):
             try:
                 aggregate = self._aggregate(server_round, found)
             except NotEnoughUpdates as error:  # a small draw is ordinary; clients that did not answer are not
-                event, failed_round = str(error), len(found.updates) < len(self._sampled)
+                event, failed_round = str(error), found.answered < len(self._sampled)
             else:
-                event, defence = aggregate.event, describe(aggregate, [update.client for update in found.updates])
+                event, defence = aggregate.event, self._describe(aggregate, found.updates)
                 self.aggregator_state = dict(aggregate.state)
         if event is None:
             vector, state, facts = self._next(server_round, aggregate, found.updates)
@@ -168,13 +182,21 @@ class MetaStrategy(Strategy):
             failed_round=failed_round,
             defence=defence,
             attackers=self.adversary.attackers(server_round, self._sampled),
-            idle={update.client: update.idle for update in found.updates if update.idle is not None},
+            idle={client: why for update in found.updates for client, why in update.idle.items()},
+            groups=[
+                {"clients": list(update.group), "clipped": update.clipped} for update in found.updates if update.group
+            ],
         )
         return arrays, metric_record(metrics)
 
+    def _describe(self, aggregate: Aggregate, updates: list[Update]) -> dict[str, Any]:
+        if self.experiment.secagg.enabled:
+            return describe_groups(aggregate, len(updates))
+        return describe(aggregate, [update.client for update in updates])
+
     def _below_quorum(self, found: Sorted) -> bool:
         needed = self.experiment.server.min_success_fraction * len(self._sampled)
-        return bool(self._sampled) and (not found.updates or len(found.updates) < needed)
+        return bool(self._sampled) and (not found.updates or found.answered < needed)
 
     def exhausted(self) -> str | None:
         """Why no further round may be played, since the privacy budget is spent; None where one may."""
@@ -197,7 +219,7 @@ class MetaStrategy(Strategy):
             return "no client was sampled"
         if self._below_quorum(found):
             return (
-                f"{len(found.updates)} of {len(self._sampled)} clients gave a valid update, "
+                f"{found.answered} of {len(self._sampled)} clients gave a valid update, "
                 f"below server.min_success_fraction = {self.experiment.server.min_success_fraction:g}"
             )
         if not self._weights(found.updates).sum() > 0:
@@ -207,7 +229,7 @@ class MetaStrategy(Strategy):
     def _weights(self, updates: list[Update]) -> Tensor:
         if self.experiment.server.weighting == "tasks":
             return torch.tensor([update.tasks for update in updates], dtype=torch.float64)
-        return torch.ones(len(updates), dtype=torch.float64)
+        return torch.tensor([len(update.clients) for update in updates], dtype=torch.float64)
 
     def _aggregate(self, server_round: int, found: Sorted) -> Aggregate:
         """A private release of the updates, or what the defence makes of them, told all that a rule may know."""
@@ -237,6 +259,7 @@ class MetaStrategy(Strategy):
         """Whether the experiment allows sums for updates and its pipeline needs no more."""
         server = self.experiment.server
         plain = server.aggregator.name == "mean" and not server.preaggregators and self.private is None
+        plain = plain and not self.experiment.secagg.enabled
         return self.experiment.engine.reduce == "auto" and plain
 
     @cached_property
@@ -265,7 +288,7 @@ class MetaStrategy(Strategy):
         state, change = self.optimiser.step(self.optimiser_state, -aggregate.vector, scale=scale)
         facts = {"update-norm": float(aggregate.vector.norm())}
         if self.private is None or self.private.central is None:  # what is not noised is not told
-            facts[partial_sums.NORM] = mean_norm(updates)
+            facts["group-update-norm" if self.experiment.secagg.enabled else partial_sums.NORM] = mean_norm(updates)
         numbers = {key: float(value) for key, value in aggregate.diagnostics.items() if isinstance(value, (int, float))}
         return self._vector + change, state, {**facts, **numbers}
 

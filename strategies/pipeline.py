@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fedmeta.errors import ConfigurationError
+from fedmeta.experiment import Experiment
 from strategies import AGGREGATORS, PREAGGREGATORS
 from strategies.aggregation import Aggregate, Aggregator, NotEnoughUpdates, RoundContext, Rule
 from strategies.preaggregation import PreAggregator
@@ -47,6 +48,19 @@ class Pipeline(Rule):
                     "mixes clients into buckets: remove one of them"
                 )
         return cls(made, rule)
+
+    @classmethod
+    def of(cls, experiment: Experiment) -> "Pipeline":
+        """The pre-aggregators and the aggregator of an experiment, as it gives them.
+
+        Raises:
+            ConfigurationError: as `make`.
+        """
+        server = experiment.server
+        return cls.make(
+            [(component.name, component.parameters) for component in server.preaggregators],
+            (server.aggregator.name, server.aggregator.parameters),
+        )
 
     def check_rows(self, n: int) -> None:
         """Refuse n rows that are too few for any part of the chain.

@@ -133,6 +133,6 @@ class PrivateRounds:
 
 def make_plan(experiment: Experiment, sampler: PrivateSampler, population: int) -> Plan:
     """What a run of an experiment releases, on `population` training clients."""
-    if experiment.privacy.placement == "local":
+    if experiment.privacy.placement != "central":
         return local_plan(experiment)
     return central_plan(experiment, sampler, population)

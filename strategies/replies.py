@@ -1,33 +1,34 @@
 """Sorting a round's replies: what is usable, what failed, what is refused, each with its reason."""
 
+import json
 import math
-import sys
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-import torch
 from flwr.app import Message
 from torch import Tensor
 
-from fedmeta.wire import IDLE, WEIGHT, MalformedRecord, only, read_row
+from fedmeta.wire import CLIPPED_SHARE, GROUP, IDLE, WEIGHT, MalformedRecord, only, read_row
 from strategies.partial_sums import NORM, SUMMED, read_sum
+from strategies.row_store import RowStore
 
 
 @dataclass(frozen=True)
 class Update:
-    """A valid reply of one client.
+    """A valid reply of one client, or under secure aggregation of one group of clients.
 
     Attributes:
-        client: its id.
-        delta: `[D]`; None where it went into a sum on the client's actor.
+        client: its id; of a group that of the first client in it.
+        delta: `[D]`, of a group the mean; None where it went into a sum on the client's actor.
         norm: Euclidean, of the update.
-        tasks: seen in training.
-        metrics: its others.
-        idle: why a malicious client could not attack, as it says of itself for the experiment's sake, or None.
+        tasks: seen in training, by all of a group.
+        metrics: its others, of a group the means.
+        idle: malicious client -> why it could not attack, as it says of itself for the experiment's sake.
         carried: int64 `[D]`, the sum that this reply brings along, or None (see `strategies.partial_sums`).
+        group: ids of the clients whose mean it is; empty for the reply of one client.
+        clipped: share of a group's entries that were clipped to the bound of secure aggregation; None where not told.
     """
 
     client: int
@@ -36,7 +37,14 @@ class Update:
     tasks: float
     metrics: dict[str, float]
     carried: Tensor | None = None
-    idle: str | None = None
+    idle: Mapping[int, str] = field(default_factory=dict)
+    group: tuple[int, ...] = ()
+    clipped: float | None = None
+
+    @property
+    def clients(self) -> tuple[int, ...]:
+        """The ids of those it speaks for."""
+        return self.group or (self.client,)
 
 
 @dataclass(frozen=True)
@@ -55,27 +63,20 @@ class Sorted:
     failed: dict[int, str]
     refused: dict[int, str]
 
-
-class RowStore:
-    """Memory for update matrices, used again round after round while nobody holds on to a row of the last one.
-
-    A new large array costs as much in page faults as copying the updates into it.
-    """
-
-    def __init__(self) -> None:
-        self._values: Any = np.empty((0, 0), np.float32)
-
-    def take(self, n: int, size: int) -> Tensor:
-        """A float32 matrix `[n, size]` of any values."""
-        # Views, numpy's and torch's, hold a reference to the array itself; ours and that of this call are two.
-        free = sys.getrefcount(self._values) == 2
-        if not free or self._values.shape[1] != size or len(self._values) < n:
-            self._values = np.empty((n, size), np.float32)  # NumPy asks for large pages, which torch does not
-        return torch.from_numpy(self._values[:n])
+    @property
+    def answered(self) -> int:
+        """How many clients are in the updates."""
+        return sum(len(update.clients) for update in self.updates)
 
 
 def sort_replies(
-    found: Mapping[int, Message | None], size: int, spec_hash: str, *, sums: bool = False, store: RowStore | None = None
+    found: Mapping[int, Message | None],
+    size: int,
+    spec_hash: str,
+    *,
+    sums: bool = False,
+    groups: Mapping[str, int] | None = None,
+    store: RowStore | None = None,
 ) -> Sorted:
     """Sort a round's replies to train messages.
 
@@ -84,6 +85,8 @@ def sort_replies(
         size: D of the flat vector.
         spec_hash: of the server's `ParamSpec`; a reply made for another one is refused.
         sums: whether sums of updates were asked for; else a reply whose update would be in one is refused.
+        groups: under secure aggregation, where one reply speaks for many: message id -> client. None elsewhere, so
+            that no client can claim to be a group.
         store: where the matrix lies; None for memory of its own.
     """
     updates: list[Update] = []
@@ -93,7 +96,10 @@ def sort_replies(
     summed = {client for client, reply in found.items() if sums and reply is not None and _is_summed(reply)}
     rows = (store or RowStore()).take(len(found) - len(summed), size)
     whole = 0
+    spoken_for = {member for reply in found.values() for member in _group(reply, groups)}
     for client, reply in sorted(found.items()):
+        if reply is None and client in spoken_for:
+            continue
         if reply is None:
             failed[client] = "no reply within the time limit"
         elif reply.has_error():
@@ -101,11 +107,31 @@ def sort_replies(
         else:
             try:
                 row = None if client in summed else rows[whole]
-                updates.append(_read_update(client, reply, size, row, spec_hash))
+                update = _read_update(client, reply, size, row, spec_hash)
+                updates.append(_of_group(update, reply, groups))
                 whole += updates[-1].delta is not None
             except MalformedRecord as error:
                 refused[client] = str(error)
     return Sorted(updates, rows[:whole], failed, refused)
+
+
+def _group(reply: Message | None, groups: Mapping[str, int] | None) -> tuple[int, ...]:
+    """The clients that a reply speaks for, ascending; none for the reply of one."""
+    if groups is None or reply is None or not reply.has_content():
+        return ()
+    named: Any = next((record[GROUP] for record in reply.content.config_records.values() if GROUP in record), ())
+    return tuple(sorted(groups[message] for message in named))
+
+
+def _of_group(update: Update, reply: Message, groups: Mapping[str, int] | None) -> Update:
+    """The update with what its reply says of the group that it is the mean of; unchanged where it is one client's."""
+    members = _group(reply, groups)
+    if not members or groups is None:
+        return update
+    config = only(reply.content, "config")
+    clipped = config.get(CLIPPED_SHARE)
+    idle = {groups[message]: str(why) for message, why in json.loads(str(config.get(IDLE, "{}"))).items()}
+    return replace(update, group=members, clipped=None if clipped is None else float(clipped), idle=idle)
 
 
 def _is_summed(reply: Message) -> bool:
@@ -128,7 +154,7 @@ def _read_update(client: int, reply: Message, size: int, row: Tensor | None, spe
     tasks = metrics.pop(WEIGHT, math.nan)
     if not (math.isfinite(tasks) and tasks >= 0):
         raise MalformedRecord(f"{WEIGHT} = {tasks} is not a count of tasks")
-    idle = None if config.get(IDLE) is None else str(config[IDLE])
+    idle = {} if config.get(IDLE) is None else {client: str(config[IDLE])}
     if row is None:
         if NORM not in metrics:
             raise MalformedRecord(f"an update in a sum without its {NORM}")

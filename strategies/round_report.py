@@ -20,6 +20,7 @@ class RoundReport:
         failed, refused: client id -> reason.
         defence: what the aggregation says of clients: `flagged` (ids), `scores` and `weights` (by id), `diagnostics`.
         attackers: ids of the sampled clients that attack in this round; None where the experiment has no attack.
+        groups: under secure aggregation the sums that the server learnt: `clients` (ids) and `clipped` (share) of each.
         idle: client id -> why its attack could not act, so that it sent an honest update.
         event: why the model stayed as it was, or None when it was aggregated.
         failed_round: whether valid updates were wanting, or the server's step diverged: a run with such a round did
@@ -37,18 +38,20 @@ class RoundReport:
     defence: dict[str, Any] = field(default_factory=dict)
     attackers: tuple[int, ...] | None = None
     idle: dict[int, str] = field(default_factory=dict)
+    groups: list[dict[str, Any]] = field(default_factory=list)
 
 
 def mean_norm(updates: list[Update]) -> float:
-    """The mean length of clients' updates."""
+    """The mean length of the updates."""
     return sum(update.norm for update in updates) / max(len(updates), 1)
 
 
 def client_metrics(updates: list[Update]) -> dict[str, float]:
-    """The mean of every metric over the clients that tell it."""
+    """The mean of every metric over the clients that tell it, where a group tells that of all its clients."""
     keys = sorted({key for update in updates for key in update.metrics})
+    telling = {key: [update for update in updates if key in update.metrics] for key in keys}
     return {
-        key: sum(update.metrics[key] for update in updates if key in update.metrics)
-        / sum(key in update.metrics for update in updates)
-        for key in keys
+        key: sum(update.metrics[key] * len(update.clients) for update in told)
+        / sum(len(update.clients) for update in told)
+        for key, told in telling.items()
     }

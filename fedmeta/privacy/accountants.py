@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from fedmeta.errors import ConfigurationError, FedmetaError, did_you_mean
-from fedmeta.privacy.events import Event
+from fedmeta.privacy.events import Event, Gaussian
 from fedmeta.privacy.rdp import ORDERS, curve, to_epsilon
 from fedmeta.privacy.schemes import NoAmplification, Poisson, TruncatedPoisson, TwoStage, WithoutReplacement
 from fedmeta.privacy.units import Adjacency
@@ -58,7 +58,11 @@ class Rdp:
         return _package("opacus")
 
     def refusal(self, event: Event) -> str:
-        """Truncated draws have no curve."""
+        """Truncated draws have no curve, nor have draws of any kind under distributed noise."""
+        if not (isinstance(event.mechanism, Gaussian) or isinstance(event.scheme, NoAmplification)):
+            return (
+                f"distributed noise has no bound here under sampling '{event.scheme}': the server sees who takes part"
+            )
         if isinstance(event.scheme, TruncatedPoisson):
             return "RDP has no valid bound for capped Poisson draws; PLD has"
         return ""
@@ -86,6 +90,8 @@ class Prv:
 
     def refusal(self, event: Event) -> str:
         """Poisson-sampled and plain Gaussians only."""
+        if not isinstance(event.mechanism, Gaussian):
+            return "PRV composes Gaussians only; RDP bounds distributed noise"
         if isinstance(event.scheme, (Poisson, NoAmplification)):
             return ""
         return f"PRV composes Poisson-sampled Gaussians only, not sampling '{event.scheme}'"
@@ -127,6 +133,8 @@ class Pld:
         """What dp-accounting composes."""
         if not importlib.util.find_spec("dp_accounting"):
             return "PLD needs the extra: pip install 'fedmeta[accounting]'"
+        if not isinstance(event.mechanism, Gaussian):
+            return "PLD has no bound for distributed noise; RDP has"
         if isinstance(event.scheme, WithoutReplacement):
             return "PLD has no bound for fixed-size draws without replacement; RDP has"
         if isinstance(event.scheme, TwoStage):

@@ -108,6 +108,14 @@ class AdaptiveClip:
             noise: one standard normal draw.
         """
         within = float((norms <= norm).to(torch.float64).sum())
-        noisy = within - 0.5 * len(norms) + self.count_noise * noise
-        share = noisy / self.expected + 0.5
-        return norm * math.exp(-self.rate * (share - self.quantile))
+        return self.moved(norm, within - 0.5 * len(norms) + self.count_noise * noise, self.expected)
+
+    def moved(self, norm: float, count: float, cohort: float) -> float:
+        """The next C, from the noised sum over units of b - 1/2, where b is 1 for a norm within C.
+
+        Args:
+            norm: C of this release.
+            count: the noised sum.
+            cohort: units to divide by, > 0: the expected ones where it is secret who took part.
+        """
+        return norm * math.exp(-self.rate * (count / cohort + 0.5 - self.quantile))

@@ -3,10 +3,11 @@
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
 
 from fedmeta.errors import ConfigurationError
+from fedmeta.privacy.distributed.mechanisms import DiscreteGaussian, Skellam
 from fedmeta.privacy.schemes import Scheme, scheme_from_json, scheme_to_json
 from fedmeta.privacy.units import Adjacency
 
@@ -20,6 +21,10 @@ class Gaussian:
     """
 
     noise_multiplier: float
+    exactness: ClassVar[str] = (
+        "Gaussian noise in float64: an approximation of the real-valued one that the bound speaks of"
+    )
+    analysis: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.noise_multiplier) and self.noise_multiplier >= 0):
@@ -29,6 +34,15 @@ class Gaussian:
 
     def __str__(self) -> str:
         return f"Gaussian, z = {self.noise_multiplier:g}"
+
+
+Mechanism = Gaussian | Skellam | DiscreteGaussian
+
+_MECHANISMS: dict[str, type[Mechanism]] = {
+    "gaussian": Gaussian,
+    "skellam": Skellam,
+    "distributed-discrete-gaussian": DiscreteGaussian,
+}
 
 
 @dataclass(frozen=True)
@@ -45,7 +59,7 @@ class Event:
         ConfigurationError: an adjacency under which the scheme has no valid analysis here.
     """
 
-    mechanism: Gaussian
+    mechanism: Mechanism
     scheme: Scheme
     adjacency: Adjacency | None = None
     count: int = 1
@@ -70,13 +84,14 @@ class Event:
 
     @property
     def effective_multiplier(self) -> float:
-        """Noise over sensitivity: z, or z / 2 where a unit is replaced by another."""
+        """Noise over sensitivity: z, or z / 2 where a unit is replaced by another. All that a Gaussian costs by."""
         return self.mechanism.noise_multiplier / self.neighbours.sensitivity
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `Event.from_json` reads."""
+        kind = next(name for name, cls in _MECHANISMS.items() if type(self.mechanism) is cls)
         return {
-            "mechanism": {"kind": "gaussian", "noise_multiplier": self.mechanism.noise_multiplier},
+            "mechanism": {"kind": kind, **asdict(self.mechanism)},
             "scheme": scheme_to_json(self.scheme),
             "adjacency": self.neighbours.value,
             "count": self.count,
@@ -89,9 +104,11 @@ class Event:
         Raises:
             KeyError, TypeError, ValueError: not such an object, or another mechanism.
         """
-        if data["mechanism"]["kind"] != "gaussian":
-            raise ValueError(f"unknown mechanism '{data['mechanism']['kind']}'")
-        mechanism = Gaussian(float(data["mechanism"]["noise_multiplier"]))
+        parameters = dict(data["mechanism"])
+        kind = parameters.pop("kind")
+        if kind not in _MECHANISMS:
+            raise ValueError(f"unknown mechanism '{kind}'")
+        mechanism = _MECHANISMS[kind](**parameters)
         return cls(mechanism, scheme_from_json(data["scheme"]), Adjacency(data["adjacency"]), int(data["count"]))
 
 
@@ -102,7 +119,7 @@ def merged(events: Iterable[Event]) -> tuple[Event, ...]:
     >>> [event.count for event in merged([Event(Gaussian(1.0), Poisson(0.1)), Event(Gaussian(1.0), Poisson(0.1))])]
     [2]
     """
-    counts: Counter[tuple[Gaussian, Scheme, Adjacency]] = Counter()
+    counts: Counter[tuple[Mechanism, Scheme, Adjacency]] = Counter()
     for event in events:
         counts[event.mechanism, event.scheme, event.neighbours] += event.count
     found = [Event(*kind, count) for kind, count in counts.items() if count]

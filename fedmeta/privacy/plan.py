@@ -1,12 +1,14 @@
 """From an experiment to what is released: the event of a round, and the noise multiplier, given or calibrated."""
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from fedmeta.errors import ConfigurationError
 from fedmeta.experiment import Experiment
 from fedmeta.privacy.accounting import calibrate, check_bounded
+from fedmeta.privacy.distributed.design import noised_size, shared_noise
 from fedmeta.privacy.events import Event, Gaussian
 from fedmeta.privacy.schemes import NoAmplification, Poisson, Scheme, TwoStage
 from fedmeta.privacy.units import Adjacency, Unit
@@ -35,7 +37,7 @@ class Plan:
 
     Attributes:
         unit: whose privacy.
-        local: noise is added by each client, which then has an account of its own.
+        local: noise is added by the clients, each the whole of it or a share; each has an account of its own.
         event: of one round: of all clients together, or of one client that takes part.
         delta: of the guarantee.
         accountant: whose bound counts.
@@ -57,7 +59,7 @@ def local_plan(experiment: Experiment) -> Plan:
     """The plan where clients add the noise: a function of the experiment alone, so that a client need trust no server.
 
     The server sees who takes part, so that no draw of clients amplifies. A calibrated multiplier serves a client that
-    takes part in every round.
+    takes part in every round. With distributed noise a release is the sum of its group, noised by the fewest of that.
     """
     return _local_plan(experiment.to_json())
 
@@ -66,6 +68,13 @@ def local_plan(experiment: Experiment) -> Plan:
 def _local_plan(text: str) -> Plan:
     experiment = workload_from_json(text).experiment
     privacy, client = experiment.privacy, experiment.client
+    if privacy.placement == "distributed":
+        size = noised_size(experiment, workload_from_json(text).spec.size())
+
+        def shared(z: float) -> Event:
+            return Event(shared_noise(experiment, size, z).mechanism, NoAmplification(), Adjacency.REPLACE_ONE)
+
+        return _with_noise(experiment, shared)
     scheme: Scheme = NoAmplification()
     adjacency: Adjacency | None = Adjacency.REPLACE_ONE
     if privacy.unit == "client":
@@ -77,7 +86,7 @@ def _local_plan(text: str) -> Plan:
     else:
         # An example may be in every task of every step; each looks at it so many times.
         count = client.steps * client.tasks_per_step * _example_releases(text)
-    return _with_noise(experiment, Event(Gaussian(1.0), scheme, adjacency, count))
+    return _with_noise(experiment, lambda z: Event(Gaussian(z), scheme, adjacency, count))
 
 
 def _example_releases(text: str) -> int:
@@ -99,25 +108,28 @@ def central_plan(experiment: Experiment, sampler: PrivateSampler, population: in
             "`scheme`), so that its rounds cannot be accounted. Use fixed, poisson or capped_poisson"
         )
     if privacy.unit == "client":
-        return _with_noise(experiment, Event(Gaussian(1.0), sampler.scheme(population)))
+        return _with_noise(experiment, lambda z: Event(Gaussian(z), sampler.scheme(population)))
     rate = sampler.marginal(population)
     if privacy.task_pool is None:
         # Every step has the same number of fresh tasks: one can be exchanged, none added.
-        return _with_noise(experiment, Event(Gaussian(1.0), TwoStage(rate, 1.0), Adjacency.REPLACE_ONE))
-    return _with_noise(experiment, Event(Gaussian(1.0), TwoStage(rate, client.tasks_per_step / privacy.task_pool)))
+        return _with_noise(experiment, lambda z: Event(Gaussian(z), TwoStage(rate, 1.0), Adjacency.REPLACE_ONE))
+    stages = TwoStage(rate, client.tasks_per_step / privacy.task_pool)
+    return _with_noise(experiment, lambda z: Event(Gaussian(z), stages))
 
 
-def _with_noise(experiment: Experiment, event: Event) -> Plan:
+def _with_noise(experiment: Experiment, at: Callable[[float], Event]) -> Plan:
+    """The plan of an event by its noise multiplier."""
     privacy, rounds = experiment.privacy, experiment.server.rounds
 
-    def at(z: float) -> Event:
-        return replace(event, mechanism=Gaussian(z))
+    def in_rounds(count: int, z: float) -> list[Event]:
+        event = at(z)
+        return [replace(event, count=count * event.count)]
 
     z = privacy.noise_multiplier
     if z is None:
         assert privacy.target_epsilon is not None
         z = calibrate(
-            lambda z: [replace(at(z), count=rounds * event.count)],
+            lambda z: in_rounds(rounds, z),
             privacy.target_epsilon,
             privacy.delta,
             privacy.accountant,
@@ -125,5 +137,5 @@ def _with_noise(experiment: Experiment, event: Event) -> Plan:
     else:
         # A budget ends the run where its bound still holds; without one all rounds are played.
         whole = min(rounds, 1) if privacy.budget is not None else rounds
-        check_bounded([replace(at(z), count=whole * event.count)], privacy.delta, privacy.accountant)
-    return Plan(Unit(privacy.unit), privacy.placement == "local", at(z), privacy.delta, privacy.accountant)
+        check_bounded(in_rounds(whole, z), privacy.delta, privacy.accountant)
+    return Plan(Unit(privacy.unit), privacy.placement != "central", at(z), privacy.delta, privacy.accountant)

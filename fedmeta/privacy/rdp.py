@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import numpy.typing as npt
 
-from fedmeta.privacy.events import Event
+from fedmeta.privacy.events import Event, Gaussian
 from fedmeta.privacy.schemes import NoAmplification, Poisson, TwoStage, WithoutReplacement
 
 Curve = npt.NDArray[np.float64]
@@ -31,6 +31,9 @@ def curve(event: Event) -> Curve | None:
     z, scheme = event.effective_multiplier, event.scheme
     if z == 0:
         return np.full(len(ORDERS), np.inf)
+    if not isinstance(event.mechanism, Gaussian):
+        unsampled = isinstance(scheme, NoAmplification)
+        return event.mechanism.curve(ORDERS, event.neighbours.sensitivity) if unsampled else None
     if isinstance(scheme, NoAmplification):
         return ORDERS / (2 * z**2)
     if isinstance(scheme, Poisson):

@@ -4,6 +4,7 @@ import warnings
 
 from fedmeta.errors import ConfigurationError
 from fedmeta.experiment import Experiment
+from fedmeta.privacy.distributed.assumptions import colluders_assumed, group_bounds, survivors_needed
 from fedmeta.privacy.offers import check_offer
 from fedmeta.privacy.units import Unit
 
@@ -25,6 +26,7 @@ def check_privacy(experiment: Experiment) -> None:
     check_offer(experiment.learner.name, Unit(privacy.unit))
     _check_noise(experiment)
     _check_unit(experiment)
+    _check_shares(experiment)
     _check_aggregation(experiment)
     _check_clipping(experiment)
 
@@ -44,6 +46,35 @@ def _check_noise(experiment: Experiment) -> None:
             "privacy.share_metrics = true: losses and scores of training clients are outside the guarantee",
             stacklevel=4,
         )
+
+
+def _check_shares(experiment: Experiment) -> None:
+    privacy = experiment.privacy
+    if privacy.placement != "distributed":
+        fields = type(privacy).model_fields
+        keys = ("mechanism", "min_survivors", "colluders")
+        idle = [f"privacy.{key}" for key in keys if getattr(privacy, key) != fields[key].default]
+        if idle:
+            warnings.warn(f"{', '.join(idle)} has no effect: privacy.placement is not 'distributed'", stacklevel=4)
+        return
+    if not experiment.secagg.enabled:
+        raise ConfigurationError(
+            "privacy.placement = 'distributed' needs secagg.enabled = true: a client's own share of the noise protects "
+            "nothing that the server sees by itself. Set it, or use placement = 'local'"
+        )
+    if privacy.unit != "client":
+        raise ConfigurationError(
+            f"privacy.unit = '{privacy.unit}' is not available with privacy.placement = 'distributed': shares of noise "
+            "are sized for the sum of whole clients' clipped updates. Use client, or placement = 'local'"
+        )
+    if privacy.share_metrics:
+        raise ConfigurationError(
+            "privacy.share_metrics is not available with privacy.placement = 'distributed': all that travels under the "
+            "masks is noised for the update alone. Set it to false"
+        )
+    group_bounds(experiment)
+    survivors_needed(experiment)
+    colluders_assumed(experiment)
 
 
 def _check_unit(experiment: Experiment) -> None:
@@ -121,10 +152,10 @@ def _check_aggregation(experiment: Experiment) -> None:
 
 def _check_clipping(experiment: Experiment) -> None:
     privacy = experiment.privacy
-    if privacy.clipping == "adaptive" and (privacy.placement, privacy.unit) != ("central", "client"):
+    if privacy.clipping == "adaptive" and (privacy.placement == "local" or privacy.unit != "client"):
         raise ConfigurationError(
-            "privacy.clipping = 'adaptive' needs placement = 'central' and unit = 'client': elsewhere no one may count "
-            "how many norms are within C. Use fixed"
+            "privacy.clipping = 'adaptive' needs placement = 'central' or 'distributed', and unit = 'client': "
+            "elsewhere no one may count how many norms are within C. Use fixed"
         )
     if privacy.clipping == "fixed":
         fields = type(privacy).model_fields

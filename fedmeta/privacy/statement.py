@@ -9,6 +9,7 @@ from fedmeta.errors import ConfigurationError
 from fedmeta.experiment import Experiment
 from fedmeta.privacy.account import Account
 from fedmeta.privacy.accounting import Bound, bounds, contents_epsilon, tightest
+from fedmeta.privacy.distributed.assumptions import colluders_assumed, survivors_needed
 from fedmeta.privacy.events import Event, Gaussian
 from fedmeta.privacy.plan import Plan
 from fedmeta.privacy.schemes import NoAmplification
@@ -39,7 +40,7 @@ class Facts:
     def plan(self, experiment: Experiment) -> Plan:
         """The plan again, without its calibration."""
         privacy = experiment.privacy
-        local = privacy.placement == "local"
+        local = privacy.placement != "central"
         return Plan(Unit(privacy.unit), local, self.event, privacy.delta, privacy.accountant)
 
     def to_json(self) -> dict[str, Any]:
@@ -85,7 +86,9 @@ def statement(experiment: Experiment, facts: Facts, account: Account) -> dict[st
         "noise_multiplier": plan.noise_multiplier,
         "clip_norm": experiment.privacy.clip_norm,
         "clipping": experiment.privacy.clipping,
-        "exactness": "Gaussian noise in float64: an approximation of the real-valued one that the bound speaks of",
+        "analysis": plan.event.mechanism.analysis,
+        "exactness": plan.event.mechanism.exactness,
+        "survivors": survivors_needed(experiment) if experiment.privacy.placement == "distributed" else None,
         "releases": sum(event.count for event in events),
         "rounds": len({entry.round for entry in ledger.entries if entry.client == client}),
         "unreleased": ledger.unreleased,
@@ -135,10 +138,23 @@ def _trust(experiment: Experiment, facts: Facts) -> str:
             "each client adds its noise before anything leaves it: the guarantee holds against the server, the other "
             "clients and all who see the models. The client's own code and machine are trusted"
         )
+    if experiment.privacy.placement == "distributed":
+        return _trust_distributed(experiment)
     extra = " Clients are trusted to clip each task's gradient." if experiment.privacy.unit == "task" else ""
     return (
         "the server sees every update and who takes part, and is trusted with both; the guarantee holds against those "
         f"who see the models of all rounds, and do not see who took part.{extra}"
+    )
+
+
+def _trust_distributed(experiment: Experiment) -> str:
+    needed, colluders = survivors_needed(experiment), colluders_assumed(experiment)
+    return (
+        "each client adds a share of the noise, and secure aggregation shows the server sums over groups only: the "
+        "guarantee holds against the server, the other clients and all who see the models, while at most "
+        f"{colluders} of the clients in a sum tell their noise or leave it out, and no sum of fewer than {needed} is "
+        f"unmasked. The secure aggregation is one against a server that is {experiment.secagg.adversary}. The client's "
+        "own code and machine are trusted"
     )
 
 
@@ -194,6 +210,8 @@ def _not_covered(experiment: Experiment) -> list[str]:
     ]
     if experiment.privacy.placement == "central":
         found.append("who took part in a round (metrics.jsonl): publish the models, not the run directory")
+    if experiment.privacy.placement == "distributed":
+        found.append("who took part in a round, which the server sees")
     if experiment.privacy.share_metrics:
         found.append("losses, scores and clipped shares of training clients, which privacy.share_metrics sends")
     if experiment.sharing.personal:

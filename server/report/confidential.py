@@ -56,17 +56,25 @@ def _rows(said: dict[str, Any], metrics: list[dict[str, Any]]) -> list[tuple[str
         ("clipping", f"{said['clipping']}, norm {said['clip_norm']:g}{at_first}"),
         ("sampling", f"{said['sampler']}; {said['enforced']}"),
         ("releases", _releases(said)),
-        ("bounds", "; ".join(f"{name.upper()}: {_bound(value)}" for name, value in said["bounds"].items())),
+        ("bounds", _bounds(said)),
         ("not covered", "; ".join(said["not_covered"])),
     ]
+    if said["survivors"] is not None:
+        rows.insert(4, ("survivors", _survivors(said, metrics)))
     if empty:
         manner = "released noise and count" if said["placement"] == "central" else "released nothing"
-        rows.insert(7, ("empty rounds", f"{empty} of {len(metrics)} rounds drew no client: they {manner}"))
+        rows.insert(-2, ("empty rounds", f"{empty} of {len(metrics)} rounds drew no client: they {manner}"))
     if said["audit"]:
-        rows.insert(8, ("audited", audit_in_words(said["audit"])))
+        rows.insert(-1, ("audited", audit_in_words(said["audit"])))
     if said["budget"] is not None:
         rows.append(("budget", f"epsilon {said['budget']:g}"))
     return rows
+
+
+def _survivors(said: dict[str, Any], metrics: list[dict[str, Any]]) -> str:
+    sizes = [len(group["clients"]) for record in metrics for group in record.get("groups", [])]
+    seen = f"{min(sizes)} in the smallest sum of this run" if sizes else "no sum was released"
+    return f"at least {said['survivors']} of a group, or its masks stay on; {seen}"
 
 
 def audit_in_words(found: dict[str, Any]) -> str:
@@ -92,6 +100,11 @@ def _releases(said: dict[str, Any]) -> str:
 
 def _epsilon(value: float | None) -> str:
     return "none" if value is None else f"{value:.3g}" if value < 100 else f"{value:.0f}"
+
+
+def _bounds(said: dict[str, Any]) -> str:
+    source = [f"by {said['analysis']}"] if said["analysis"] else []
+    return "; ".join([*source, *(f"{name.upper()}: {_bound(value)}" for name, value in said["bounds"].items())])
 
 
 def _bound(value: Any) -> str:

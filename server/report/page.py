@@ -19,6 +19,7 @@ from server.report.leak import leak_caption, leak_figure
 from server.report.template import TEMPLATE
 from server.report.troubles import troubles
 from server.rundir import RunDir
+from server.secure_aggregation import secure_rows
 from server.summary import in_one_line
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def write_report(rundir: RunDir, picture: EpisodePicture | None) -> Path:
         interval=_interval,
         best=_best(results or {}),
         privacy=privacy_facts(rundir, metrics),
+        secure=secure_rows(results or {}),
         sections=sections,
         no_episode=_why_no_episode(results is not None, picture, sections),
         troubles=lines[:SHOWN_TROUBLES],

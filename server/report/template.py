@@ -94,6 +94,13 @@ summary:focus-visible { outline: 2px solid var(--accent); outline-offset: 4px; b
 {% endfor %}
 {% if no_episode %}<h2>An episode</h2><p class="note">{{ no_episode }}</p>{% endif %}
 
+{% if secure %}
+<h2>Secure aggregation</h2>
+<div class="scroll"><table><tbody>
+{% for name, value in secure %}<tr><th>{{ name }}</th><td class="t">{{ value }}</td></tr>{% endfor %}
+</tbody></table></div>
+{% endif %}
+
 {% if privacy %}
 <h2>{{ privacy.title }}</h2>
 {% for warning in privacy.warnings %}<p class="state">{{ warning }}</p>{% endfor %}

@@ -3,7 +3,6 @@
 `tests/simulations/engine/test_flower_internals.py` says which of these broke when Flower changes.
 """
 
-import uuid
 from typing import Any
 
 from flwr.app import Error, Message, RecordDict
@@ -11,6 +10,10 @@ from flwr.app.metadata import Metadata
 from flwr.clientapp import ClientApp
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
+
+from strategies.message_ids import give_id
+
+__all__ = ["adopt_identity", "empty_run", "error_reply", "give_id", "is_plain", "message_from"]
 
 RUN_ID = 1
 SERVER_NODE_ID = 1
@@ -34,13 +37,6 @@ def adopt_identity() -> None:
 def empty_run() -> Run:
     """The run that a local grid operates in."""
     return Run.create_empty(RUN_ID)
-
-
-def give_id(message: Message) -> str:
-    """Give a message an id, as pushing it to a SuperLink does; one that it has stays."""
-    if not message.metadata.message_id:
-        message.metadata.__dict__["_message_id"] = uuid.uuid4().hex
-    return message.metadata.message_id
 
 
 def message_from(metadata: Metadata, content: RecordDict) -> Message:

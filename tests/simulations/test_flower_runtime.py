@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from fedmeta.privacy.ledger import Ledger
+from fedmeta.workload import Workload
 from server.rundir import RunDir
 from simulations import simulate
 from simulations.benchmarks.flower_runtime import end_superlink, flower_environment
@@ -163,3 +164,25 @@ def test_a_private_run_is_a_deployed_one(tmp_path: Path, flower: dict[str, str])
     assert rundir.results()["model_hash"] != inline.model_hash
     releases = [len(Ledger(path).entries) for path in sorted((tmp_path / "ledgers").iterdir())]
     assert sum(releases) == 3 * 2 == len(rundir.ledger().entries), "the clients' own ledgers agree with the server's"
+
+
+@pytest.mark.slow
+def test_secure_aggregation_is_the_same_in_processes_of_their_own(tmp_path: Path, flower: dict[str, str]) -> None:
+    """Every message to a process of its own, whose secrets wait in the node's Context; the same model to rounding."""
+    raw = RAW.replace("clients = 3\n", "clients = 5\n").replace("clients = 2 }", "clients = 5 }")
+    (tmp_path / "e.toml").write_text(raw + "[secagg]\nenabled = true\n")
+    (tmp_path / "empty").mkdir()
+    inline = simulate(tmp_path / "e.toml", engine="inline", out=tmp_path / "inline")
+    (tmp_path / "run.toml").write_text(f'config = "{tmp_path / "e.toml"}"\nout = "{tmp_path / "flower"}"\n')
+    done = flwr(
+        "run", str(ROOT), "--run-config", str(tmp_path / "run.toml"), "--federation-config",
+        "num-supernodes=8 client-resources-num-cpus=1", "--stream",
+        environment=flower, cwd=tmp_path / "empty",
+    )  # fmt: skip
+    assert last_run(flower, tmp_path / "empty")["status"] == "finished:completed", done.stdout + done.stderr
+    under = RunDir.open(tmp_path / "flower", exclusive=False)
+    workload = Workload(under.experiment)
+    found = workload.spec.flatten(under.load("last").params)
+    moved = inline.vector - workload.initial_vector()
+    assert (found - inline.vector).norm() < 1e-5 * moved.norm()
+    assert under.results()["secagg"]["sums"] == 3 and under.results()["secagg"]["smallest_sum"] == 5

@@ -8,7 +8,7 @@ import torch
 from flwr.app import ArrayRecord
 
 from fedmeta.wire import MalformedRecord, read_row, vector_record
-from strategies.replies import RowStore
+from strategies.row_store import RowStore
 
 
 def test_memory_is_used_again_once_nobody_holds_a_row() -> None:

@@ -1,0 +1,99 @@
+"""Faults of the `secagg` section together with the rest of an experiment, and the plan of a group by it."""
+
+import warnings
+
+from fedmeta.attacks.threat import is_omniscient
+from fedmeta.errors import ConfigurationError
+from fedmeta.experiment import Experiment
+from fedmeta.privacy.secagg import Plan, choose_plan
+from fedmeta.privacy.secagg.plan import SMALLEST
+from fedmeta.privacy.secagg_section import SecaggSection
+
+LEAST_CLIENTS = 4
+"""A sum over fewer clients hides too little: two who collude know a third one's update."""
+
+
+def check_secagg(experiment: Experiment) -> None:
+    """Refuse what cannot work on sums of masked updates, and warn of what has no effect.
+
+    Raises:
+        ConfigurationError: names the key, the reason and the remedy.
+    """
+    secagg = experiment.secagg
+    if not secagg.enabled:
+        given = [
+            f"secagg.{key}" for key, field in type(secagg).model_fields.items() if getattr(secagg, key) != field.default
+        ]
+        if given:
+            warnings.warn(f"{', '.join(given)} has no effect: secagg.enabled = false. Set it to true", stacklevel=3)
+        return
+    _check_group(experiment)
+    _check_weights(experiment)
+    privacy = experiment.privacy
+    if privacy.unit != "none" and privacy.placement == "central":
+        raise ConfigurationError(
+            "privacy.placement = 'central' is not available with secagg.enabled: the server would have to clip updates "
+            "that it does not see. Use 'local', or 'distributed', where clients add shares of the noise"
+        )
+    if is_omniscient(experiment):
+        raise ConfigurationError(
+            "attack.knowledge = 'omniscient' is not available with secagg.enabled: replies are masked, and no one can "
+            "see or rewrite them. Use 'own' or 'colluding', which act within the clients"
+        )
+    if secagg.seconds is not None and secagg.seconds > experiment.server.timeout:
+        warnings.warn(
+            f"secagg.seconds = {secagg.seconds:g} has no effect: server.timeout = {experiment.server.timeout:g} ends "
+            "the round before",
+            stacklevel=3,
+        )
+
+
+def least_clients(experiment: Experiment) -> int:
+    """The smallest group whose sum may be taken."""
+    return SMALLEST if experiment.secagg.allow_unsafe_groups else LEAST_CLIENTS
+
+
+def group_plan(secagg: SecaggSection, count: int) -> Plan:
+    """Neighbours and threshold of a group of `count` clients: as the experiment says, the rest by the protocol's rule.
+
+    Raises:
+        ConfigurationError: numbers that such a group cannot have, or shares of the clients that it cannot bear.
+    """
+    neighbours = None if secagg.neighbours is None else min(secagg.neighbours, count - 1)
+    threshold = secagg.threshold
+    if neighbours is None or threshold is None:
+        active = secagg.adversary == "active"
+        try:
+            found = choose_plan(count, secagg.corrupt, secagg.dropouts, active)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{error} (secagg.corrupt, secagg.dropouts, secagg.adversary)") from None
+        neighbours = found.degree if neighbours is None else neighbours
+        threshold = found.threshold if threshold is None else threshold
+    return Plan(count, neighbours, threshold)
+
+
+def _check_group(experiment: Experiment) -> None:
+    secagg, least = experiment.secagg, least_clients(experiment)
+    sampling = experiment.server.sampling
+    clients = sampling.parameters.get("clients") if sampling.name == "fixed" else None
+    for key, size in (("secagg.group_size", secagg.group_size), ("server.sampling.clients", clients)):
+        if isinstance(size, int) and size < least:
+            override = "" if secagg.allow_unsafe_groups else ", or set secagg.allow_unsafe_groups = true to study it"
+            raise ConfigurationError(
+                f"{key} = {size} must be at least {least} with secagg.enabled: a sum of fewer updates hides too little"
+                f"{override}"
+            )
+    if secagg.threshold is not None and secagg.group_size is not None and secagg.threshold > secagg.group_size:
+        raise ConfigurationError(
+            f"secagg.threshold = {secagg.threshold} must be at most secagg.group_size = {secagg.group_size}: no group "
+            "has so many shares. Lower it, or remove it, and it follows from corrupt and dropouts"
+        )
+
+
+def _check_weights(experiment: Experiment) -> None:
+    secagg = experiment.secagg
+    if experiment.task.kind == "own" and secagg.weight_bound is None:
+        raise ConfigurationError(
+            "task.kind = 'own' with secagg.enabled needs secagg.weight_bound, the most examples that a client may "
+            "count for: weights travel inside the masked vector, whose entries are bounded"
+        )

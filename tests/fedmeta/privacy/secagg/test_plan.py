@@ -1,0 +1,98 @@
+"""Degree and threshold against the specification's table, and the graph's properties."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from fedmeta.errors import ConfigurationError
+from fedmeta.privacy.secagg.graph import core, ring
+from fedmeta.privacy.secagg.plan import Plan, choose_plan, least_threshold
+
+# members, corrupt = dropout, active -> degree, threshold
+TABLE = [
+    *((20, 0.05, False, 19, 10), (20, 0.1, False, 19, 10), (20, 0.05, True, 19, 11), (20, 0.1, True, 19, 12)),
+    *((100, 0.05, False, 30, 16), (100, 0.1, False, 42, 22), (100, 0.05, True, 30, 19), (100, 0.1, True, 42, 27)),
+    *((1000, 0.05, False, 32, 18), (1000, 0.1, False, 50, 27), (1000, 0.05, True, 60, 42), (1000, 0.1, True, 112, 77)),
+    *((10000, 0.05, False, 36, 20), (10000, 0.1, False, 60, 32)),
+    *((10000, 0.05, True, 72, 50), (10000, 0.1, True, 140, 96)),
+]
+
+
+@pytest.mark.parametrize("row", TABLE)
+def test_the_specifications_table(row):
+    count, fraction, active, degree, threshold = row
+    assert choose_plan(count, fraction, fraction, active) == Plan(count, degree, threshold)
+
+
+def test_the_hypergeometric_tail_against_drawing():
+    """Degree 10 of 30, 6 corrupt: the chance that a node has at least 5 corrupt neighbours, drawn a million times."""
+    from fedmeta.privacy.secagg.plan import _at_least
+
+    draws = np.random.default_rng(0).hypergeometric(6, 23, 10, size=1_000_000)
+    assert abs((draws >= 5).mean() - _at_least(5, 29, 6, 10)) < 5e-4
+    assert _at_least(0, 29, 6, 10) == 1 and _at_least(7, 29, 6, 10) == 0
+    assert math.isclose(_at_least(6, 29, 6, 10), math.comb(10, 6) / math.comb(29, 6))
+
+
+@pytest.mark.parametrize("count", [3, 4, 10, 50])
+def test_small_groups_are_complete_and_no_threshold_is_below_two(count):
+    plan = choose_plan(count, 0.0, 0.0)
+    assert plan.degree == count - 1 and plan.threshold == max(2, math.ceil(count / 2))
+
+
+def test_an_active_server_can_never_collect_both_kinds_of_shares():
+    """All sets of holders of a complete group: honest ones give one kind, corrupt ones both."""
+    for count, bad in itertools.product(range(4, 13), range(3)):
+        threshold = least_threshold(count, count - 1, bad / count, True)
+        if threshold > count:
+            continue
+        honest = count - bad
+        reachable = any(a + bad >= threshold and honest - a + bad >= threshold for a in range(honest + 1))
+        assert not reachable, f"{count} members, {bad} corrupt, threshold {threshold}"
+
+
+def test_groups_that_cannot_be_are_refused():
+    with pytest.raises(ConfigurationError, match="at least 3 members"):
+        choose_plan(2)
+    with pytest.raises(ConfigurationError, match=r"cannot bear 0\.4 corrupt and 0\.3 dropped members under an active"):
+        choose_plan(30, 0.4, 0.3, True)
+    with pytest.raises(ConfigurationError, match="add up to less than 1"):
+        choose_plan(30, 0.6, 0.4)
+    for degree, threshold in ((7, 3), (0, 2), (99, 1), (99, 101)):
+        with pytest.raises(ConfigurationError, match=r"degree|threshold"):
+            Plan(100, degree, threshold)
+
+
+@pytest.mark.parametrize(("n", "degree"), [(3, 2), (9, 4), (60, 20), (61, 60), (7, 90)])
+def test_the_ring_is_regular_symmetric_and_connected(n, degree):
+    nodes = [5 * i + 2 for i in range(n)]
+    around = ring(nodes, degree, np.random.default_rng(n))
+    assert set(around) == set(nodes)
+    for node, peers in around.items():
+        assert len(peers) == min(degree, n - 1) and list(peers) == sorted(set(peers)) and node not in peers
+        assert all(node in around[peer] for peer in peers)
+    assert core(around, set(nodes), 1) == set(nodes)
+    reached, frontier = {nodes[0]}, [nodes[0]]
+    while frontier:
+        frontier = [peer for node in frontier for peer in around[node] if peer not in reached and not reached.add(peer)]
+    assert reached == set(nodes)
+
+
+def test_every_pair_is_joined_equally_often():
+    """Degree 4 of 12: each of the 66 pairs with probability 4/11, over 3000 graphs."""
+    generator = np.random.default_rng(0)
+    joined = np.zeros((12, 12))
+    for _ in range(3000):
+        for node, peers in ring(range(12), 4, generator).items():
+            joined[node, list(peers)] += 1
+    pairs = joined[np.triu_indices(12, 1)] / 3000
+    assert np.abs(pairs - 4 / 11).max() < 5 * np.sqrt(4 / 11 * 7 / 11 / 3000)
+
+
+def test_the_core_leaves_out_who_has_too_few_neighbours_and_then_who_relied_on_them():
+    path = {1: (2,), 2: (1, 3), 3: (2, 4), 4: (3, 5, 6), 5: (4, 6), 6: (4, 5)}
+    assert core(path, set(path), 3) == {4, 5, 6}, "1 goes first, then 2, then 3"
+    assert core(path, set(path) - {6}, 3) == set()
+    assert core(path, set(path), 1) == set(path)

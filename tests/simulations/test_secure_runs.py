@@ -1,0 +1,80 @@
+"""Secure aggregation in whole runs: on both engines, and with the learner it is shipped for."""
+
+from pathlib import Path
+
+import pytest
+
+from fedmeta.errors import ConfigurationError
+from fedmeta.workload import Workload
+from server.configuration import load
+from server.report import write_report
+from server.rounds import RunResult, run_experiment
+from server.rundir import RunDir
+from server.secure_aggregation import in_words, secured
+from simulations import InlineGrid, RayGrid
+
+GLYPHS = {
+    "name": "glyphs",
+    "data": {"name": "hershey", "writers": 2},
+    "partition": {"name": "alphabet", "validation_clients": 0, "pooled": False},
+    "task": {"ways": 3, "shots": 1, "queries": 3},
+    "model": {"name": "conv4", "filters": 8, "normalisation": "group"},
+    "learner": {"name": "protonet"},
+    "client": {"steps": 2, "tasks_per_step": 2, "execution": "loop", "optimiser": {"name": "sgd", "lr": 0.1}},
+    "server": {"rounds": 2, "sampling": {"name": "fixed", "clients": 8}},
+    "evaluation": {"every": 20, "episodes": 30},
+}
+SINUSOID = {
+    "name": "sinusoid",
+    "data": {"name": "sinusoid"},
+    "partition": {"name": "iid", "clients": 8, "validation_clients": 0, "test_clients": 1},
+    "task": {"ways": 1, "shots": 3, "queries": 2},
+    "model": {"name": "sinusoid"},
+    "learner": {"name": "reptile", "inner_lr": 0.01, "inner_steps": 2, "test_steps": 1},
+    "client": {"execution": "loop"},
+    "server": {"rounds": 2, "sampling": {"name": "fixed", "clients": 8}},
+    "evaluation": {"every": 20, "episodes": 1, "pooled_episodes": 1},
+}
+
+
+def play(folder: Path, raw: dict, engine: type = InlineGrid) -> RunResult:
+    experiment = load(raw)
+    with engine("clients.app:app", len(Workload(experiment).federation.clients), check=False) as grid:
+        rundir = RunDir.create(folder, experiment)
+        try:
+            return run_experiment(secured(grid, experiment, simulated=True), experiment, rundir, simulated=True)
+        finally:
+            rundir.close()
+
+
+def test_federated_protonet_is_the_same_with_and_without(tmp_path: Path) -> None:
+    plain = play(tmp_path / "plain", GLYPHS)
+    secure = play(tmp_path / "secure", {**GLYPHS, "secagg": {"enabled": True, "group_size": 4}})
+    moved = plain.vector - Workload(load(GLYPHS)).initial_vector()
+    assert (secure.vector - plain.vector).norm() < 1e-5 * moved.norm()
+    scores = [run.evaluation().after.mean for run in (plain, secure)]
+    assert abs(scores[0] - scores[1]) < 1e-3 and scores[0] > 0.4, "three ways"
+    assert "4 sums of 4 clients and no single update" in in_words(secure.results["secagg"])
+    page = write_report(RunDir.open(tmp_path / "secure", exclusive=False), None).read_text()
+    assert "4 sums of 4 clients" in page and "any single client" in page
+
+
+def test_ray_gives_what_inline_gives_dropouts_and_noise_included(tmp_path: Path, ray_session: None) -> None:
+    raw = {
+        **SINUSOID,
+        "secagg": {
+            "enabled": True, "dropouts": 0.3, "corrupt": 0.0, "adversary": "semi-honest",
+            "dropout": {"keys": 0.1, "shares": 0.1, "masked": 0.1, "unmask": 0.1},
+        },
+        "privacy": {"unit": "client", "placement": "distributed", "noise_multiplier": 0.5, "delta": 1e-2},
+    }  # fmt: skip
+    inline, ray = play(tmp_path / "inline", raw), play(tmp_path / "ray", raw, RayGrid)
+    assert inline.model_hash == ray.model_hash
+    assert [record["failed"] for record in inline.history] == [record["failed"] for record in ray.history]
+    assert any(record["failed"] for record in ray.history) and any(record["groups"] for record in ray.history)
+
+
+def test_simulated_dropouts_are_refused_in_a_deployment() -> None:
+    experiment = load({**GLYPHS, "secagg": {"enabled": True, "dropout": {"keys": 0.1}}})
+    with pytest.raises(ConfigurationError, match=r"secagg\.dropout is for simulations"):
+        secured(InlineGrid("clients.app:app", 1), experiment, simulated=False)
