@@ -56,7 +56,7 @@ def make_defence(experiment: Experiment, expected: float | None = None) -> Pipel
             f"server.weighting = 'tasks' has no effect: '{rule.name}' takes no weights that clients report",
             stacklevel=2,
         )
-    if rule.requires.signs and privacy.unit != "none" and privacy.placement == "local":
+    if rule.requires.signs and privacy.unit != "none" and privacy.placement != "central":
         warnings.warn(
             f"server.aggregator = '{rule.name}' counts signs, which the clients' noise makes coin flips where it is as "
             "large as an update's values: compare with a rule that does not, such as 'geometric_median'",

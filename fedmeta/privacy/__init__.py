@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fedmeta.privacy.accounting import Bound, Verdict, bounds, calibrate, epsilon, noise_multiplier, tightest
+    from fedmeta.privacy.distributed.mechanisms import DiscreteGaussian, Skellam
     from fedmeta.privacy.events import Event, Gaussian
     from fedmeta.privacy.schemes import NoAmplification, Poisson, TruncatedPoisson, TwoStage, WithoutReplacement
     from fedmeta.privacy.units import Adjacency, Unit
@@ -18,6 +19,7 @@ _HOME = {
         ("Bound", "Verdict", "bounds", "calibrate", "epsilon", "noise_multiplier", "tightest"),
         "fedmeta.privacy.accounting",
     ),
+    **dict.fromkeys(("DiscreteGaussian", "Skellam"), "fedmeta.privacy.distributed.mechanisms"),
     **dict.fromkeys(("Event", "Gaussian"), "fedmeta.privacy.events"),
     **dict.fromkeys(
         ("NoAmplification", "Poisson", "TruncatedPoisson", "TwoStage", "WithoutReplacement"),
@@ -29,10 +31,12 @@ _HOME = {
 __all__ = [
     "Adjacency",
     "Bound",
+    "DiscreteGaussian",
     "Event",
     "Gaussian",
     "NoAmplification",
     "Poisson",
+    "Skellam",
     "TruncatedPoisson",
     "TwoStage",
     "Unit",

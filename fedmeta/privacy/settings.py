@@ -72,9 +72,16 @@ def _check_shares(experiment: Experiment) -> None:
             "privacy.share_metrics is not available with privacy.placement = 'distributed': all that travels under the "
             "masks is noised for the update alone. Set it to false"
         )
-    group_bounds(experiment)
+    smallest, _ = group_bounds(experiment)
     survivors_needed(experiment)
     colluders_assumed(experiment)
+    groups = experiment.server.sampling.parameters["clients"] // smallest
+    if groups > 1:
+        warnings.warn(
+            f"each of {groups} groups carries the noise by itself: their mean has {groups**0.5:.2g} times the noise "
+            "that one group of all would have (secagg.group_size = none)",
+            stacklevel=4,
+        )
 
 
 def _check_unit(experiment: Experiment) -> None:

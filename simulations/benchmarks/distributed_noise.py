@@ -2,7 +2,8 @@
 
     python -m simulations.benchmarks.distributed_noise [--log-size 20] [--repeats 7]
 
-Medians, in one process: rotation, rounding, noise by each sampler and source, a whole encoding and a whole decoding.
+Medians of processor time, in one process: rotation, rounding, noise by each sampler and source, a whole encoding and a
+whole decoding.
 """
 
 import argparse
@@ -22,12 +23,12 @@ from fedmeta.privacy.distributed.shared_noise import SharedNoise
 
 
 def median(call: Callable[[], object], repeats: int) -> float:
-    """Milliseconds of a call; one more goes before, whose pages and tables are made once."""
+    """Milliseconds of processor time of a call; one goes before, whose pages and tables are made once."""
     times = []
     for _ in range(repeats + 1):
-        started = time.perf_counter()
+        started = time.process_time()
         call()
-        times.append(1e3 * (time.perf_counter() - started))
+        times.append(1e3 * (time.process_time() - started))
     return statistics.median(times[1:])
 
 
@@ -45,7 +46,9 @@ def parts(size: int, repeats: int) -> dict[str, float]:
         "rotation": median(lambda: rotation.apply(vector), repeats),
         "conditional rounding": median(lambda: rounding.within(scaled, noise.granularity, rng), repeats),
         "Skellam, seeded": median(lambda: skellam.sample(noise.length, wide, seeded), repeats),
-        "Skellam, from the operating system": median(lambda: skellam.sample(noise.length, wide, system_words), repeats),
+        "Skellam, AES-256 under the system's keys": median(
+            lambda: skellam.sample(noise.length, wide, system_words), repeats
+        ),
         "discrete Gaussian, seeded": median(lambda: discrete_gaussian.sample(noise.length, wide, seeded), repeats),
         "numpy's own Poisson draws, for comparison": median(
             lambda: rng.poisson(wide**2 / 2, noise.length) - rng.poisson(wide**2 / 2, noise.length), repeats

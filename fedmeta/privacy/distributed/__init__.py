@@ -6,6 +6,6 @@ Pure mathematics, without any exchange of messages. A protocol of secure aggrega
   summed, no weight and no metric;
 - it takes off no masks where fewer than `assumptions.survivors_needed` clients are in a sum: `decode` refuses it, but
   that comes too late for a server that has seen the integers;
-- where clipping adapts, `AdaptiveEncoder.split` gives the count, and `adaptive_clip(...).moved` the next clip norm, which
-  is public.
+- where clipping adapts, `AdaptiveEncoder.split` gives the count, and `adaptive_clip(...).moved` the next clip norm,
+  which is public.
 """

@@ -18,8 +18,10 @@ _BLOCK = 1 << 16
 
 
 def system_words(count: int) -> npt.NDArray[np.uint64]:
-    """From the operating system's cryptographic generator, as in a deployment."""
-    return np.frombuffer(os.urandom(8 * count), dtype=np.uint64)
+    """As in a deployment: AES-256 in counter mode under a fresh key of the operating system's, ten times its speed."""
+    from fedmeta.privacy.secagg.masks import mask
+
+    return mask(os.urandom(32), count, bits=64)
 
 
 def words_of(generator: np.random.Generator) -> Words:

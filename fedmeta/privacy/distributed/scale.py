@@ -45,7 +45,7 @@ def largest_granularity(bits: int, kappa: float, clients: int, size: int, share:
     return math.sqrt(left) / (2 * kappa * math.sqrt(clients**2 / size + clients * share**2))
 
 
-def wrap_bound(bits: int, clients: int, size: int, share: float, granularity: float, skellam: bool) -> float:
+def wrap_bound(bits: int, clients: int, size: int, share: float, granularity: float, is_skellam: bool) -> float:
     """An upper bound of the probability that any coordinate of a sum wraps, over signs and noise; no approximation.
 
     The rotated sum is sub-Gaussian with variance (n s)^2 / d at most, contributions being fixed before the signs are
@@ -53,7 +53,7 @@ def wrap_bound(bits: int, clients: int, size: int, share: float, granularity: fl
 
     Args:
         bits, clients, size, share, granularity: as above.
-        skellam: whether noise is Skellam, whose tails are heavier than a Gaussian's.
+        is_skellam: whether noise is Skellam, whose tails are heavier than a Gaussian's.
     """
     room = 2.0 ** (bits - 1) - 1 - clients
     if room <= 0:
@@ -61,13 +61,13 @@ def wrap_bound(bits: int, clients: int, size: int, share: float, granularity: fl
     contributions, noise = (clients * granularity) ** 2 / size, clients * (share * granularity) ** 2
 
     def slope(t: float) -> float:
-        return contributions * t + noise * (math.sinh(t) if skellam else t)
+        return contributions * t + noise * (math.sinh(t) if is_skellam else t)
 
     low, high = 0.0, min(room / (contributions + noise), 700.0)
     for _ in range(100):  # of the exponent, which is convex in t: the least lies where its slope is `room`
         middle = (low + high) / 2
         low, high = (middle, high) if slope(middle) < room else (low, middle)
-    curved = 2 * math.sinh(low / 2) ** 2 if skellam else low**2 / 2  # cosh t - 1
+    curved = 2 * math.sinh(low / 2) ** 2 if is_skellam else low**2 / 2  # cosh t - 1
     exponent = contributions * low**2 / 2 + noise * curved - low * room
     return min(1.0, 2 * size * math.exp(max(exponent, -745.0)))
 

@@ -24,7 +24,7 @@ _TABLE_BELOW = 40.0
 def sample(count: int, deviation: float, words: Words) -> Integers:
     """`[count]` independent symmetric Skellam variables.
 
-    Not exact: probabilities are those of the distribution to about 1e-9 of each, and none below 1e-16 is drawn.
+    Not exact: each probability is that of the law to about 1e-9 of it or 1e-15; what is rarer than 1e-16 is not drawn.
 
     Args:
         count: >= 0.

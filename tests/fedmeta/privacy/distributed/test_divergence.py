@@ -113,6 +113,54 @@ def test_exchanging_a_contribution_counts_twice(mechanism):
     np.testing.assert_allclose(two[integers], 4 * one[integers], rtol=0.02)
 
 
+def noise_law(mechanism, reach):
+    """The law of all the noise that counts, on -reach .. reach."""
+    k = np.arange(-reach, reach + 1)
+    if isinstance(mechanism, Skellam):
+        return np.exp(log_skellam(k, mechanism.deviation**2))
+    law = np.array([1.0])
+    for _ in range(mechanism.shares):
+        one = np.exp(-(k.astype(float) ** 2) / (2 * mechanism.share**2))
+        law = np.convolve(law, one / one.sum())
+    middle = len(law) // 2
+    return law[middle - reach : middle + reach + 1]
+
+
+@pytest.mark.parametrize("mechanism", [Skellam(1.0, 3.5, 1), Skellam(0.5, 20.3, 1), DiscreteGaussian(1.0, 5.7, 1, 4)])
+@pytest.mark.parametrize(("sensitivity", "other"), [(1, 0.0), (2, -1.0)])
+def test_the_whole_mechanism_keeps_to_its_curve(mechanism, sensitivity, other):
+    """One coordinate, clip, rounding and noise together: a client that sends C against one that sends 0 or -C."""
+    reach = int(30 * mechanism.deviation)
+    noise = noise_law(mechanism, reach)
+
+    def released(value):
+        low, share = math.floor(value), value - math.floor(value)
+        outcomes = {low: 1 - share, low + 1: share}
+        kept = {k: weight for k, weight in outcomes.items() if weight and abs(k) <= mechanism.l2}  # else drawn again
+        law = np.zeros(2 * (reach + 30) + 1)
+        for k, weight in kept.items():
+            law[30 + k : 30 + k + len(noise)] += weight / sum(kept.values()) * noise
+        return law
+
+    grain = mechanism.granularity
+    p, q = released(grain), released(other * grain)
+    inner = slice(60, -60)  # away from where one of the two laws was cut off
+    held = np.flatnonzero((p[inner] > 1e-280) & (q[inner] > 1e-280)) + 60
+    orders = SOME[SOME <= 8]
+    claimed = mechanism.curve(orders, sensitivity)
+    for one, two in ((p, q), (q, p)):
+        true = np.array([divergence(np.log(one[held]), np.log(two[held]), order) for order in orders])
+        assert (true <= claimed).all() and (true > 0.1 * claimed).all()
+
+
+def test_no_contribution_moves_the_sum_by_more_in_absolute_values_than_is_accounted():
+    """Ones on as many coordinates as the norm allows have the largest sum: l2^2; or sqrt(d) l2 where d is small."""
+    sparse = Skellam(1.0, 5.0, 2**20)
+    assert math.floor(sparse.l2**2) <= sparse.l1 == sparse.l2**2
+    dense = Skellam(1.0, 1e4, 64)
+    assert dense.l1 == 8 * dense.l2
+
+
 def test_events_of_distributed_noise_survive_a_ledger():
     for mechanism in (Skellam(1.3, 1234.5, 64), DiscreteGaussian(1.3, 1234.5, 64, 7)):
         event = Event(mechanism, NoAmplification(), count=3)
@@ -125,7 +173,7 @@ def test_other_bounds_and_draws_are_refused_with_the_reason():
     assert "distributed noise" in said["prv"].refusal and said["pld"].refusal
     with pytest.raises(ConfigurationError, match="the server sees who takes part"):
         tightest([Event(Skellam(1.0, 1e4, 64), Poisson(0.1))], 1e-5)
-    with pytest.raises(ConfigurationError, match=r"1.58 integers wide, and must be >= 2"):
+    with pytest.raises(ConfigurationError, match=r"1.58 integers wide, not >= 2"):
         DiscreteGaussian(1.0, 5.0, 64, 10)
 
 

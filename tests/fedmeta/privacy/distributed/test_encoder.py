@@ -98,6 +98,7 @@ def test_clipping_is_the_one_that_central_noise_uses():
     from fedmeta.privacy.clipping import clip_rows
 
     rows = np.random.default_rng(0).normal(size=(6, 10)) * np.array([[1e-3], [0.1], [1.0], [10.0], [0.0], [1e3]])
+    rows = np.concatenate([rows, np.full((1, 10), 0.3)])  # within C, and its second part beyond C / sqrt(2)
     for layers in ((), (3, 7)):
         theirs, norms = clip_rows(torch.from_numpy(rows), 1.0, layers)
         ours = [clip(row, 1.0, layers) for row in rows]

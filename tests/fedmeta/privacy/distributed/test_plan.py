@@ -18,6 +18,8 @@ from fedmeta.privacy.plan import local_plan
 from fedmeta.privacy.statement import Facts, statement
 from fedmeta.workload import Workload
 from server.configuration import load
+from server.report.confidential import privacy_facts
+from server.rundir import RunDir
 
 RAW = {
     "data": {"name": "sinusoid"},
@@ -108,12 +110,15 @@ def test_groups_carry_their_noise_by_themselves():
     """Three groups of 4: each has its own z, so that colluders of one group must be told."""
     with pytest.raises(ConfigurationError, match=r"privacy.colluders must be given with secagg.group_size"):
         experiment({}, {"group_size": 4})
-    found = experiment({"colluders": 1, "min_survivors": 3}, {"group_size": 4})
+    with pytest.warns(UserWarning, match=r"each of 3 groups carries the noise by itself: .* 1.7 times"):
+        found = experiment({"colluders": 1, "min_survivors": 3}, {"group_size": 4})
     noise = round_encoder(found, 1, 0.3).noise
     assert (noise.clients, noise.survivors, noise.colluders) == (4, 3, 1)
     assert noise.share == pytest.approx(2.0 / math.sqrt(2))
-    uneven = experiment({"colluders": 0}, {"group_size": 5, "dropouts": 0.0})  # 12 clients in groups of 6
-    assert round_encoder(uneven, 1, 0.3).noise.clients == 6 == survivors_needed(uneven)
+    server = {"rounds": 3, "sampling": {"name": "fixed", "clients": 11}}
+    with pytest.warns(UserWarning, match=r"each of 2 groups"):
+        uneven = experiment({"colluders": 0}, {"group_size": 5, "dropouts": 0.0}, server=server)  # one of 5, one of 6
+    assert (survivors_needed(uneven), round_encoder(uneven, 1, 0.3).noise.clients) == (5, 6)
 
 
 def test_the_statement_says_what_the_claim_rests_on(tmp_path):
@@ -133,6 +138,19 @@ def test_the_statement_says_what_the_claim_rests_on(tmp_path):
     again = Facts.from_json(Facts.of(plan, 20, simulated=True).to_json())
     assert again.plan(found) == plan and "no privacy was needed or given" in statement(found, again, account)["trust"]
     assert Ledger(tmp_path / "privacy.jsonl").events(Unit.CLIENT, 3)[0].mechanism == plan.event.mechanism
+
+
+def test_the_report_sets_the_fewest_survivors_against_the_planned(tmp_path):
+    found = experiment()
+    rundir = RunDir.create(tmp_path / "run", found)
+    rundir.write_privacy(Facts.of(local_plan(found), 20, simulated=True).to_json())
+    Account(local_plan(found), rundir.ledger()).reserve(1, [0, 1])
+    records = [{"sampled": [0], "groups": [{"clients": list(range(n))}]} for n in (12, 10)]
+    rows = dict(privacy_facts(rundir, [*records, {"sampled": [0]}])["rows"])
+    assert rows["survivors"] == "at least 9 of a group, or its masks stay on; 10 in the smallest sum of this run"
+    assert rows["bounds"].startswith("by Agarwal, Kairouz, Liu 2021, corollary 3.6; RDP: ")
+    assert "no sum was released" in dict(privacy_facts(rundir, [])["rows"])["survivors"]
+    rundir.close()
 
 
 @pytest.mark.parametrize(
@@ -163,7 +181,7 @@ def test_refused(privacy, secagg, more, words):
 
 @pytest.mark.parametrize("accountant", ["prv", "pld"])
 def test_accountants_without_a_bound_are_refused(accountant):
-    with pytest.raises(ConfigurationError, match="distributed noise|PLD needs the extra"):
+    with pytest.raises(ConfigurationError, match=r"distributed noise|PLD needs the extra"):
         local_plan(experiment({"accountant": accountant}))
 
 
