@@ -102,5 +102,9 @@ def test_a_server_drops_a_node_without_a_trusted_signature():
 
 
 def test_other_kinds_of_keys_are_refused():
+    weaker, keys = generate_private_key(SECP256R1()), PublicKeys(b"m" * 32, b"s" * 32)
     with pytest.raises(ConfigurationError, match="Ed25519 or ECDSA P-384"):
-        sign(generate_private_key(SECP256R1()), CONTEXT, 1, PublicKeys(b"m" * 32, b"s" * 32))
+        sign(weaker, CONTEXT, 1, keys)
+    identity = public_bytes(weaker.public_key())
+    with pytest.raises(Refused, match="neither Ed25519 nor ECDSA P-384"):
+        verify(CONTEXT, 1, replace(keys, identity=identity), frozenset([identity]))
