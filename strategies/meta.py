@@ -37,6 +37,7 @@ from strategies.private_rounds import CLIP_NORM, PrivateRounds
 from strategies.replies import Sorted, Update, sort_replies
 from strategies.root import RootTasks
 from strategies.round_report import RoundReport, client_metrics, mean_norm
+from strategies.row_store import RowStore
 
 TRAIN = "train"
 AGGREGATOR = "aggregator/"
@@ -75,6 +76,7 @@ class MetaStrategy(Strategy):
         self.evaluation: Evaluation | None = None
         self.evaluation_failed: dict[int, str] = {}
         self.success: AttackSuccess | None = None
+        self._rows = RowStore()
         self._sampled: list[int] = []
         self._asked: dict[int, Message] = {}
         self._asked_for_sums = False
@@ -135,7 +137,14 @@ class MetaStrategy(Strategy):
         by_client = {client: answers.get(message.metadata.message_id) for client, message in self._asked.items()}
         asked = {message.metadata.message_id: client for client, message in self._asked.items()}
         groups = asked if self.experiment.secagg.enabled else None
-        found = sort_replies(by_client, self.spec.size(), self.spec.hash, sums=self._asked_for_sums, groups=groups)
+        found = sort_replies(
+            by_client,
+            self.spec.size(),
+            self.spec.hash,
+            sums=self._asked_for_sums,
+            groups=groups,
+            store=self._rows,
+        )
         event = self._why_not(found)
         failed_round = self._below_quorum(found)
         metrics = client_metrics(found.updates)

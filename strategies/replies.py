@@ -7,14 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import torch
 from flwr.app import Message
 from torch import Tensor
 
-from fedmeta.wire import CLIPPED_SHARE, GROUP, IDLE, WEIGHT, MalformedRecord, only, read_vector
+from fedmeta.wire import CLIPPED_SHARE, GROUP, IDLE, WEIGHT, MalformedRecord, only, read_row
 from strategies.partial_sums import NORM, SUMMED, read_sum
+from strategies.row_store import RowStore
 
 
 @dataclass(frozen=True)
@@ -24,6 +22,7 @@ class Update:
     Attributes:
         client: its id; of a group that of the first client in it.
         delta: `[D]`, of a group the mean; None where it went into a sum on the client's actor.
+        norm: Euclidean, of the update.
         tasks: seen in training, by all of a group.
         metrics: its others, of a group the means.
         idle: malicious client -> why it could not attack, as it says of itself for the experiment's sake.
@@ -34,6 +33,7 @@ class Update:
 
     client: int
     delta: Tensor | None
+    norm: float
     tasks: float
     metrics: dict[str, float]
     carried: Tensor | None = None
@@ -76,6 +76,7 @@ def sort_replies(
     *,
     sums: bool = False,
     groups: Mapping[str, int] | None = None,
+    store: RowStore | None = None,
 ) -> Sorted:
     """Sort a round's replies to train messages.
 
@@ -86,13 +87,14 @@ def sort_replies(
         sums: whether sums of updates were asked for; else a reply whose update would be in one is refused.
         groups: under secure aggregation, where one reply speaks for many: message id -> client. None elsewhere, so
             that no client can claim to be a group.
+        store: where the matrix lies; None for memory of its own.
     """
     updates: list[Update] = []
     failed: dict[int, str] = {}
     refused: dict[int, str] = {}
-    # Each update is read to its row: it is copied once. NumPy asks for large pages, which torch does not.
+    # Each update is read to its row: it is copied once.
     summed = {client for client, reply in found.items() if sums and reply is not None and _is_summed(reply)}
-    rows = np.empty((len(found) - len(summed), size), np.float32)
+    rows = (store or RowStore()).take(len(found) - len(summed), size)
     whole = 0
     spoken_for = {member for reply in found.values() for member in _group(reply, groups)}
     for client, reply in sorted(found.items()):
@@ -110,7 +112,7 @@ def sort_replies(
                 whole += updates[-1].delta is not None
             except MalformedRecord as error:
                 refused[client] = str(error)
-    return Sorted(updates, torch.from_numpy(rows[:whole]), failed, refused)
+    return Sorted(updates, rows[:whole], failed, refused)
 
 
 def _group(reply: Message | None, groups: Mapping[str, int] | None) -> tuple[int, ...]:
@@ -139,7 +141,7 @@ def _is_summed(reply: Message) -> bool:
     return any(record.get("update-form") == SUMMED for record in reply.content.config_records.values())
 
 
-def _read_update(client: int, reply: Message, size: int, row: npt.NDArray[np.float32] | None, spec_hash: str) -> Update:
+def _read_update(client: int, reply: Message, size: int, row: Tensor | None, spec_hash: str) -> Update:
     """A valid reply; its update is read to `row`, or is in a sum where there is none."""
     config = only(reply.content, "config")
     if config.get("spec-hash") != spec_hash:
@@ -156,8 +158,8 @@ def _read_update(client: int, reply: Message, size: int, row: npt.NDArray[np.flo
     if row is None:
         if NORM not in metrics:
             raise MalformedRecord(f"an update in a sum without its {NORM}")
-        return Update(client, None, tasks, metrics, read_sum(reply.content, size), idle)
-    return Update(client, read_vector(only(reply.content, "array"), size, row), tasks, metrics, idle=idle)
+        return Update(client, None, metrics[NORM], tasks, metrics, read_sum(reply.content, size), idle)
+    return Update(client, row, read_row(only(reply.content, "array"), row), tasks, metrics, idle=idle)
 
 
 def group_reasons(reasons: Mapping[int, str]) -> list[str]:
