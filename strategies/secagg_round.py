@@ -126,7 +126,7 @@ class Exchanges:
         }
         replies: Iterable[Message] = []
         if asked:
-            replies = self._grid.send_and_receive(asked.values(), timeout=self._time_left(stage))
+            replies = self._grid.send_and_receive(list(asked.values()), timeout=self._time_left(stage))
         answers = by_message(asked.values(), replies)
         read = {key: self._read(stage, key, answers.get(message.metadata.message_id)) for key, message in asked.items()}
         usual = self._usual_layout()

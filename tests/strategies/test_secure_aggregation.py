@@ -345,6 +345,16 @@ def test_sums_on_actors_are_off_under_it(tmp_path: Path) -> None:
         play(tmp_path / "run", run)
 
 
+def test_a_small_draw_is_an_ordinary_round_without_a_sum(tmp_path: Path) -> None:
+    server = {"rounds": 4, "sampling": {"name": "poisson", "rate": 0.4}}
+    run = play(tmp_path / "run", {**RAW, "server": server, "secagg": {"enabled": True}})
+    sampled = [len(record["sampled"]) for record in run.history]
+    assert min(sampled) < 4 <= max(sampled) and not run.failed_rounds
+    for record in run.history:
+        assert bool(record.get("groups")) == (len(record["sampled"]) >= 4)
+        assert record["event"] is None or "has no sum of so few" in record["event"]
+
+
 def test_a_group_that_is_too_small_to_hide_in_has_no_sum(workload: Workload) -> None:
     sums, errors, inner = secure_round(workload, SecaggSection(), clients=3)
     assert not sums and not inner.sent and all("fewer than 4" in reason for reason in errors.values())
