@@ -21,6 +21,7 @@ from fedmeta.wire import read_vector, vector_record
 from fedmeta.workload import Workload
 from server.attack import clean_model
 from server.checkpoint import Checkpoint
+from server.detection import detection_of_round, detection_of_run
 from server.judging import FinalJudge
 from server.privacy import open_privacy, privacy_statement
 from server.rundir import RunDir
@@ -128,6 +129,8 @@ def run_experiment(
     history = tuple(rundir.metrics())
     idle = [record["round"] for record in history if record.get("attack_idle")]
     results |= {"attack_idle_rounds": idle} if idle else {}
+    detection = detection_of_run(history)
+    results |= {} if detection is None else {"detection": detection.to_json()}
     rundir.write_results(results)
     return RunResult(
         path=rundir.path,
@@ -190,6 +193,8 @@ def _play(grid: Grid, strategy: MetaStrategy, standing: _Standing, rundir: RunDi
     best = standing.best if missing or aggregated is None else _better(standing.best, evaluation, round)
     standing = replace(standing, round=round, vector=vector, best=best)
     record = _record(report, evaluation, missing, time.monotonic() - started)
+    detection = detection_of_round(record)
+    record |= {} if detection is None else {"detection": detection}
     if evaluation is not None and strategy.success is not None:
         record["attack_success"] = strategy.success.to_json()
     rundir.append(record)

@@ -56,6 +56,9 @@ def run_with_progress(
     attacks = attack_table(result.results)
     if attacks is not None:
         console.print(attacks)
+    found = detection_table(result.results)
+    if found is not None:
+        console.print(found)
     if result.results.get("privacy"):
         console.print(in_one_line(result.results["privacy"]))
     console.print(f"report: {result.path / 'report.html'}")
@@ -153,6 +156,19 @@ def attack_table(results: Mapping[str, Any]) -> Table | None:
         table.add_row(str(steps), *(_share(estimates[row]) for _, estimates in columns))
     hint = "" if success.lift or not attacked else ". Name a run without attackers in attack.clean for the lift over it"
     table.caption = in_words(success.protocol) + hint
+    return table
+
+
+def detection_table(results: Mapping[str, Any]) -> Table | None:
+    """How well the aggregator found the malicious clients; None where it neither scored nor accused anybody."""
+    from fedmeta.detection.clients import Detection
+    from server.detection import detection_rows
+
+    if results.get("detection") is None:
+        return None
+    table = Table(title="Malicious clients found by the aggregator", title_justify="left", show_header=False)
+    for what, figure, beside in detection_rows(Detection.from_json(results["detection"])):
+        table.add_row(what, f"[bold]{figure}[/]", beside)
     return table
 
 

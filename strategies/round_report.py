@@ -18,7 +18,8 @@ class RoundReport:
         sampled: ids of the clients that were asked.
         metrics: means over the accepted clients, and facts of the aggregation.
         failed, refused: client id -> reason.
-        defence: what the aggregation says of clients: `flagged` (ids), `scores` and `weights` (by id), `diagnostics`.
+        defence: what the aggregation says of clients: `flagged` (ids; None for a rule that accuses nobody), `scores`
+            and `weights` (by id), `diagnostics`; empty where nothing was aggregated.
         attackers: ids of the sampled clients that attack in this round; None where the experiment has no attack.
         idle: client id -> why its attack could not act, so that it sent an honest update.
         event: why the model stayed as it was, or None when it was aggregated.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedmeta.statistics import Evaluation
 from server.attack import in_words, successes
+from server.detection import detection_of_run, detection_rows
 from server.report import plots
 from server.report.confidential import privacy_facts
 from server.report.episode import EpisodePicture
@@ -65,6 +66,7 @@ def write_report(rundir: RunDir, picture: EpisodePicture | None) -> Path:
         interval=_interval,
         best=_best(results or {}),
         privacy=privacy_facts(rundir, metrics),
+        detection=_detection(metrics),
         sections=sections,
         no_episode=_why_no_episode(results is not None, picture, sections),
         troubles=lines[:SHOWN_TROUBLES],
@@ -187,6 +189,9 @@ def _sections(
     attacked = successes(results)
     if attacked:
         figures.append(("attack", "Attack", plots.success_curve(attacked), in_words(attacked[0][1].protocol), False))
+    scores = plots.scores_chart(metrics)
+    words = "The aggregator's own scores: higher is more suspicious."
+    figures.append(("scores", "Who looked suspicious", scores, words, False))
     if last.get("test"):
         chart = plots.clients_chart(Evaluation.from_json(last["test"]), last.get("names", {}))
         figures.append(("clients", "Clients", chart, "Mean over a client's episodes.", False))
@@ -196,6 +201,11 @@ def _sections(
             plots.save_png(figure, rundir.plots / f"{name}.png")
             sections.append(Section(title, plots.themed_svg(figure, f"{title}: {caption}"), caption, narrow))
     return sections
+
+
+def _detection(metrics: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
+    found = detection_of_run(metrics)
+    return [] if found is None else detection_rows(found)
 
 
 def _episode(picture: EpisodePicture | None) -> Figure | None:

@@ -94,6 +94,13 @@ summary:focus-visible { outline: 2px solid var(--accent); outline-offset: 4px; b
 {% endfor %}
 {% if no_episode %}<h2>An episode</h2><p class="note">{{ no_episode }}</p>{% endif %}
 
+{% if detection %}
+<h2>Malicious clients found</h2>
+<div class="scroll"><table><tbody>
+{% for what, figure, beside in detection %}<tr><th>{{ what }}</th><td class="n">{{ figure }}</td><td class="t">{{ beside }}</td></tr>{% endfor %}
+</tbody></table></div>
+{% endif %}
+
 {% if privacy %}
 <h2>{{ privacy.title }}</h2>
 {% for warning in privacy.warnings %}<p class="state">{{ warning }}</p>{% endfor %}
