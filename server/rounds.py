@@ -19,7 +19,7 @@ from fedmeta.experiment import Experiment
 from fedmeta.statistics import Evaluation
 from fedmeta.wire import read_vector, vector_record
 from fedmeta.workload import Workload
-from server.attack import clean_model
+from server.attack import clean_model, persistence
 from server.checkpoint import Checkpoint
 from server.detection import detection_of_round, detection_of_run
 from server.judging import FinalJudge
@@ -111,7 +111,7 @@ def run_experiment(
     torch.set_num_threads(experiment.engine.threads)
     workload = Workload(experiment)
     strategy = _strategy(grid, workload, rundir, simulated, prepare)
-    clean = clean_model(experiment, workload.spec)
+    strategy.clean = clean = clean_model(experiment, workload.spec)
     standing = _standing(rundir, workload, strategy, grid)
     stopped = None
     while standing.round < experiment.server.rounds:
@@ -129,6 +129,8 @@ def run_experiment(
     history = tuple(rundir.metrics())
     idle = [record["round"] for record in history if record.get("attack_idle")]
     results |= {"attack_idle_rounds": idle} if idle else {}
+    lasting = persistence(history, experiment.attack.stop)
+    results |= {} if lasting is None else {"attack_persistence": lasting}
     detection = detection_of_run(history)
     results |= {} if detection is None else {"detection": detection.to_json()}
     rundir.write_results(results)

@@ -139,7 +139,7 @@ def attack_table(results: Mapping[str, Any]) -> Table | None:
 
     On tasks across all test clients where there are such, else on each client's own.
     """
-    from server.attack import in_words, successes
+    from server.attack import in_words, persistence_in_words, successes
 
     found = successes(results)
     if not found:
@@ -155,7 +155,8 @@ def attack_table(results: Mapping[str, Any]) -> Table | None:
     for row, steps in enumerate(success.steps):
         table.add_row(str(steps), *(_share(estimates[row]) for _, estimates in columns))
     hint = "" if success.lift or not attacked else ". Name a run without attackers in attack.clean for the lift over it"
-    table.caption = in_words(success.protocol) + hint
+    lasting = persistence_in_words(results.get("attack_persistence") or {})
+    table.caption = "; ".join(part for part in (in_words(success.protocol) + hint, lasting) if part)
     return table
 
 

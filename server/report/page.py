@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedmeta.statistics import Evaluation
-from server.attack import in_words, successes
+from server.attack import in_words, persistence_in_words, successes
 from server.detection import detection_of_run, detection_rows
 from server.report import plots
 from server.report.confidential import privacy_facts
@@ -188,7 +188,9 @@ def _sections(
         figures.append(("leak", "What one update shows", leak_figure(leak), leak_caption(leak), True))
     attacked = successes(results)
     if attacked:
-        figures.append(("attack", "Attack", plots.success_curve(attacked), in_words(attacked[0][1].protocol), False))
+        lasting = persistence_in_words(results.get("attack_persistence") or {})
+        words = "; ".join(part for part in (in_words(attacked[0][1].protocol), lasting) if part)
+        figures.append(("attack", "Attack", plots.success_curve(attacked), words, False))
     scores = plots.scores_chart(metrics)
     words = "The aggregator's own scores: higher is more suspicious."
     figures.append(("scores", "Who looked suspicious", scores, words, False))
