@@ -56,9 +56,9 @@ def run_with_progress(
     attacks = attack_table(result.results)
     if attacks is not None:
         console.print(attacks)
-    found = detection_table(result.results)
-    if found is not None:
-        console.print(found)
+    for table in (deployment_table(result.results), detection_table(result.results)):
+        if table is not None:
+            console.print(table)
     if result.results.get("privacy"):
         console.print(in_one_line(result.results["privacy"]))
     console.print(f"report: {result.path / 'report.html'}")
@@ -160,6 +160,21 @@ def attack_table(results: Mapping[str, Any]) -> Table | None:
     return table
 
 
+def deployment_table(results: Mapping[str, Any]) -> Table | None:
+    """What defences at deployment cost and save; None where the experiment names none."""
+    from server.deployment import deployment_rows
+
+    columns, rows = deployment_rows(results)
+    if not rows:
+        return None
+    table = Table(title="Defences at deployment (95 % interval)", title_justify="left")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
 def detection_table(results: Mapping[str, Any]) -> Table | None:
     """How well the aggregator found the malicious clients; None where it neither scored nor accused anybody."""
     from fedmeta.detection.clients import Detection
@@ -186,12 +201,14 @@ def registries() -> dict[str, Registry]:
     """Every registry by its kind."""
     from fedmeta.attacks import ATTACKS
     from fedmeta.data import DATASETS, PARTITIONS
+    from fedmeta.deployment import DEPLOYMENTS
     from fedmeta.learners import LEARNERS
     from fedmeta.models import MODELS
     from fedmeta.optimisers import OPTIMISERS
     from strategies import AGGREGATORS, PREAGGREGATORS, SAMPLERS
 
-    known = (LEARNERS, MODELS, DATASETS, PARTITIONS, OPTIMISERS, PREAGGREGATORS, AGGREGATORS, SAMPLERS, ATTACKS)
+    learning = (LEARNERS, MODELS, DATASETS, PARTITIONS, OPTIMISERS)
+    known = (*learning, PREAGGREGATORS, AGGREGATORS, SAMPLERS, ATTACKS, DEPLOYMENTS)
     return {registry.kind: registry for registry in known}
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedmeta.statistics import Evaluation
 from server.attack import in_words, persistence_in_words, successes
+from server.deployment import deployment_rows
 from server.detection import detection_of_run, detection_rows
 from server.report import plots
 from server.report.confidential import privacy_facts
@@ -67,6 +68,7 @@ def write_report(rundir: RunDir, picture: EpisodePicture | None) -> Path:
         best=_best(results or {}),
         privacy=privacy_facts(rundir, metrics),
         detection=_detection(metrics),
+        deployment=deployment_rows(results or {}),
         sections=sections,
         no_episode=_why_no_episode(results is not None, picture, sections),
         troubles=lines[:SHOWN_TROUBLES],

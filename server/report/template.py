@@ -94,6 +94,13 @@ summary:focus-visible { outline: 2px solid var(--accent); outline-offset: 4px; b
 {% endfor %}
 {% if no_episode %}<h2>An episode</h2><p class="note">{{ no_episode }}</p>{% endif %}
 
+{% if deployment[1] %}
+<h2>Defences at deployment</h2>
+<div class="scroll"><table><thead><tr>{% for column in deployment[0] %}<th>{{ column }}</th>{% endfor %}</tr></thead><tbody>
+{% for row in deployment[1] %}<tr>{% for cell in row %}<td class="{{ 't' if loop.first else 'n' }}">{{ cell }}</td>{% endfor %}</tr>{% endfor %}
+</tbody></table></div>
+{% endif %}
+
 {% if detection %}
 <h2>Malicious clients found</h2>
 <div class="scroll"><table><tbody>
