@@ -19,6 +19,7 @@ from fedmeta.params import Params
 from fedmeta.seeding import numpy_generator
 from fedmeta.tasks import Episode
 from fedmeta.wire import CLEAN, read_vector
+from fedmeta.workload import Workload
 
 
 def measure_success(
@@ -66,7 +67,7 @@ def _trials(request: Request, params: Params, episodes: Sequence[Episode]) -> li
     workload, attack = request.workload, request.workload.experiment.attack
     method = ATTACKS.make(attack.method.name, where="attack.method", **attack.method.parameters)
     assert isinstance(method, Backdoor)
-    trigger = method.whole_trigger(_scene(request, params))
+    trigger = method.whole_trigger(scene_at_deployment(workload, params, request.round))
     found: list[Trial | None] = []
     rng = numpy_generator(workload.experiment.evaluation.seed, 0, request.client, "poisoned support")
     for episode in episodes:
@@ -78,16 +79,15 @@ def _trials(request: Request, params: Params, episodes: Sequence[Episode]) -> li
     return found
 
 
-def _scene(request: Request, params: Params) -> Scene:
-    """What the attacker knows when the model is deployed: the model, and its own data."""
-    workload = request.workload
+def scene_at_deployment(workload: Workload, params: Params, round: int) -> Scene:
+    """What the attacker knows when the model of a round is deployed: the model, and its own data."""
     leader = ringleader(workload)
     return Scene(
         experiment=workload.experiment,
         learner=workload.learner,
         spec=workload.spec,
         input_shape=tuple(workload.spec_of_data.input_shape),
-        round=request.round,
+        round=round,
         client=leader,
         malicious=all_malicious(workload) or (leader,),
         attackers=(),

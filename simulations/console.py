@@ -229,6 +229,24 @@ def print_registries(kind: str | None) -> None:
         console.print(table)
 
 
+def print_examination(found: Mapping[str, Any]) -> None:
+    """What `fedmeta detect` says."""
+    from server.report.inversion import inversion_caption, spectral_in_words
+
+    inversion, console = found["inversion"], Console()
+    table = Table(title=f"Smallest triggers of the model of round {found['round']}", title_justify="left")
+    for column in ("slot", "pixels (L1)", "outlier index", "success", "on other episodes"):
+        table.add_column(column, justify="right")
+    for slot in inversion["slots"]:
+        size = f"{slot['norm']:.1f}" if slot["reached"] else "none works"
+        index = "infinite" if slot["index"] is None else f"{slot['index']:.2f}"
+        table.add_row(str(slot["slot"]), size, index, *(f"{100 * slot[key]:.1f} %" for key in ("success", "held_out")))
+    console.print(table)
+    console.print(inversion_caption(found))
+    if found["spectral"] is not None:
+        console.print(spectral_in_words(found["spectral"]))
+
+
 def print_diagnosis(found: "Diagnosis") -> None:
     """What `fedmeta doctor` says."""
     table = Table(show_header=False, box=None, pad_edge=False)

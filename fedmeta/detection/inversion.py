@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedmeta.detection.suspect import Suspect
+from fedmeta.detection.suspect import Stamp, Suspect
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,12 @@ class Trigger:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Stamp inputs `[n, channels, height, width]`."""
-        return (1 - self.mask) * x + self.mask * self.pattern
+        return painted(self.mask, self.pattern)(x)
+
+
+def painted(mask: Tensor, pattern: Tensor) -> Stamp:
+    """The stamp that paints a pattern `[channels, height, width]` where the mask `[height, width]` is 1."""
+    return lambda x: (1 - mask) * x + mask * pattern
 
 
 def invert_trigger(suspect: Suspect, slot: int, search: Search, generator: torch.Generator) -> Trigger:
@@ -82,7 +87,7 @@ def invert_trigger(suspect: Suspect, slot: int, search: Search, generator: torch
     best, cost, above, below = None, search.cost, 0, 0
     for _ in range(search.steps):
         mask, pattern = raw[0].sigmoid(), raw[1].sigmoid()
-        output = suspect.answers(lambda x, m=mask, p=pattern: (1 - m) * x + m * p, slot)
+        output = suspect.answers(painted(mask, pattern), slot)
         success = _success(output, slot)
         best = _better(best, Trigger(slot, mask.detach(), pattern.detach(), success, success >= search.success))
         loss = torch.nn.functional.cross_entropy(output, wanted.expand(len(output))) + cost * mask.sum()

@@ -17,6 +17,7 @@ from server.report.confidential import privacy_facts
 from server.report.episode import EpisodePicture
 from server.report.glyphs import glyph_figure
 from server.report.headline import SPLITS, Row, format_score, headline
+from server.report.inversion import inversion_caption, inversion_figure
 from server.report.leak import leak_caption, leak_figure
 from server.report.template import TEMPLATE
 from server.report.troubles import troubles
@@ -188,6 +189,9 @@ def _sections(
     leak = rundir.leak()
     if leak is not None:
         figures.append(("leak", "What one update shows", leak_figure(leak), leak_caption(leak), True))
+    examined = rundir.detection()
+    if examined is not None:
+        figures.append(("inversion", "A backdoor?", inversion_figure(examined), inversion_caption(examined), True))
     attacked = successes(results)
     if attacked:
         lasting = persistence_in_words(results.get("attack_persistence") or {})
