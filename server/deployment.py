@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedmeta.attacks.success import AttackSuccess
+from fedmeta.deployment import DEPLOYMENTS
+from fedmeta.parameters import parameters_of
 from fedmeta.statistics import Estimate, Evaluation
 from server.report.headline import format_score
 
@@ -54,8 +56,10 @@ def _shown(success: AttackSuccess, own: int) -> list[int]:
 
 
 def _name(found: Mapping[str, Any]) -> str:
-    said = ("failed", "attack", "test", "pooled", "name")
-    given = ", ".join(f"{key}={value}" for key, value in found.items() if key not in said)
+    """The defence, with the parameters that are not as by default."""
+    declared = parameters_of(DEPLOYMENTS.get(str(found["name"])))
+    changed = {key: found.get(key) for key, known in declared.items() if found.get(key) != known.default}
+    given = ", ".join(f"{key}={value}" for key, value in changed.items())
     return f"{found['name']} ({given})" if given else str(found["name"])
 
 

@@ -187,7 +187,7 @@ def leak_check(
 @app.command()
 def detect(
     directory: Annotated[Path, typer.Argument(help="A run directory, whose report then shows the triggers.")],
-    episodes: Annotated[int, typer.Option(min=1, help="On which triggers are sought; as many others judge them.")] = 8,
+    episodes: Annotated[int, typer.Option(min=1, help="On which triggers are sought; half as many judge them.")] = 40,
     steps: Annotated[int, typer.Option(min=1, help="Of the search for each slot's trigger.")] = 300,
     success: Annotated[float, typer.Option(min=0, max=1, help="Share of the queries that it has to mislead.")] = 0.9,
     stamped: Annotated[

@@ -22,7 +22,7 @@ from fedmeta.params import Params
 from fedmeta.seeding import SERVER, numpy_generator, torch_generator
 from fedmeta.tasks import Episode
 from fedmeta.workload import Workload
-from server.report import write_report
+from server.report import draw_episode, write_report
 from server.rundir import RunDir
 
 
@@ -31,14 +31,14 @@ class Effort:
     """How much is looked at.
 
     Attributes:
-        episodes: on which triggers are sought; as many others judge them.
+        episodes: on which triggers are sought; half as many others judge them.
         steps: of the search for each slot's trigger.
         success: share of the inputs that a trigger has to mislead.
         supports: episodes whose supports are embedded.
         poisoned: share of these supports that carries the trigger of the experiment's attack.
     """
 
-    episodes: int = 8
+    episodes: int = 40
     steps: int = 300
     success: float = 0.9
     supports: int = 100
@@ -72,7 +72,7 @@ def detect(directory: str | Path, effort: Effort = Effort(), stamped: str | None
         "spectral": _spectral(workload, params, effort),
     }
     rundir.write_detection(found)
-    write_report(rundir, None)
+    write_report(rundir, draw_episode(workload, workload.spec.flatten(params)))
     return found
 
 
@@ -92,7 +92,7 @@ def _invert(workload: Workload, params: Params, effort: Effort, stamped: str | N
     if stamped not in known:
         raise ConfigurationError(f"--stamped {stamped}: a trigger is sought on 'query' or on 'both', supports too")
     where = known[stamped]
-    episodes = clean_episodes(workload, 2 * effort.episodes)
+    episodes = clean_episodes(workload, effort.episodes + max(1, effort.episodes // 2))
     sought, judged = (
         Suspect(learner, params, part, learner.default_steps, where)
         for part in (episodes[: effort.episodes], episodes[effort.episodes :])

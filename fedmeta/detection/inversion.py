@@ -19,14 +19,16 @@ class Search:
 
     Attributes:
         steps: of Adam.
+        batch: episodes in each, drawn anew; at most all.
         lr: its step size, on the logits of mask and pattern.
-        success: share of the inputs that a trigger has to send to the slot.
+        success: share of the inputs that a trigger has to send to the slot, in `patience` steps in a row.
         cost: of a pixel of mask against the cross-entropy, at first.
         patience: steps above (below) `success` in a row after which a pixel costs more (less).
         growth: the factor by which it does; the paper's 2, and 2^1.5 for less.
     """
 
     steps: int = 300
+    batch: int = 4
     lr: float = 0.1
     success: float = 0.9
     cost: float = 1e-3
@@ -42,7 +44,7 @@ class Trigger:
         slot: to which it sends inputs.
         mask: `[height, width]` in [0, 1].
         pattern: `[channels, height, width]` in [0, 1].
-        success: share of the inputs of its search that it sends there.
+        success: share of the inputs of its step in the search that was sent there.
         reached: whether that is the share that was asked for; if not, it is the trigger of the highest success.
     """
 
@@ -74,7 +76,7 @@ def invert_trigger(suspect: Suspect, slot: int, search: Search, generator: torch
         suspect: whose episodes hold images `[channels, height, width]` with values in [0, 1].
         slot: the one that the trigger is to lead to.
         search: how.
-        generator: of the first mask and pattern, uniform in [0, 1] as in the authors' code.
+        generator: of the first mask and pattern, uniform in [0, 1] as in the authors' code, and of the batches.
 
     Returns:
         The smallest trigger of all steps that reached `search.success`; else that of the highest success.
@@ -84,12 +86,16 @@ def invert_trigger(suspect: Suspect, slot: int, search: Search, generator: torch
     raw = [torch.logit(value.clamp(1e-3, 1 - 1e-3)).requires_grad_() for value in start]
     optimiser = torch.optim.Adam(raw, lr=search.lr, betas=(0.5, 0.9))
     wanted = suspect.answers(lambda x: x, slot).argmax(dim=1).new_full((), slot)
-    best, cost, above, below = None, search.cost, 0, 0
+    best, cost, above, below, streak = None, search.cost, 0, 0, 0
     for _ in range(search.steps):
         mask, pattern = raw[0].sigmoid(), raw[1].sigmoid()
-        output = suspect.answers(painted(mask, pattern), slot)
+        chosen = torch.randperm(len(suspect.episodes), generator=generator)[: search.batch].tolist()
+        output = suspect.answers(painted(mask, pattern), slot, chosen)
         success = _success(output, slot)
-        best = _better(best, Trigger(slot, mask.detach(), pattern.detach(), success, success >= search.success))
+        # One batch may do by luck, and a shrinking mask does not for long.
+        streak = streak + 1 if success >= search.success else 0
+        trigger = Trigger(slot, mask.detach(), pattern.detach(), success, streak >= search.patience)
+        best = _better(best, trigger)
         loss = torch.nn.functional.cross_entropy(output, wanted.expand(len(output))) + cost * mask.sum()
         optimiser.zero_grad()
         loss.backward()

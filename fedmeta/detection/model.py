@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from fedmeta.detection.inversion import Search, Trigger, invert_trigger, success_of
@@ -21,7 +22,7 @@ class Slot:
         trigger: the smallest that reached the success asked for, or the one that came nearest.
         held_out: its success on episodes on which it was not sought.
         norm: the mask's L1 norm, in pixels; all of the picture where no trigger reached the success.
-        index: how far `norm` lies below the slots' median, in deviations (see `low_outliers`).
+        index: how far log(norm) lies below the slots' median, in deviations (see `low_outliers`).
     """
 
     trigger: Trigger
@@ -53,8 +54,9 @@ class Inversion:
 
     @property
     def suspicious(self) -> bool:
-        """Whether the easiest slot stands out further than chance explains, by a trigger that works."""
-        return self.chance <= SIGNIFICANT and self.slots[self.easiest].trigger.reached
+        """Whether the easiest slot stands out further than chance explains, by a trigger that works elsewhere too."""
+        easiest = self.slots[self.easiest]
+        return self.chance <= SIGNIFICANT and easiest.trigger.reached and easiest.held_out > 0.5
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object, pictures included."""
@@ -83,8 +85,9 @@ class Inversion:
 def invert(sought: Suspect, judged: Suspect, search: Search, generator: torch.Generator) -> Inversion:
     """Invert a trigger for every slot, and compare the slots.
 
-    Neural Cleanse accuses an index above 2. Of five normal values the largest index is above 2 in a quarter of all
-    draws, so here the chance counts.
+    Neural Cleanse compares norms, and accuses an index above 2. Norms cannot be below 0, so that among few slots that
+    differ much not even a trigger of one pixel would stand out: here logarithms are compared. And of five normal values
+    the largest index is above 2 in a quarter of all draws: here the chance counts.
 
     Args:
         sought: the model with the episodes on which triggers are sought.
@@ -95,7 +98,7 @@ def invert(sought: Suspect, judged: Suspect, search: Search, generator: torch.Ge
     triggers = [invert_trigger(sought, slot, search, generator) for slot in range(sought.slots)]
     pixels = triggers[0].mask.numel()
     norms = [trigger.size if trigger.reached else float(pixels) for trigger in triggers]
-    indices = low_outliers(norms).tolist()
+    indices = low_outliers(np.log(np.maximum(norms, 1e-6))).tolist()
     slots = [
         Slot(trigger, success_of(judged, trigger), norm, index)
         for trigger, norm, index in zip(triggers, norms, indices, strict=True)

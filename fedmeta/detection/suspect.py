@@ -50,12 +50,19 @@ class Suspect:
         """Slots that every episode has."""
         return min(ways_of(episode) for episode in self.episodes)
 
-    def answers(self, stamp: Stamp, slot: int) -> Tensor:
-        """Logits `[n, ways]` of all stamped queries whose true slot is another than `slot`, episode after episode.
+    def answers(self, stamp: Stamp, slot: int, chosen: Sequence[int] | None = None) -> Tensor:
+        """Logits `[n, ways]` of the stamped queries whose true slot is another than `slot`, episode after episode.
 
         The other queries are judged beside them, as they are: a network of batch statistics sees all of an episode.
+
+        Args:
+            stamp: what is put on inputs.
+            slot: the wanted one.
+            chosen: indices of episodes; None: all.
         """
-        return torch.cat([self._answer(index, stamp, slot) for index in range(len(self.episodes))])
+        return torch.cat(
+            [self._answer(i, stamp, slot) for i in (range(len(self.episodes)) if chosen is None else chosen)]
+        )
 
     def _answer(self, index: int, stamp: Stamp, slot: int) -> Tensor:
         episode = self.episodes[index]

@@ -78,7 +78,7 @@ def test_the_planted_trigger_is_found_where_it_is_and_its_slot_stands_out() -> N
     assert found.easiest == TARGET and found.suspicious
     own = found.slots[TARGET]
     assert (
-        own.held_out >= 0.9 and own.trigger.reached and own.norm < min(s.norm for s in found.slots if s is not own) / 2
+        own.held_out >= 0.75 and own.trigger.reached and own.norm < min(s.norm for s in found.slots if s is not own) / 2
     )
     painted = (own.trigger.mask * own.trigger.pattern[0]).flatten()
     assert int(painted.argmax()) in (0, 1) and own.norm == pytest.approx(float(own.trigger.mask.sum()))
