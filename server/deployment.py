@@ -8,6 +8,7 @@ from fedmeta.deployment import DEPLOYMENTS
 from fedmeta.parameters import parameters_of
 from fedmeta.statistics import Estimate, Evaluation
 from server.report.headline import format_score
+from server.report.plots import steps_in_words
 
 
 def deployment_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -28,7 +29,7 @@ def deployment_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[st
     if success is not None:
         own = Evaluation.from_json(last[split]).adapted
         what = "lift" if success.lift else "attack success"
-        columns += [f"{what}, {success.steps[row]} steps" for row in _shown(success, own)]
+        columns += [f"{what}, {steps_in_words(success.steps[row])}" for row in _shown(success, own)]
     return columns, rows
 
 
