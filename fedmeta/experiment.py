@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from fedmeta.attacks import ATTACKS
 from fedmeta.data import DATASETS, PARTITIONS
+from fedmeta.deployment import DEPLOYMENTS
 from fedmeta.learners import LEARNERS
 from fedmeta.models import MODELS
 from fedmeta.optimisers import OPTIMISERS
@@ -26,6 +27,7 @@ LIBRARY_COMPONENTS: dict[str, Registry] = {
     "client.optimiser": OPTIMISERS,
     "server.optimiser": OPTIMISERS,
     "attack.method": ATTACKS,
+    "evaluation.deployment": DEPLOYMENTS,
 }
 """Places in an experiment that name a component of the library, and the registry that knows its parameters."""
 
@@ -146,6 +148,9 @@ class EvaluationSection(_Section):
     queries: int | None = Field(None, ge=1, description="none: as in training [examples]")
     steps: tuple[int, ...] = Field(
         (), strict=False, description="adaptation steps of the final curve; empty: 0 and the learner's test steps"
+    )
+    deployment: tuple[Component, ...] = Field(
+        (), strict=False, description="defences of a client that uses the model: it is judged under each of them too"
     )
     seed: int = Field(0, ge=0, description="of the frozen episodes: apart from the run's seed, so that runs share them")
 
@@ -299,8 +304,8 @@ class Experiment(_Section):
     def hash(self) -> str:
         """SHA-256 of everything that results depend on.
 
-        That is all but the name, tracking, where the data and the clean model lie, and of the engine all but device,
-        threads and reduce.
+        That is all but the name, tracking, where the data and the clean model lie, defences at deployment, which judge
+        a model once more, and of the engine all but device, threads and reduce.
         """
         relevant = self.model_dump(mode="json", exclude={"tracking", "name"})
         engine = relevant.pop("engine")
@@ -308,6 +313,7 @@ class Experiment(_Section):
         if engine["reduce"] != "off":  # runs from before there was any keep their hash
             relevant["engine"]["reduce"] = engine["reduce"]
         relevant["data"].pop("path", None)
+        del relevant["evaluation"]["deployment"]
         if self.privacy.unit == "none":
             del relevant["privacy"]  # runs from before there was any keep their hash
         elif self.privacy.placement != "distributed":

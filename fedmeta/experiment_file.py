@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from fedmeta.attacks.threat import check_attack
+from fedmeta.deployment import check_deployment
 from fedmeta.errors import ConfigurationError, did_you_mean
 from fedmeta.experiment import DERIVED, LIBRARY_COMPONENTS, Component, Experiment
 from fedmeta.learners import LEARNERS
@@ -238,5 +239,6 @@ def _check_together(experiment: Experiment) -> None:
     check_privacy(experiment)
     check_attack(experiment)
     check_secagg(experiment)
+    check_deployment(experiment)
     if server.rounds == 0 and server.schedule != "constant":
         warnings.warn(f"server.schedule = '{server.schedule}' has no effect: server.rounds = 0", stacklevel=2)

@@ -19,8 +19,9 @@ from fedmeta.experiment import Experiment
 from fedmeta.statistics import Evaluation
 from fedmeta.wire import read_vector, vector_record
 from fedmeta.workload import Workload
-from server.attack import clean_model
+from server.attack import clean_model, persistence
 from server.checkpoint import Checkpoint
+from server.detection import detection_of_round, detection_of_run
 from server.judging import FinalJudge
 from server.privacy import open_privacy, privacy_statement
 from server.rundir import RunDir
@@ -113,7 +114,7 @@ def run_experiment(
     strategy = _strategy(grid, workload, rundir, simulated, prepare)
     if strategy.promise is not None:
         log.info("secure aggregation: %s", strategy.promise)
-    clean = clean_model(experiment, workload.spec)
+    strategy.clean = clean = clean_model(experiment, workload.spec)
     standing = _standing(rundir, workload, strategy, grid)
     stopped = None
     while standing.round < experiment.server.rounds:
@@ -133,6 +134,10 @@ def run_experiment(
     results |= {"attack_idle_rounds": idle} if idle else {}
     secure = learned(experiment, strategy.promise, history)
     results |= {"secagg": secure} if secure else {}
+    lasting = persistence(history, experiment.attack.stop)
+    results |= {} if lasting is None else {"attack_persistence": lasting}
+    detection = detection_of_run(history)
+    results |= {} if detection is None else {"detection": detection.to_json()}
     rundir.write_results(results)
     return RunResult(
         path=rundir.path,
@@ -195,6 +200,8 @@ def _play(grid: Grid, strategy: MetaStrategy, standing: _Standing, rundir: RunDi
     best = standing.best if missing or aggregated is None else _better(standing.best, evaluation, round)
     standing = replace(standing, round=round, vector=vector, best=best)
     record = _record(report, evaluation, missing, time.monotonic() - started)
+    detection = detection_of_round(record)
+    record |= {} if detection is None else {"detection": detection}
     if evaluation is not None and strategy.success is not None:
         record["attack_success"] = strategy.success.to_json()
     rundir.append(record)

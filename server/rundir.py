@@ -25,7 +25,7 @@ log = logging.getLogger("fedmeta.server")
 CONFIG, METRICS, RESULTS = "config.json", "metrics.jsonl", "results.json"
 ENVIRONMENT, REPORT = "environment.json", "report.html"
 LEDGER, PRIVACY, AUDIT = "privacy.jsonl", "privacy.json", "audit.json"
-LEAK = "leak.json"
+LEAK, DETECTION = "leak.json", "detection.json"
 
 
 @dataclass(frozen=True)
@@ -210,6 +210,15 @@ class RunDir:
     def leak(self) -> dict[str, Any] | None:
         """What the last leak check found; None where there was none."""
         found: dict[str, Any] | None = read_json(self.path / LEAK, "delete it, and check again")
+        return found
+
+    def write_detection(self, found: Mapping[str, Any]) -> None:
+        """Write what an examination of this run's model for a backdoor found."""
+        store(self.path / DETECTION, json.dumps(finite(dict(found))).encode())
+
+    def detection(self) -> dict[str, Any] | None:
+        """What the last examination found; None where there was none."""
+        found: dict[str, Any] | None = read_json(self.path / DETECTION, "delete it, and examine the model again")
         return found
 
     def write_report(self, text: str) -> None:

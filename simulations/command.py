@@ -185,6 +185,34 @@ def leak_check(
 
 
 @app.command()
+def detect(
+    directory: Annotated[Path, typer.Argument(help="A run directory, whose report then shows the triggers.")],
+    episodes: Annotated[int, typer.Option(min=1, help="On which triggers are sought; half as many judge them.")] = 40,
+    steps: Annotated[int, typer.Option(min=1, help="Of the search for each slot's trigger.")] = 300,
+    success: Annotated[float, typer.Option(min=0, max=1, help="Share of the queries that it has to mislead.")] = 0.9,
+    stamped: Annotated[
+        str | None, typer.Option(help="query or both (supports too); by default both where there is no head.")
+    ] = None,
+    poisoned: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of supports with the attack's trigger, for spectral signatures.")
+    ] = 0.1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
+) -> None:
+    """Look for a backdoor in a run's model: trigger inversion slot by slot, spectral signatures of supports."""
+    import json
+
+    from simulations.console import print_examination
+    from simulations.detect import Effort
+    from simulations.detect import detect as examine
+
+    found = examine(directory, Effort(episodes, steps, success, poisoned=poisoned), stamped)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        print_examination(found)
+
+
+@app.command()
 def privacy(
     noise_multiplier: Annotated[float | None, typer.Option(help="Standard deviation of the noise over C.")] = None,
     target_epsilon: Annotated[float | None, typer.Option(help="Find the noise multiplier for this epsilon.")] = None,

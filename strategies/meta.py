@@ -57,7 +57,8 @@ class MetaStrategy(Strategy):
     `adversary`.
 
     `report`, `evaluation` and `success` tell of the last round, the last evaluation, and the attack's success in it;
-    `promise` of what the defence bears over groups, under secure aggregation.
+    `promise` of what the defence bears over groups, under secure aggregation. `clean`, `[D]`, is a model that nobody
+    attacked, set where there is one, for the lift of that success.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class MetaStrategy(Strategy):
         self.evaluation_failed: dict[int, str] = {}
         self.success: AttackSuccess | None = None
         self._rows = RowStore()
+        self.clean: Tensor | None = None
         self._sampled: list[int] = []
         self._asked: dict[int, Message] = {}
         self._asked_for_sums = False
@@ -297,7 +299,9 @@ class MetaStrategy(Strategy):
     ) -> Iterable[Message]:
         """Ask the validation clients, on their frozen episodes; nobody where there are none."""
         base = {**config, **self.base_config(server_round)}
-        self._judging = self._validation().messages(self.directory, arrays, base)
+        judging = self._validation()
+        beside = vector_record(self.clean) if self.clean is not None and judging.success_steps else None
+        self._judging = judging.messages(self.directory, arrays, base, beside)
         return self._judging
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
