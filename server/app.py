@@ -36,6 +36,8 @@ def main(grid: Grid, context: Context) -> None:
             "attack.knowledge = 'omniscient' needs our own engines, where all replies pass through one hand: use "
             "`fedmeta simulate`, or own or colluding"
         )
+    if experiment.data.parameters.get("path") is not None:
+        log.warning("data.path stays here: a node reads its own, from its data-path or as its environment says")
     out = _place(str(context.run_config.get("out", "")))
     resumed = out is not None and (out / "config.json").exists()
     if resumed:
