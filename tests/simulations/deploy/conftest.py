@@ -1,6 +1,8 @@
 """A TLS server on loopback, for as long as a test needs it."""
 
+import os
 import ssl
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -52,6 +54,12 @@ def serve() -> Iterator[Callable[[Layout | None], Address]]:
     """Starts servers that end with the test."""
     with ExitStack() as stack:
         yield lambda layout: stack.enter_context(listening(layout))
+
+
+@pytest.fixture(autouse=True)
+def programs_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in an environment that is activated."""
+    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
 
 
 @pytest.fixture

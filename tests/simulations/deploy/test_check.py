@@ -1,10 +1,8 @@
 """`fedmeta deploy check`: each fault gives its own words and what to mend."""
 
 import json
-import os
 import socket
 import subprocess
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -41,12 +39,6 @@ def made_at(moment: datetime, folder: Path, monkeypatch: pytest.MonkeyPatch, hos
     with monkeypatch.context() as patch:
         patch.setattr(certificates, "datetime", Then)
         return make_certificates(folder, hosts, days=30).layout
-
-
-@pytest.fixture(autouse=True)
-def programs_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in an environment that is activated."""
-    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
 
 
 def test_what_is_right_is_ok(folder: Path, serve: Serve) -> None:
@@ -119,7 +111,7 @@ def test_without_tls_it_is_loud(serve: Serve) -> None:
 
 def test_clocks(serve: Serve) -> None:
     here = knock(serve(None), None)
-    assert abs(here.ahead) <= here.within < 2
+    assert abs(here.ahead) <= here.within < 3
     for clock, side in ((Clock(4.0, 0.6), "4.0 s ahead of"), (Clock(-290.0, 0.6), "290.0 s behind")):
         assert side in judge_clock(clock)
     for clock in (Clock(6.0, 0.6), Clock(-302.0, 0.6)):
