@@ -21,6 +21,8 @@ from simulations.deploy.check import Options, check
 from simulations.deploy.connection import knock, parse_address
 from simulations.deploy.findings import Finding, all_well
 
+pytestmark = pytest.mark.slow
+
 TEMPLATES = Path(__file__).resolve().parents[3] / "docs" / "deploy"
 BIN = Path(sys.executable).parent
 
