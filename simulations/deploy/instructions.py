@@ -29,7 +29,7 @@ def instructions(made: Made, hosts: Sequence[str], port: int, federation: str) -
         command = (
             f"flower-superlink --ssl-ca-certfile {authority} --ssl-certfile {_quoted(layout.server)} \\\n"
             f"    --ssl-keyfile {_quoted(layout.server_key)} --enable-supernode-auth \\\n"
-            f"    --host {host} --port {port} --database superlink.db"
+            f"    --host {host} --port {port} --database superlink.db --disable-runtime-dependency-installation"
         )
         parts.append(f"# On the SuperLink's machine, with ca.crt, server.pem and server.key:\n{command}")
         parts.append(
@@ -44,14 +44,22 @@ def instructions(made: Made, hosts: Sequence[str], port: int, federation: str) -
         parts.append("# On the operator's machine, before the nodes may join:\n" + "\n".join(register))
     one_machine = bool(hosts) and all(_is_loopback(name) for name in hosts)
     for index, name in enumerate(made.nodes):
-        node_port = NODE_PORT + (index if one_machine else 0)
-        parts.append(
-            f"# On the machine of {name}, with ca.crt and nodes/{name}:\n"
-            f"flower-supernode --root-certificates {authority} --superlink {address} --port {node_port} \\\n"
-            f"    --auth-supernode-private-key {_quoted(layout.node(name))} \\\n"
-            f'    --node-config \'data-path="/data/{name}" name="{name}"\''
-        )
+        parts.append(_node(made, name, address, index if one_machine else None))
     return "\n\n".join(parts)
+
+
+def _node(made: Made, name: str, address: str, index: int | None) -> str:
+    """How a SuperNode is checked and started; several on one machine, counted by `index`, need a port and home each."""
+    connection = (
+        f"--superlink {address} --root-certificates {_quoted(made.layout.authority)} \\\n"
+        f"    --auth-supernode-private-key {_quoted(made.layout.node(name))} \\\n"
+        f'    --node-config \'data-path="/data/{name}" name="{name}"\''
+    )
+    home, port = ("", "") if index is None else (f"FLWR_HOME=$PWD/flwr-{name} ", f" --port {NODE_PORT + index}")
+    return (
+        f"# On the machine of {name}, with ca.crt and nodes/{name}:\n"
+        f"fedmeta deploy check experiment.toml {connection}\n{home}flower-supernode {connection}{port}"
+    )
 
 
 def _made(made: Made) -> str:
