@@ -1,4 +1,4 @@
-"""The units, the compose file and the proxy of docs/deploy: well-formed, closed unless asked, of commands that exist."""
+"""The units, the compose file and the proxy of docs/deploy: well-formed, closed unless asked, of known commands."""
 
 import re
 import shlex
