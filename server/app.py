@@ -1,6 +1,5 @@
 """The ServerApp of `flwr run`: in Flower's simulation runtime and in a deployment."""
 
-import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -25,11 +24,12 @@ def main(grid: Grid, context: Context) -> None:
     from fedmeta.errors import ConfigurationError
     from server.configuration import from_run_config
     from server.execute import execute
+    from server.polling_grid import PollingGrid, Waiting, wait_for_nodes
     from server.privacy import in_one_line
     from server.rundir import RunDir
+    from server.structured_logs import FACTS, log_as_asked
 
-    logging.getLogger("fedmeta").setLevel(logging.INFO)
-    log = logging.getLogger("flwr")
+    log = log_as_asked()
     experiment = from_run_config(context.run_config, Path(__file__).resolve().parent.parent)
     if is_omniscient(experiment):
         raise ConfigurationError(
@@ -48,8 +48,13 @@ def main(grid: Grid, context: Context) -> None:
         log.info("continuing the run in %s", rundir.path)
     else:
         rundir = RunDir.create(out if out is not None else _fresh(experiment.name, context.run_id), experiment)
+    waits = experiment.deployment
+    polling = PollingGrid(grid, Waiting(experiment.server.min_success_fraction, waits.patience, waits.return_timeout))
     try:
-        result = execute(grid, experiment, rundir, [lambda record: log.info("%s", _line(record))])
+        wait_for_nodes(polling, 1 if waits.nodes is None else waits.nodes, waits.node_timeout)
+        result = execute(
+            polling, experiment, rundir, [lambda record: log.info("%s", _line(record), extra={FACTS: _facts(record)})]
+        )
     finally:
         rundir.close()
     if result.results.get("privacy"):
@@ -77,6 +82,15 @@ def _fresh(name: str, run_id: int) -> Path:
     runs = os.environ.get("FEDMETA_RUNS")
     root = Path(runs) if runs else Path.home() / ".cache" / "fedmeta" / "runs"
     return root / f"{name}-{run_id}"
+
+
+def _facts(record: dict[str, Any]) -> dict[str, Any]:
+    """What a round's line in a structured log holds beside its text."""
+    facts = {key: record[key] for key in ("round", "seconds", "sampled", "failed", "refused", "event", "train")}
+    if record["validation"]:
+        validation = Evaluation.from_json(record["validation"])
+        facts["validation"] = {validation.score_name: validation.after.mean}
+    return facts
 
 
 def _line(record: dict[str, Any]) -> str:
