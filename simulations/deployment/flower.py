@@ -4,8 +4,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +68,12 @@ class Flower:
     Attributes:
         superlink: the name; None takes the configuration's default.
         timeout: longest wait for one command [seconds].
+        environment: variables beside, or in place of, those of this process.
     """
 
     superlink: str | None = None
     timeout: float = 120.0
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def submit(self, app: Path, run_config: Path) -> str:
         """Submit the app with a file of run configuration, and return the run's id.
@@ -108,7 +110,7 @@ class Flower:
         return () if self.superlink is None else (self.superlink,)
 
     def _call(self, *words: str) -> dict[str, Any]:
-        done = _flwr([*words, "--format", "json"], self.timeout)
+        done = _flwr([*words, "--format", "json"], self.timeout, self.environment)
         try:
             found: dict[str, Any] = json.loads(done.stdout)
         except ValueError:
@@ -121,11 +123,11 @@ class Flower:
         raise kind(f"`flwr {words[0]}` says: {said or 'nothing'}")
 
 
-def _flwr(words: Sequence[str], timeout: float) -> "subprocess.CompletedProcess[str]":
+def _flwr(words: Sequence[str], timeout: float, given: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
     # The one beside this Python first: an operator's shell may have another environment's.
     folders = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    environment = {**os.environ, "PATH": folders, "FLWR_DISABLE_UPDATE_CHECK": "1"}
-    environment.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+    quiet = {"FLWR_DISABLE_UPDATE_CHECK": "1", "FLWR_TELEMETRY_ENABLED": "0"}
+    environment = {**quiet, **os.environ, "PATH": folders, **given}
     try:
         return subprocess.run(
             ["flwr", *words], env=environment, capture_output=True, text=True, timeout=timeout, check=False

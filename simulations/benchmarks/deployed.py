@@ -1,0 +1,261 @@
+"""A whole deployment on this machine: a SuperLink and SuperNodes as processes of their own, with TLS and node keys.
+
+What benchmarks and tests of deployed runs stand on. Every process is started here, and ended here by its own id.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from simulations.benchmarks.certificates import Certificates
+from simulations.deployment.flower import Flower
+
+NAME = "test-link"
+"""The SuperLink's name in Flower's configuration."""
+
+
+def wait_until(holds: Callable[[], Any], what: str, timeout: float, pause: float = 0.2) -> Any:
+    """What `holds` returns as soon as it is true.
+
+    Raises:
+        TimeoutError: it was not within `timeout` seconds.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        found = holds()
+        if found:
+            return found
+        if time.monotonic() >= deadline:
+            raise TimeoutError(f"{what}: not within {timeout:g} s")
+        time.sleep(pause)
+
+
+@dataclass
+class Process:
+    """A command in a session of its own, with its output in a file.
+
+    Attributes:
+        command: with its arguments.
+        log: where its output goes; a later start adds to it.
+        environment: whole.
+        folder: its working directory.
+    """
+
+    command: list[str]
+    log: Path
+    environment: Mapping[str, str]
+    folder: Path
+    _running: "subprocess.Popen[bytes] | None" = None
+
+    def start(self) -> None:
+        """Start it, or start it again."""
+        with self.log.open("ab") as out:
+            self._running = subprocess.Popen(
+                self.command,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env=dict(self.environment),
+                cwd=self.folder,
+                start_new_session=True,
+            )
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self._running is not None and self._running.poll() is None
+
+    def send(self, number: int) -> None:
+        """Send a signal to it and to all that it started."""
+        if self._running is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._running.pid, number)
+
+    def kill(self) -> None:
+        """End it at once, with all that it started, as a power cut would."""
+        self.send(signal.SIGKILL)
+        if self._running is not None:
+            self._running.wait()
+
+    def end(self, patience: float = 15.0) -> None:
+        """Ask it to end, and insist where it does not."""
+        if self._running is None:
+            return
+        if self.alive:
+            self._running.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._running.wait(patience)
+        self.kill()
+
+    def said(self) -> str:
+        """Its output so far."""
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+
+@dataclass
+class Deployment:
+    """A SuperLink and its SuperNodes under one folder; a context manager that ends all of them.
+
+    Attributes:
+        folder: for keys, state, logs and Flower's homes, one for each node.
+        options: environment variables for all processes, beside the quiet ones.
+    """
+
+    folder: Path
+    options: Mapping[str, str] = field(default_factory=dict)
+    nodes: dict[str, Process] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.port = free_port()
+        self.certificates = Certificates(self.folder / "keys")
+        self.home = self.folder / "operator"
+        self.home.mkdir(exist_ok=True)
+        (self.home / "config.toml").write_text(
+            f'[superlink]\ndefault = "{NAME}"\n\n[superlink.{NAME}]\naddress = "127.0.0.1:{self.port}"\n'
+            f'root-certificates = "{self.certificates.ca}"\n'
+        )
+        self.superlink = self._process(
+            "superlink",
+            "flower-superlink",
+            *("--ssl-ca-certfile", str(self.certificates.ca)),
+            *("--ssl-certfile", str(self.certificates.server), "--ssl-keyfile", str(self.certificates.server_key)),
+            *("--enable-supernode-auth", "--host", "127.0.0.1", "--port", str(self.port)),
+            *("--database", str(self.folder / "state.db")),
+        )
+
+    def __enter__(self) -> "Deployment":
+        self.start_superlink()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for process in [*self.nodes.values(), self.superlink]:
+            process.send(signal.SIGCONT)  # one that a test stopped would not end
+        for process in [*self.nodes.values(), self.superlink]:
+            process.end()
+
+    def start_superlink(self) -> None:
+        """Start the SuperLink, or start it again on its database, and wait until it answers.
+
+        Raises:
+            TimeoutError: it does not.
+        """
+        self.superlink.start()
+        wait_until(self._answers, f"the SuperLink answers (see {self.superlink.log})", 60)
+
+    def add_node(self, name: str, config: str, *, key: str | None = None, register: bool = True) -> Process:
+        """Start a SuperNode.
+
+        Args:
+            name: of its folder, key and log.
+            config: its `--node-config`.
+            key: name of the key that it shows; None for its own.
+            register: whether the SuperLink is told of the key.
+        """
+        private, public = self.certificates.node_key(name if key is None else key)
+        if register:
+            done = self.flwr("supernode", "register", str(public), NAME)
+            if done.returncode:
+                raise RuntimeError(f"the key of {name} was not registered: {done.stdout}{done.stderr}")
+        command = ["flower-supernode", "--root-certificates", str(self.certificates.ca)]
+        command += ["--superlink", f"127.0.0.1:{self.port}", "--host", "127.0.0.1", "--port", str(free_port())]
+        command += ["--auth-supernode-private-key", str(private), "--node-config", config]
+        node = self.nodes[name] = self._process(name, *command)
+        node.start()
+        return node
+
+    def wait_for_nodes(self, count: int, timeout: float = 60) -> None:
+        """Wait until so many nodes are online.
+
+        Raises:
+            TimeoutError: fewer are.
+        """
+        wait_until(lambda: self.online() >= count, f"{count} nodes are online", timeout, pause=1.0)
+
+    def online(self) -> int:
+        """How many nodes the SuperLink holds for online."""
+        return sum(node.status == "online" for node in self.flower.nodes())
+
+    def restart_node(self, name: str, timeout: float = 120) -> None:
+        """Start a node that ended, again and again while the SuperLink still holds it for online.
+
+        Raises:
+            TimeoutError: it does not come back.
+        """
+        node, before = self.nodes[name], len(self.nodes[name].said())
+
+        def back() -> bool:
+            if not node.alive:
+                node.start()
+                time.sleep(2)
+            return "SuperNode ID" in node.said()[before:]
+
+        wait_until(back, f"{name} is back", timeout, pause=1.0)
+
+    @property
+    def flower(self) -> Flower:
+        """Its command line for an operator."""
+        return Flower(NAME, environment=self.environment("operator"))
+
+    def flwr(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        """Any command of `flwr` as its operator gives it."""
+        return subprocess.run(
+            ["flwr", *words],
+            env=self.environment("operator"),
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def environment(self, name: str) -> dict[str, str]:
+        """Variables of one of its processes: a Flower home and caches as if it had a machine of its own."""
+        binaries = str(Path(sys.executable).parent)
+        return {
+            **os.environ,
+            "PATH": os.pathsep.join([binaries, os.environ["PATH"]]),
+            "FLWR_HOME": str(self.folder / name),
+            "FLWR_TELEMETRY_ENABLED": "0",
+            "FLWR_DISABLE_UPDATE_CHECK": "1",
+            "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+            "FEDMETA_LEDGERS": str(self.folder / name / "ledgers"),
+            "OMP_NUM_THREADS": "1",
+            **self.options,
+        }
+
+    def _process(self, name: str, *command: str) -> Process:
+        folder = self.folder / name
+        folder.mkdir(exist_ok=True)
+        return Process(list(command), self.folder / f"{name}.log", self.environment(name), folder)
+
+    def _answers(self) -> bool:
+        if not self.superlink.alive:
+            raise RuntimeError(f"the SuperLink ended:\n{self.superlink.said()[-2000:]}")
+        try:
+            with urllib.request.urlopen(
+                f"https://127.0.0.1:{self.port}/health", timeout=2, context=self.certificates.trust()
+            ) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
