@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from fedmeta.errors import FedmetaError
+from simulations.deploy import command as deployment
 
 app = typer.Typer(
     name="fedmeta",
@@ -16,6 +17,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+app.command()(deployment.certs)
+app.add_typer(deployment.deploy)
 
 Settings = Annotated[
     list[str] | None,
