@@ -127,15 +127,12 @@ def export(
     typer.echo(f"wrote {output}; now: flwr run . --run-config {output} {federation} --stream")
 
 
-deploy = typer.Typer(name="deploy", help="Run on real machines.", no_args_is_help=True)
-app.add_typer(deploy)
-
 SuperLinkName = Annotated[
     str | None, typer.Option(help="Name of the SuperLink in Flower's configuration; by default Flower's default.")
 ]
 
 
-@deploy.command("run")
+@deployment.deploy.command("run")
 def deploy_run(
     out: Annotated[
         Path, typer.Option(help="Run directory, absolute, on the SuperLink's machine; a run in it goes on.")
@@ -148,7 +145,7 @@ def deploy_run(
 ) -> None:
     """Submit an experiment to a SuperLink, watch it, and let it go on where its server process was lost."""
     from fedmeta.experiment_file import parse_override
-    from simulations.deployment.commands import run_deployed
+    from simulations.deploy.run import run_deployed
 
     overrides = dict(parse_override(text) for text in settings or [])
     raise typer.Exit(run_deployed(file, overrides, superlink, out, app_folder, resubmissions))
@@ -165,7 +162,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
     """Show runs with their rounds and last metrics, and a SuperLink's runs and nodes."""
-    from simulations.deployment.commands import show_status
+    from simulations.deploy.run import show_status
 
     show_status(places or [], superlink, ask or superlink is not None, as_json)
 

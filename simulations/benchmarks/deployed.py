@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -18,8 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from simulations.benchmarks.certificates import Certificates
-from simulations.deployment.flower import Flower
+from simulations.deploy.certificates import Layout, make_certificates
+from simulations.deploy.flower import Flower
 
 NAME = "test-link"
 """The SuperLink's name in Flower's configuration."""
@@ -118,18 +119,19 @@ class Deployment:
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
-        self.certificates = Certificates(self.folder / "keys")
+        self.keys = Layout(self.folder / "keys")
+        make_certificates(self.keys.folder, ["127.0.0.1"], days=1, authority_days=2)
         self.home = self.folder / "operator"
         self.home.mkdir(exist_ok=True)
         (self.home / "config.toml").write_text(
             f'[superlink]\ndefault = "{NAME}"\n\n[superlink.{NAME}]\naddress = "127.0.0.1:{self.port}"\n'
-            f'root-certificates = "{self.certificates.ca}"\n'
+            f'root-certificates = "{self.keys.authority}"\n'
         )
         self.superlink = self._process(
             "superlink",
             "flower-superlink",
-            *("--ssl-ca-certfile", str(self.certificates.ca)),
-            *("--ssl-certfile", str(self.certificates.server), "--ssl-keyfile", str(self.certificates.server_key)),
+            *("--ssl-ca-certfile", str(self.keys.authority)),
+            *("--ssl-certfile", str(self.keys.server), "--ssl-keyfile", str(self.keys.server_key)),
             *("--enable-supernode-auth", "--host", "127.0.0.1", "--port", str(self.port)),
             *("--database", str(self.folder / "state.db")),
         )
@@ -164,12 +166,15 @@ class Deployment:
             key: name of the key that it shows; None for its own.
             register: whether the SuperLink is told of the key.
         """
-        private, public = self.certificates.node_key(name if key is None else key)
+        owner = name if key is None else key
+        private, public = self.keys.node(owner), self.keys.node_public(owner)
+        if not private.exists():
+            make_certificates(self.keys.folder, nodes=[owner])
         if register:
             done = self.flwr("supernode", "register", str(public), NAME)
             if done.returncode:
                 raise RuntimeError(f"the key of {name} was not registered: {done.stdout}{done.stderr}")
-        command = ["flower-supernode", "--root-certificates", str(self.certificates.ca)]
+        command = ["flower-supernode", "--root-certificates", str(self.keys.authority)]
         command += ["--superlink", f"127.0.0.1:{self.port}", "--host", "127.0.0.1", "--port", str(free_port())]
         command += ["--auth-supernode-private-key", str(private), "--node-config", config]
         node = self.nodes[name] = self._process(name, *command)
@@ -244,10 +249,9 @@ class Deployment:
     def _answers(self) -> bool:
         if not self.superlink.alive:
             raise RuntimeError(f"the SuperLink ended:\n{self.superlink.said()[-2000:]}")
+        trust = ssl.create_default_context(cafile=str(self.keys.authority))
         try:
-            with urllib.request.urlopen(
-                f"https://127.0.0.1:{self.port}/health", timeout=2, context=self.certificates.trust()
-            ) as answer:
+            with urllib.request.urlopen(f"https://127.0.0.1:{self.port}/health", timeout=2, context=trust) as answer:
                 return bool(answer.status == 200)
         except (urllib.error.URLError, OSError):
             return False

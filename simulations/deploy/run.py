@@ -11,8 +11,8 @@ from fedmeta.errors import ConfigurationError, FedmetaError
 
 if TYPE_CHECKING:
     from fedmeta.experiment import Experiment
-    from simulations.deployment.flower import FlowerRun
-    from simulations.deployment.status import RunStatus, Status
+    from simulations.deploy.flower import FlowerRun
+    from simulations.deploy.status import RunStatus, Status
 
 
 def run_deployed(
@@ -26,8 +26,8 @@ def run_deployed(
     from rich.console import Console
 
     from server.configuration import load
-    from simulations.deployment.flower import Flower
-    from simulations.deployment.supervisor import Patience, supervise
+    from simulations.deploy.flower import Flower
+    from simulations.deploy.supervisor import Patience, supervise
 
     console = Console()
     experiment = load(file if file is not None else {}, overrides)
@@ -69,8 +69,8 @@ def show_status(places: list[Path], superlink: str | None, ask: bool, as_json: b
     """Print what is known of runs and, where a SuperLink is asked, of its runs and nodes."""
     from rich.console import Console
 
-    from simulations.deployment.flower import Flower
-    from simulations.deployment.status import look
+    from simulations.deploy.flower import Flower
+    from simulations.deploy.status import look
 
     found = look(places or _usual_places(), Flower(superlink) if ask else None)
     if as_json:

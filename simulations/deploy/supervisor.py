@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from fedmeta.errors import FedmetaError
-from simulations.deployment.flower import FlowerRun, UnknownRun, Unreachable
+from simulations.deploy.flower import FlowerRun, UnknownRun, Unreachable
 
 Say = Callable[[str], None]
 Answer = TypeVar("Answer")

@@ -9,7 +9,7 @@ from typing import Any
 from fedmeta.errors import FedmetaError
 from fedmeta.statistics import Evaluation
 from server.rundir import CONFIG, METRICS, RunDir
-from simulations.deployment.flower import Flower, FlowerNode, FlowerRun
+from simulations.deploy.flower import Flower, FlowerNode, FlowerRun
 
 
 @dataclass(frozen=True)
