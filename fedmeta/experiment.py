@@ -317,7 +317,7 @@ class Experiment(_Section):
     def hash(self) -> str:
         """SHA-256 of everything that results depend on.
 
-        That is all but the name, tracking, deployment, where data and clean model lie, and of the engine all but device,
+        That is all but name, tracking, deployment, where data and clean model lie, and of the engine all but device,
         threads and reduce.
         """
         relevant = self.model_dump(mode="json", exclude={"tracking", "name", "deployment"})

@@ -19,8 +19,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from fedmeta.code_hash import code_path
+from fedmeta.experiment import Experiment
 from simulations.deploy.certificates import Layout, make_certificates
-from simulations.deploy.flower import Flower
+from simulations.deploy.flower import Flower, FlowerRun
+from simulations.deploy.run import run_configuration
 
 NAME = "test-link"
 """The SuperLink's name in Flower's configuration."""
@@ -208,6 +211,26 @@ class Deployment:
             return "SuperNode ID" in node.said()[before:]
 
         wait_until(back, f"{name} is back", timeout, pause=1.0)
+
+    def submit(self, experiment: Experiment, out: Path) -> str:
+        """Submit an experiment into a run directory, and return the run's id."""
+        run_config = self.folder / f"run-{time.monotonic_ns()}.toml"
+        run_config.write_text(run_configuration(experiment, out))
+        return self.flower.submit(Path(code_path()), run_config)
+
+    def finish(self, run_id: str, timeout: float = 240) -> FlowerRun:
+        """The run when it has ended, well or not.
+
+        Raises:
+            TimeoutError: it has not.
+        """
+
+        def ended() -> FlowerRun | None:
+            found = self.flower.run(run_id)
+            return found if found.finished else None
+
+        found: FlowerRun = wait_until(ended, f"run {run_id} ends", timeout, pause=1.0)
+        return found
 
     @property
     def flower(self) -> Flower:
