@@ -19,6 +19,7 @@ app = typer.Typer(
 )
 
 app.command()(deployment.certs)
+app.command("export-data")(deployment.export_data)
 app.add_typer(deployment.deploy)
 
 Settings = Annotated[

@@ -88,6 +88,10 @@ def learn_directory(
         if facts["code-hash"] != code_hash:
             refused[node] = _other_code(str(facts["code-hash"]), str(facts["code-path"]), code_hash, code_path)
             continue
+        if facts["unfit"] and not facts["expected-clients"]:
+            # Its own data do not fit: that is its owner's to mend, and no reason to keep the others waiting.
+            refused[node] = f"client {facts['client']} ({facts['name']}) cannot serve this experiment: {facts['unfit']}"
+            continue
         _check_fit(facts, len(nodes))
         client = int(facts["client"])
         if client in members:

@@ -1,7 +1,7 @@
 """Certificates and keys of a deployment: an authority, the SuperLink's certificate, a key for each SuperNode.
 
-Private keys are born with mode 0600 in folders of 0700, and nothing is ever overwritten. TLS keys are ECDSA on P-384, as
-are SuperNode keys, which Flower wants in OpenSSH's form.
+Private keys are born with mode 0600 in folders of 0700, and nothing is ever overwritten. TLS keys are ECDSA on P-384,
+as are SuperNode keys, which Flower wants in OpenSSH's form.
 """
 
 import ipaddress
@@ -165,7 +165,8 @@ def _check_names(hosts: Sequence[str], nodes: Sequence[str], days: int, authorit
     for node in nodes:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", node) or node.endswith(".pub"):
             raise ConfigurationError(
-                f"--node = '{node}' must be letters, digits, '.', '_' and '-', since it names a file, and not end in .pub"
+                f"--node = '{node}' must be letters, digits, '.', '_' and '-', since it names a file, and not end "
+                "in .pub"
             )
 
 
@@ -192,8 +193,8 @@ def _refuse_existing(paths: Sequence[Path]) -> None:
     there = [str(path) for path in paths if path.exists()]
     if there:
         raise FedmetaError(
-            f"{', '.join(there)}: there already, and keys are never overwritten. Move the old files away to renew them, "
-            "or choose another folder with -o"
+            f"{', '.join(there)}: there already, and keys are never overwritten. Move the old files away to renew "
+            "them, or choose another folder with -o"
         )
 
 
@@ -217,7 +218,8 @@ def _authority(layout: Layout, days: int) -> tuple[_Authority, bool]:
         ) from error
     if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
         raise FedmetaError(
-            f"'{layout.authority_key}' is not the key of '{layout.authority}': bring the right one, or choose another folder"
+            f"'{layout.authority_key}' is not the key of '{layout.authority}': bring the right one, or choose another "
+            "folder with -o"
         )
     return _Authority(key, certificate), False
 

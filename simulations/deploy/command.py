@@ -32,3 +32,26 @@ def certs(
 
     made = make_certificates(output, host or [], node or [], days=days, authority_days=ca_days)
     typer.echo(instructions(made, host or [], port, federation))
+
+
+def export_data(
+    file: Annotated[
+        Path | None, typer.Argument(help="An experiment file; without one, the defaults.", show_default=False)
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder that gets a folder for each client.")] = Path(
+        "node-data"
+    ),
+    client: Annotated[list[int] | None, typer.Option(help="Which client; repeatable. By default all.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the experiment.")
+    ] = None,
+) -> None:
+    """Write clients of a simulation as folders of images, to try a deployment with data on the nodes."""
+    from fedmeta.experiment_file import parse_override
+    from fedmeta.workload import Workload
+    from server.configuration import load
+    from simulations.deploy.export import export_clients, node_config
+
+    experiment = load(file if file is not None else {}, dict(parse_override(text) for text in settings or []))
+    for info, path in export_clients(Workload(experiment), output, client or []).items():
+        typer.echo(f"--node-config '{node_config(info, path)}'")

@@ -33,7 +33,7 @@ def instructions(made: Made, hosts: Sequence[str], port: int, federation: str) -
         )
         parts.append(f"# On the SuperLink's machine, with ca.crt, server.pem and server.key:\n{command}")
         parts.append(
-            "# On the operator's machine, with ca.crt and nodes/*.pub: in $FLWR_HOME/config.toml (~/.flwr/config.toml)\n"
+            "# On the operator's machine, with ca.crt and nodes/*.pub, in ~/.flwr/config.toml:\n"
             f'[superlink.{federation}]\naddress = "{address}"\nroot-certificates = "{layout.authority.resolve()}"'
         )
     if made.nodes:
@@ -63,7 +63,8 @@ def _made(made: Made) -> str:
         lines.append(f"# a server certificate until {_until(made.server_expires)}, for {', '.join(made.hosts)}")
     if made.nodes:
         lines.append(
-            f"# SuperNode keys for {', '.join(made.nodes)}: they do not expire; `flwr supernode unregister` takes one back"
+            f"# SuperNode keys for {', '.join(made.nodes)}: they do not expire; `flwr supernode unregister` takes one "
+            "back"
         )
     return "\n".join(lines)
 
