@@ -7,12 +7,9 @@ import contextlib
 import os
 import signal
 import socket
-import ssl
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +19,7 @@ from typing import Any
 from fedmeta.code_hash import code_path
 from fedmeta.experiment import Experiment
 from simulations.deploy.certificates import Layout, make_certificates
-from simulations.deploy.flower import Flower, FlowerRun
+from simulations.deploy.flower import Flower, FlowerRun, Unreachable
 from simulations.deploy.run import run_configuration
 
 NAME = "test-link"
@@ -113,21 +110,26 @@ class Deployment:
     Attributes:
         folder: for keys, state, logs and Flower's homes, one for each node.
         options: environment variables for all processes, beside the quiet ones.
+        address: of the SuperLink.
+        host: name of a process (`superlink`, or a node's) -> what to put before its command, such as
+            `ip netns exec HOST`.
     """
 
     folder: Path
     options: Mapping[str, str] = field(default_factory=dict)
+    address: str = "127.0.0.1"
+    host: Callable[[str], list[str]] = lambda name: []
     nodes: dict[str, Process] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
         self.keys = Layout(self.folder / "keys")
-        make_certificates(self.keys.folder, ["127.0.0.1"], days=1, authority_days=2)
+        make_certificates(self.keys.folder, [self.address], days=1, authority_days=2)
         self.home = self.folder / "operator"
         self.home.mkdir(exist_ok=True)
         (self.home / "config.toml").write_text(
-            f'[superlink]\ndefault = "{NAME}"\n\n[superlink.{NAME}]\naddress = "127.0.0.1:{self.port}"\n'
+            f'[superlink]\ndefault = "{NAME}"\n\n[superlink.{NAME}]\naddress = "{self.address}:{self.port}"\n'
             f'root-certificates = "{self.keys.authority}"\n'
         )
         self.superlink = self._process(
@@ -135,7 +137,7 @@ class Deployment:
             "flower-superlink",
             *("--ssl-ca-certfile", str(self.keys.authority)),
             *("--ssl-certfile", str(self.keys.server), "--ssl-keyfile", str(self.keys.server_key)),
-            *("--enable-supernode-auth", "--host", "127.0.0.1", "--port", str(self.port)),
+            *("--enable-supernode-auth", "--host", self.address, "--port", str(self.port)),
             *("--database", str(self.folder / "state.db")),
         )
 
@@ -178,7 +180,7 @@ class Deployment:
             if done.returncode:
                 raise RuntimeError(f"the key of {name} was not registered: {done.stdout}{done.stderr}")
         command = ["flower-supernode", "--root-certificates", str(self.keys.authority)]
-        command += ["--superlink", f"127.0.0.1:{self.port}", "--host", "127.0.0.1", "--port", str(free_port())]
+        command += ["--superlink", f"{self.address}:{self.port}", "--host", "127.0.0.1", "--port", str(free_port())]
         command += ["--auth-supernode-private-key", str(private), "--node-config", config]
         node = self.nodes[name] = self._process(name, *command)
         node.start()
@@ -235,12 +237,12 @@ class Deployment:
     @property
     def flower(self) -> Flower:
         """Its command line for an operator."""
-        return Flower(NAME, environment=self.environment("operator"))
+        return Flower(NAME, environment=self.environment("operator"), command=(*self.host("superlink"), "flwr"))
 
     def flwr(self, *words: str) -> "subprocess.CompletedProcess[str]":
         """Any command of `flwr` as its operator gives it."""
         return subprocess.run(
-            ["flwr", *words],
+            [*self.host("superlink"), "flwr", *words],
             env=self.environment("operator"),
             cwd=self.folder,
             capture_output=True,
@@ -267,17 +269,16 @@ class Deployment:
     def _process(self, name: str, *command: str) -> Process:
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
-        return Process(list(command), self.folder / f"{name}.log", self.environment(name), folder)
+        return Process([*self.host(name), *command], self.folder / f"{name}.log", self.environment(name), folder)
 
     def _answers(self) -> bool:
         if not self.superlink.alive:
             raise RuntimeError(f"the SuperLink ended:\n{self.superlink.said()[-2000:]}")
-        trust = ssl.create_default_context(cafile=str(self.keys.authority))
         try:
-            with urllib.request.urlopen(f"https://127.0.0.1:{self.port}/health", timeout=2, context=trust) as answer:
-                return bool(answer.status == 200)
-        except (urllib.error.URLError, OSError):
+            self.flower.runs()
+        except Unreachable:
             return False
+        return True
 
 
 def free_port() -> int:

@@ -69,11 +69,13 @@ class Flower:
         superlink: the name; None takes the configuration's default.
         timeout: longest wait for one command [seconds].
         environment: variables beside, or in place of, those of this process.
+        command: how `flwr` is called.
     """
 
     superlink: str | None = None
     timeout: float = 120.0
     environment: Mapping[str, str] = field(default_factory=dict)
+    command: tuple[str, ...] = ("flwr",)
 
     def submit(self, app: Path, run_config: Path) -> str:
         """Submit the app with a file of run configuration, and return the run's id.
@@ -110,7 +112,7 @@ class Flower:
         return () if self.superlink is None else (self.superlink,)
 
     def _call(self, *words: str) -> dict[str, Any]:
-        done = _flwr([*words, "--format", "json"], self.timeout, self.environment)
+        done = _flwr([*self.command, *words, "--format", "json"], self.timeout, self.environment)
         try:
             found: dict[str, Any] = json.loads(done.stdout)
         except ValueError:
@@ -129,11 +131,9 @@ def _flwr(words: Sequence[str], timeout: float, given: Mapping[str, str]) -> "su
     quiet = {"FLWR_DISABLE_UPDATE_CHECK": "1", "FLWR_TELEMETRY_ENABLED": "0"}
     environment = {**quiet, **os.environ, "PATH": folders, **given}
     try:
-        return subprocess.run(
-            ["flwr", *words], env=environment, capture_output=True, text=True, timeout=timeout, check=False
-        )
+        return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
     except subprocess.TimeoutExpired as error:
-        raise Unreachable(f"`flwr {words[0]}` did not answer within {timeout:g} s") from error
+        raise Unreachable(f"`{' '.join(words[:2])}` did not answer within {timeout:g} s") from error
     except OSError as error:
         raise FedmetaError(f"cannot start `flwr`: {error.strerror or error}. Install flwr beside fedmeta") from error
 
