@@ -18,6 +18,7 @@ from typing import Any
 
 from fedmeta.code_hash import code_path
 from fedmeta.experiment import Experiment
+from server.rundir import CONFIG, RunDir
 from simulations.deploy.certificates import Layout, make_certificates
 from simulations.deploy.flower import Flower, FlowerRun, Unreachable
 from simulations.deploy.run import run_configuration
@@ -262,6 +263,7 @@ class Deployment:
             "FLWR_DISABLE_UPDATE_CHECK": "1",
             "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
             "FEDMETA_LEDGERS": str(self.folder / name / "ledgers"),
+            "FEDMETA_CACHE": str(self.folder / name / "cache"),
             "OMP_NUM_THREADS": "1",
             **self.options,
         }
@@ -279,6 +281,11 @@ class Deployment:
         except Unreachable:
             return False
         return True
+
+
+def finished_rounds(path: Path) -> int:
+    """Rounds that stand in a run directory, which need not be there yet."""
+    return len(RunDir.open(path, exclusive=False).metrics()) if (path / CONFIG).exists() else 0
 
 
 def free_port() -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fedmeta.code_hash import code_path
+from fedmeta.data.cache import cache_dir
 from fedmeta.experiment import Experiment
 from server.configuration import load
 from server.rundir import RunDir
@@ -149,7 +150,7 @@ def measure(rounds: int, filters: int, poll: float | None) -> dict[str, Any]:
         `ours`, `fedavg`: `seconds` of a round, median, all `rounds`' seconds, and `bytes` of a round; `ratio`.
     """
     # The FedAvg app is a bundle of its own and takes model and data from this checkout.
-    options = {"PYTHONPATH": code_path()}
+    options = {"PYTHONPATH": code_path(), "FEDMETA_CACHE": str(cache_dir())}
     if poll is not None:
         options["FLWR_SUPEREXEC_TASK_POLL_INTERVAL"] = str(poll)
     with tempfile.TemporaryDirectory(prefix="fedmeta-") as name, Deployment(Path(name), options) as deployment:

@@ -1,33 +1,19 @@
 """A SuperLink and three SuperNodes as separate processes, with TLS and node keys: the run that was simulated."""
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fedmeta.experiment import Experiment
-from server.configuration import load
 from server.rundir import RunDir
 from simulations import simulate
 from simulations.benchmarks.deployed import Deployment
 from simulations.deploy.status import look
 
-RAW: dict[str, Any] = {
-    "name": "deployed",
-    "data": {"name": "hershey"},
-    "partition": {"name": "iid", "clients": 2, "validation_clients": 0, "test_clients": 1, "pooled": False},
-    "model": {"name": "conv4", "filters": 8},
-    "learner": {"name": "protonet"},
-    "client": {"tasks_per_step": 2, "execution": "loop"},
-    "server": {"rounds": 2, "sampling": {"name": "fixed", "clients": 2}},
-    "evaluation": {"episodes": 3},
-    "deployment": {"nodes": 3},
-}
-
-
-def experiment(**overrides: Any) -> Experiment:
-    return load(RAW, {key.replace("__", "."): value for key, value in overrides.items()})
+Chosen = Callable[[Mapping[str, Any]], Experiment]
 
 
 def results(path: Path) -> dict[str, Any]:
@@ -36,11 +22,13 @@ def results(path: Path) -> dict[str, Any]:
     return found
 
 
-def test_a_deployed_run_equals_the_simulation_of_the_same_clients(deployment: Deployment, tmp_path: Path) -> None:
-    chosen = experiment(tracking__backends=["prometheus"])
+def test_a_deployed_run_equals_the_simulation_of_the_same_clients(
+    deployment: Deployment, experiment: Chosen, tmp_path: Path
+) -> None:
+    chosen = experiment({"tracking.backends": ["prometheus"]})
     run = deployment.finish(deployment.submit(chosen, tmp_path / "out"))
     assert run.status == "finished:completed", run.details + deployment.superlink.said()[-3000:]
-    simulated = simulate(experiment(), engine="inline", out=tmp_path / "simulated")
+    simulated = simulate(experiment({}), engine="inline", out=tmp_path / "simulated")
     deployed = results(tmp_path / "out")
     assert deployed["model_hash"] == simulated.model_hash
     assert deployed["last"] == simulated.results["last"]
@@ -53,12 +41,14 @@ def test_a_deployed_run_equals_the_simulation_of_the_same_clients(deployment: De
 
 
 @pytest.mark.slow
-def test_a_private_run_keeps_each_clients_ledger_on_its_own_node(deployment: Deployment, tmp_path: Path) -> None:
+def test_a_private_run_keeps_each_clients_ledger_on_its_own_node(
+    deployment: Deployment, experiment: Chosen, tmp_path: Path
+) -> None:
     """Local noise is not of the seed, and what was spent stands on the node, not only with the server."""
     from fedmeta.privacy.ledger import Ledger
 
     privacy = {"unit": "client", "placement": "local", "noise_multiplier": 4.0, "delta": 1e-3}
-    chosen = load(RAW, {f"privacy.{key}": value for key, value in privacy.items()})
+    chosen = experiment({f"privacy.{key}": value for key, value in privacy.items()})
     run = deployment.finish(deployment.submit(chosen, tmp_path / "out"))
     assert run.status == "finished:completed", run.details
     simulated = simulate(chosen, engine="inline", out=tmp_path / "simulated")
@@ -74,7 +64,9 @@ def test_a_private_run_keeps_each_clients_ledger_on_its_own_node(deployment: Dep
 
 
 @pytest.mark.slow
-def test_an_unregistered_key_is_refused_and_takes_no_part(deployment: Deployment, tmp_path: Path) -> None:
+def test_an_unregistered_key_is_refused_and_takes_no_part(
+    deployment: Deployment, experiment: Chosen, tmp_path: Path
+) -> None:
     from simulations.benchmarks.deployed import wait_until
 
     stranger = deployment.add_node("stranger", "partition-id=0 num-partitions=3", register=False)
@@ -87,8 +79,10 @@ def test_an_unregistered_key_is_refused_and_takes_no_part(deployment: Deployment
 
 
 @pytest.mark.slow
-def test_a_run_directory_that_cannot_be_written_fails_the_run_by_name(deployment: Deployment, tmp_path: Path) -> None:
+def test_a_run_directory_that_cannot_be_written_fails_the_run_by_name(
+    deployment: Deployment, experiment: Chosen, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("in the way")
-    run = deployment.finish(deployment.submit(experiment(), tmp_path / "file" / "out"))
+    run = deployment.finish(deployment.submit(experiment({}), tmp_path / "file" / "out"))
     assert run.status == "finished:failed" and not run.lost
     assert f"cannot write the run directory '{tmp_path / 'file' / 'out'}'" in run.details

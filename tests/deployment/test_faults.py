@@ -3,39 +3,29 @@
 import signal
 import threading
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from server.configuration import load
+from fedmeta.experiment import Experiment
 from server.rundir import RunDir
 from simulations import simulate
-from simulations.benchmarks.deployed import Deployment, wait_until
+from simulations.benchmarks.deployed import Deployment, finished_rounds, wait_until
 from simulations.deploy.flower import FlowerRun
 from simulations.deploy.supervisor import Patience, supervise
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-RAW: dict[str, Any] = {
-    "name": "faults",
-    "data": {"name": "hershey"},
-    "partition": {"name": "iid", "clients": 2, "validation_clients": 0, "test_clients": 1, "pooled": False},
-    "model": {"name": "conv4", "filters": 8},
-    "client": {"tasks_per_step": 2, "execution": "loop"},
-    "server": {"rounds": 3, "sampling": {"name": "fixed", "clients": 2}, "timeout": 240.0},
-    "evaluation": {"episodes": 2},
-    "deployment": {"nodes": 3, "return_timeout": 120.0},
-}
+Chosen = Callable[[Mapping[str, Any]], Experiment]
 
 
-def finished_rounds(path: Path) -> int:
-    return len(RunDir.open(path, exclusive=False).metrics()) if (path / "config.json").exists() else 0
-
-
-def test_a_node_killed_within_a_round_and_restarted_costs_no_update(deployment: Deployment, tmp_path: Path) -> None:
+def test_a_node_killed_within_a_round_and_restarted_costs_no_update(
+    deployment: Deployment, experiment: Chosen, tmp_path: Path
+) -> None:
     """Its message is sent again when it is back, so that the run ends with the numbers of an undisturbed one."""
-    chosen, out = load(RAW), tmp_path / "out"
+    chosen, out = experiment({"server.rounds": 3}), tmp_path / "out"
     run_id = deployment.submit(chosen, out)
     wait_until(lambda: finished_rounds(out) >= 1, "the first round", 120)
     node = deployment.nodes["node-1"]
@@ -51,9 +41,11 @@ def test_a_node_killed_within_a_round_and_restarted_costs_no_update(deployment: 
     assert all(not record["failed"] for record in found.metrics())
 
 
-def test_a_node_that_never_answers_is_not_waited_for(deployment: Deployment, tmp_path: Path) -> None:
+def test_a_node_that_never_answers_is_not_waited_for(
+    deployment: Deployment, experiment: Chosen, tmp_path: Path
+) -> None:
     """Stopped, it keeps its connection and says nothing; enough have answered, so the round closes without it."""
-    chosen = load(RAW, {"deployment.patience": 3.0, "server.timeout": 60.0, "server.rounds": 2})
+    chosen = experiment({"deployment.patience": 3.0, "server.timeout": 60.0, "server.rounds": 2})
     out = tmp_path / "out"
     run_id = deployment.submit(chosen, out)
     wait_until(lambda: finished_rounds(out) >= 1, "the first round", 120)
@@ -69,9 +61,11 @@ def test_a_node_that_never_answers_is_not_waited_for(deployment: Deployment, tmp
     assert records[1]["seconds"] < 45
 
 
-def test_a_superlink_killed_within_a_run_costs_no_round(deployment: Deployment, tmp_path: Path) -> None:
+def test_a_superlink_killed_within_a_run_costs_no_round(
+    deployment: Deployment, experiment: Chosen, tmp_path: Path
+) -> None:
     """Flower fails the run about a minute after; it is submitted again, and ends with the numbers of a whole one."""
-    chosen, out, said = load(RAW, {"server.rounds": 4}), tmp_path / "out", list[str]()
+    chosen, out, said = experiment({"server.rounds": 4}), tmp_path / "out", list[str]()
     found: list[FlowerRun] = []
 
     def see_through() -> None:
@@ -94,9 +88,11 @@ def test_a_superlink_killed_within_a_run_costs_no_round(deployment: Deployment, 
     assert [record["round"] for record in run.metrics()] == [1, 2, 3, 4] and len(run.environment()) == 2
 
 
-def test_a_node_with_other_code_is_refused_by_name_and_the_run_goes_on(deployment: Deployment, tmp_path: Path) -> None:
+def test_a_node_with_other_code_is_refused_by_name_and_the_run_goes_on(
+    deployment: Deployment, experiment: Chosen, tmp_path: Path
+) -> None:
     """A bundle that was changed on the node: its answers would be of another program."""
-    chosen = load(RAW, {"server.rounds": 1, "server.min_success_fraction": 0.0})
+    chosen = experiment({"server.rounds": 1, "server.min_success_fraction": 0.0})
     [installed] = (deployment.folder / "node-1" / "apps").iterdir()
     source = installed / "clients" / "personal.py"
     kept = source.read_text()

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from fedmeta.data.cache import cache_dir
 from server.configuration import load
 from server.rundir import RunDir
 from simulations import simulate
-from simulations.benchmarks.deployed import Deployment, wait_until
+from simulations.benchmarks.deployed import Deployment, finished_rounds, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.netns, pytest.mark.timeout(600)]
 
@@ -95,15 +96,13 @@ def network() -> Iterator[Network]:
 def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Network, Deployment]]:
     with network() as net:
         folder = tmp_path_factory.mktemp("hosts")
-        with Deployment(folder, address=net.address("superlink"), host=net.run_in) as deployment:
+        # The pictures drawn once, for both nodes.
+        options = {"FEDMETA_CACHE": str(cache_dir())}
+        with Deployment(folder, options, address=net.address("superlink"), host=net.run_in) as deployment:
             for i in range(2):
                 deployment.add_node(f"node-{i}", f"partition-id={i} num-partitions=2")
             deployment.wait_for_nodes(2)
             yield net, deployment
-
-
-def finished_rounds(path: Path) -> int:
-    return len(RunDir.open(path, exclusive=False).metrics()) if (path / "config.json").exists() else 0
 
 
 def test_a_cut_link_that_heals_costs_time_and_no_update(hosts: tuple[Network, Deployment], tmp_path: Path) -> None:
