@@ -51,7 +51,9 @@ def main(grid: Grid, context: Context) -> None:
     waits = experiment.deployment
     polling = PollingGrid(grid, Waiting(experiment.server.min_success_fraction, waits.patience, waits.return_timeout))
     try:
-        wait_for_nodes(polling, 1 if waits.nodes is None else waits.nodes, waits.node_timeout)
+        # A run that goes on waits for those it had, and goes on without those that are gone for good.
+        wanted = max(1, rundir.clients()) if waits.nodes is None else waits.nodes
+        wait_for_nodes(polling, wanted, waits.node_timeout, least=1 if waits.nodes is None else wanted)
         result = execute(
             polling, experiment, rundir, [lambda record: log.info("%s", _line(record), extra={FACTS: _facts(record)})]
         )

@@ -170,7 +170,7 @@ class _Exchange:
             return  # the same message is on its way under another id
         own = reply
         if reply.metadata.reply_to_message_id != ticket.message.metadata.message_id:
-            own = Message(reply.error if reply.has_error() else reply.content, reply_to=ticket.message)  # type: ignore[call-overload]
+            own = Message(reply.error if reply.has_error() else reply.content, reply_to=ticket.message)
         if lost and ticket.resendable and self._waiting.return_timeout > 0:
             ticket.away = (own, time.monotonic())
             return
@@ -218,14 +218,21 @@ class _Exchange:
 
 
 def wait_for_nodes(
-    grid: Grid, wanted: int, timeout: float, pause: float = 1.0, sleep: Callable[[float], None] = time.sleep
+    grid: Grid,
+    wanted: int,
+    timeout: float,
+    *,
+    least: int | None = None,
+    pause: float = 1.0,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> int:
     """Wait until so many nodes are there, and say how many there are.
 
     Args:
         grid: any.
-        wanted: at least 1.
+        wanted: nodes to wait for, at least 1.
         timeout: longest wait [seconds].
+        least: how many must be there in the end; None: all that are wanted.
         pause: between two looks [seconds].
         sleep: how to pass the time.
 
@@ -235,14 +242,18 @@ def wait_for_nodes(
     deadline, told = time.monotonic() + timeout, -1
     while True:
         count = len(list(grid.get_node_ids()))
+        late = time.monotonic() >= deadline
         if count >= wanted:
             return count
-        if count != told:
-            log.info("%d of %d nodes are there; waiting up to %g s for the others", count, wanted, timeout)
-            told = count
-        if time.monotonic() >= deadline:
+        if late and count >= (wanted if least is None else least):
+            log.warning("%d of %d nodes are there after %g s; the run goes on with them", count, wanted, timeout)
+            return count
+        if late:
             raise FedmetaError(
                 f"{count} of {wanted} nodes were there after {timeout:g} s: start the others (`flwr supernode list` "
                 "shows which are online), or lower deployment.nodes"
             )
+        if count != told:
+            log.info("%d of %d nodes are there; waiting up to %g s for the others", count, wanted, timeout)
+            told = count
         sleep(pause)
