@@ -1,13 +1,18 @@
 """The ServerApp of `flwr run`: in Flower's simulation runtime and in a deployment."""
 
+import logging
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedmeta.statistics import Evaluation
+
+if TYPE_CHECKING:
+    from fedmeta.experiment import Experiment
+    from server.rundir import RunDir
 
 app = ServerApp()
 
@@ -26,7 +31,6 @@ def main(grid: Grid, context: Context) -> None:
     from server.execute import execute
     from server.polling_grid import PollingGrid, Waiting, wait_for_nodes
     from server.privacy import in_one_line
-    from server.rundir import RunDir
     from server.structured_logs import FACTS, log_as_asked
 
     log = log_as_asked()
@@ -36,27 +40,19 @@ def main(grid: Grid, context: Context) -> None:
             "attack.knowledge = 'omniscient' needs our own engines, where all replies pass through one hand: use "
             "`fedmeta simulate`, or own or colluding"
         )
-    out = _place(str(context.run_config.get("out", "")))
-    resumed = out is not None and (out / "config.json").exists()
-    if resumed:
-        assert out is not None
-        rundir = RunDir.open(out)
-        if rundir.experiment.hash != experiment.hash:
-            raise ConfigurationError(
-                f"out = '{out}' holds the run of another experiment: choose another folder, or its own configuration"
-            )
-        log.info("continuing the run in %s", rundir.path)
-    else:
-        rundir = RunDir.create(out if out is not None else _fresh(experiment.name, context.run_id), experiment)
+    rundir = _run_directory(experiment, str(context.run_config.get("out", "")), context.run_id)
     waits = experiment.deployment
-    polling = PollingGrid(grid, Waiting(experiment.server.min_success_fraction, waits.patience, waits.return_timeout))
+    waiting = Waiting(experiment.server.min_success_fraction, waits.patience, waits.return_timeout, waits.standby)
+    polling = PollingGrid(grid, waiting)
+
+    def tell(record: dict[str, Any]) -> None:
+        log.info("%s", _line(record), extra={FACTS: _facts(record)})
+
     try:
         # A run that goes on waits for those it had, and goes on without those that are gone for good.
         wanted = max(1, rundir.clients()) if waits.nodes is None else waits.nodes
         wait_for_nodes(polling, wanted, waits.node_timeout, least=1 if waits.nodes is None else wanted)
-        result = execute(
-            polling, experiment, rundir, [lambda record: log.info("%s", _line(record), extra={FACTS: _facts(record)})]
-        )
+        result = execute(polling, experiment, rundir, [tell])
     finally:
         rundir.close()
     if result.results.get("privacy"):
@@ -64,6 +60,28 @@ def main(grid: Grid, context: Context) -> None:
     log.info("run directory: %s", result.path)
     if result.failed_rounds:
         raise RuntimeError(f"rounds {list(result.failed_rounds)} did not go well; see {result.path / 'report.html'}")
+
+
+def _run_directory(experiment: "Experiment", out: str, run_id: int) -> "RunDir":
+    """A new run directory, or the one of the same experiment that is to go on.
+
+    Raises:
+        FedmetaError: it holds another experiment, another process writes it, or it cannot be written.
+    """
+    from fedmeta.errors import ConfigurationError
+    from server.rundir import RunDir
+
+    place = _place(out)
+    if place is None or not (place / "config.json").exists():
+        return RunDir.create(place if place is not None else _fresh(experiment.name, run_id), experiment)
+    rundir = RunDir.open(place)
+    if rundir.experiment.hash != experiment.hash:
+        rundir.close()
+        raise ConfigurationError(
+            f"out = '{out}' holds the run of another experiment: choose another folder, or its own configuration"
+        )
+    logging.getLogger("fedmeta.server").info("continuing the run in %s", rundir.path)
+    return rundir
 
 
 def _place(out: str) -> Path | None:
