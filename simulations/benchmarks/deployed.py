@@ -20,11 +20,13 @@ from fedmeta.code_hash import code_path
 from fedmeta.experiment import Experiment
 from server.rundir import CONFIG, RunDir
 from simulations.deploy.certificates import Layout, make_certificates
-from simulations.deploy.flower import Flower, FlowerRun, Unreachable
+from simulations.deploy.flower import Flower, FlowerRun
 from simulations.deploy.run import run_configuration
 
 NAME = "test-link"
 """The SuperLink's name in Flower's configuration."""
+JOINED = "SuperNode ID"
+"""What a SuperNode says when the SuperLink has taken it."""
 
 
 def wait_until(holds: Callable[[], Any], what: str, timeout: float, pause: float = 0.2) -> Any:
@@ -160,8 +162,15 @@ class Deployment:
         Raises:
             TimeoutError: it does not.
         """
+        before = len(self.superlink.said())
         self.superlink.start()
-        wait_until(self._answers, f"the SuperLink answers (see {self.superlink.log})", 60)
+
+        def answers() -> bool:
+            if not self.superlink.alive:
+                raise RuntimeError(f"the SuperLink ended:\n{self.superlink.said()[-2000:]}")
+            return "Uvicorn running" in self.superlink.said()[before:]
+
+        wait_until(answers, f"the SuperLink answers (see {self.superlink.log})", 60)
 
     def add_node(self, name: str, config: str, *, key: str | None = None, register: bool = True) -> Process:
         """Start a SuperNode.
@@ -187,13 +196,14 @@ class Deployment:
         node.start()
         return node
 
-    def wait_for_nodes(self, count: int, timeout: float = 60) -> None:
-        """Wait until so many nodes are online.
+    def wait_for_nodes(self, timeout: float = 120) -> None:
+        """Wait until all nodes that were added are online.
 
         Raises:
-            TimeoutError: fewer are.
+            TimeoutError: some are not.
         """
-        wait_until(lambda: self.online() >= count, f"{count} nodes are online", timeout, pause=1.0)
+        for name, node in self.nodes.items():
+            wait_until(lambda node=node: JOINED in node.said(), f"{name} is online (see {node.log})", timeout)  # type: ignore[misc]
 
     def online(self) -> int:
         """How many nodes the SuperLink holds for online."""
@@ -211,7 +221,7 @@ class Deployment:
             if not node.alive:
                 node.start()
                 time.sleep(2)
-            return "SuperNode ID" in node.said()[before:]
+            return JOINED in node.said()[before:]
 
         wait_until(back, f"{name} is back", timeout, pause=1.0)
 
@@ -232,7 +242,7 @@ class Deployment:
             found = self.flower.run(run_id)
             return found if found.finished else None
 
-        found: FlowerRun = wait_until(ended, f"run {run_id} ends", timeout, pause=1.0)
+        found: FlowerRun = wait_until(ended, f"run {run_id} ends", timeout, pause=3.0)
         return found
 
     @property
@@ -272,15 +282,6 @@ class Deployment:
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
         return Process([*self.host(name), *command], self.folder / f"{name}.log", self.environment(name), folder)
-
-    def _answers(self) -> bool:
-        if not self.superlink.alive:
-            raise RuntimeError(f"the SuperLink ended:\n{self.superlink.said()[-2000:]}")
-        try:
-            self.flower.runs()
-        except Unreachable:
-            return False
-        return True
 
 
 def finished_rounds(path: Path) -> int:

@@ -156,7 +156,7 @@ def measure(rounds: int, filters: int, poll: float | None) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="fedmeta-") as name, Deployment(Path(name), options) as deployment:
         for i in range(TRAINING_CLIENTS + 1):
             deployment.add_node(f"node-{i}", f"partition-id={i} num-partitions={TRAINING_CLIENTS + 1}")
-        deployment.wait_for_nodes(TRAINING_CLIENTS + 1)
+        deployment.wait_for_nodes()
         ours = _against_one_round(lambda count: _ours(deployment, count, filters), rounds)
         fedavg = _against_one_round(lambda count: _fedavg(deployment, count, filters), rounds)
     return {"ours": ours, "fedavg": fedavg, "ratio": ours["seconds"] / fedavg["seconds"]}

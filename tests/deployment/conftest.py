@@ -41,5 +41,5 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
     with Deployment(tmp_path_factory.mktemp("deployment")) as found:
         for info, path in data.items():
             found.add_node(f"node-{info.id}", node_config(info, path))
-        found.wait_for_nodes(len(data))
+        found.wait_for_nodes()
         yield found

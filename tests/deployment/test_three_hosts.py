@@ -101,7 +101,7 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Network, D
         with Deployment(folder, options, address=net.address("superlink"), host=net.run_in) as deployment:
             for i in range(2):
                 deployment.add_node(f"node-{i}", f"partition-id={i} num-partitions=2")
-            deployment.wait_for_nodes(2)
+            deployment.wait_for_nodes()
             yield net, deployment
 
 
