@@ -27,10 +27,10 @@ def test_a_node_killed_within_a_round_and_restarted_costs_no_update(
     """Its message is sent again when it is back, so that the run ends with the numbers of an undisturbed one."""
     chosen, out = experiment({"server.rounds": 3}), tmp_path / "out"
     run_id = deployment.submit(chosen, out)
-    wait_until(lambda: finished_rounds(out) >= 1, "the first round", 120)
+    wait_until(lambda: finished_rounds(out) >= 1, "the first round", 200)
     node = deployment.nodes["node-1"]
     seen = node.said().count("Receiving: train message")
-    wait_until(lambda: node.said().count("Receiving: train message") > seen, "the next message", 60, pause=0.05)
+    wait_until(lambda: node.said().count("Receiving: train message") > seen, "the next message", 100, pause=0.05)
     node.kill()
     deployment.restart_node("node-1")
     run = deployment.finish(run_id)
@@ -45,20 +45,20 @@ def test_a_node_that_never_answers_is_not_waited_for(
     deployment: Deployment, experiment: Chosen, tmp_path: Path
 ) -> None:
     """Stopped, it keeps its connection and says nothing; enough have answered, so the round closes without it."""
-    chosen = experiment({"deployment.patience": 3.0, "server.timeout": 60.0, "server.rounds": 2})
+    chosen = experiment({"deployment.patience": 3.0, "server.timeout": 100.0, "server.rounds": 2})
     out = tmp_path / "out"
     run_id = deployment.submit(chosen, out)
-    wait_until(lambda: finished_rounds(out) >= 1, "the first round", 120)
+    wait_until(lambda: finished_rounds(out) >= 1, "the first round", 200)
     deployment.nodes["node-1"].send(signal.SIGSTOP)
     try:
-        wait_until(lambda: finished_rounds(out) >= 2, "the second round", 60)
+        wait_until(lambda: finished_rounds(out) >= 2, "the second round", 120)
     finally:
         deployment.nodes["node-1"].send(signal.SIGCONT)
     run = deployment.finish(run_id)
     assert run.status == "finished:completed", run.details
     records = RunDir.open(out, exclusive=False).metrics()
     assert records[1]["failed"] == {"1": "no reply within the time limit"} and not records[1]["failed_round"]
-    assert records[1]["seconds"] < 45
+    assert records[1]["seconds"] < 90
 
 
 def test_a_superlink_killed_within_a_run_costs_no_round(
@@ -74,7 +74,7 @@ def test_a_superlink_killed_within_a_run_costs_no_round(
 
     watching = threading.Thread(target=see_through)
     watching.start()
-    wait_until(lambda: finished_rounds(out) >= 2, "the second round", 180)
+    wait_until(lambda: finished_rounds(out) >= 2, "the second round", 240)
     deployment.superlink.kill()
     before = finished_rounds(out)
     time.sleep(2)
@@ -92,7 +92,7 @@ def test_a_node_with_other_code_is_refused_by_name_and_the_run_goes_on(
     deployment: Deployment, experiment: Chosen, tmp_path: Path
 ) -> None:
     """A bundle that was changed on the node: its answers would be of another program."""
-    chosen = experiment({"server.rounds": 1, "server.min_success_fraction": 0.0})
+    chosen = experiment({"server.rounds": 1, "server.sampling": {"name": "fixed", "clients": 1}})
     [installed] = (deployment.folder / "node-1" / "apps").iterdir()
     source = installed / "clients" / "personal.py"
     kept = source.read_text()
@@ -103,4 +103,5 @@ def test_a_node_with_other_code_is_refused_by_name_and_the_run_goes_on(
         source.write_text(kept)
     log = deployment.flwr("log", run.run_id, "--show").stdout
     assert "runs other code" in log and str(installed) in log
-    assert run.status != "finished:running" and finished_rounds(tmp_path / "out") == 1
+    assert run.status == "finished:completed", run.details
+    assert [record["sampled"] for record in RunDir.open(tmp_path / "out", exclusive=False).metrics()] == [[0]]
