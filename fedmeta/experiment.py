@@ -314,8 +314,15 @@ class Experiment(_Section):
         return found
 
     def to_json(self) -> str:
-        """The resolved experiment as canonical JSON: what the server sends to clients and a run directory keeps."""
+        """The resolved experiment as canonical JSON: what a run directory keeps, and what our engines tell clients."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+    def without_places(self) -> "Experiment":
+        """The experiment without where data and the clean model lie, which is no business of a deployed node's."""
+        told = self.model_dump(mode="json")
+        told["data"].pop("path", None)
+        told["attack"]["clean"] = None
+        return type(self).model_validate(told)
 
     @property
     def hash(self) -> str:

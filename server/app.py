@@ -40,6 +40,8 @@ def main(grid: Grid, context: Context) -> None:
             "attack.knowledge = 'omniscient' needs our own engines, where all replies pass through one hand: use "
             "`fedmeta simulate`, or own or colluding"
         )
+    if experiment.data.parameters.get("path") is not None:
+        log.warning("data.path stays here: a node reads its own, from its data-path or as its environment says")
     rundir = _run_directory(experiment, str(context.run_config.get("out", "")), context.run_id)
     waits = experiment.deployment
     waiting = Waiting(experiment.server.min_success_fraction, waits.patience, waits.return_timeout, waits.standby)

@@ -143,16 +143,15 @@ def run_experiment(
 def _strategy(grid: Grid, workload: Workload, rundir: RunDir, simulated: bool, prepare: Prepare | None) -> MetaStrategy:
     """Learn who the clients are, and make the strategy with what privacy adds."""
     experiment = workload.experiment
-    directory, refused = learn_directory(
-        grid, experiment.to_json(), code_hash(), code_path(), experiment.server.timeout
-    )
+    told = experiment if simulated else experiment.without_places()
+    directory, refused = learn_directory(grid, told.to_json(), code_hash(), code_path(), experiment.server.timeout)
     for line in group_reasons(refused):
         log.warning("nodes refused: %s", line)
     rundir.write_clients([{"client": m.client, "name": m.name, "role": m.role} for m in directory.members])
     private = open_privacy(experiment, workload.spec, directory, rundir, simulated)
     if private is not None and prepare is not None:
         prepare(private)
-    return MetaStrategy(experiment, workload.spec, directory, private)
+    return MetaStrategy(experiment, workload.spec, directory, private, told)
 
 
 def _standing(rundir: RunDir, workload: Workload, strategy: MetaStrategy, grid: Grid) -> _Standing:

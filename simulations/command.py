@@ -123,6 +123,9 @@ def export(
         raise FedmetaError(
             f"cannot write '{output}': {error.strerror or error}. Choose another file with -o"
         ) from error
+    if experiment.data.name == "nodes":  # a deployment, which has the nodes that it has
+        typer.echo(f"wrote {output}; now: flwr run . FEDERATION --run-config {output} --stream")
+        return
     nodes = len(Workload(experiment).federation.clients)
     federation = f'--federation-config "num-supernodes={nodes} client-resources-num-cpus=1"'
     typer.echo(f"wrote {output}; now: flwr run . --run-config {output} {federation} --stream")

@@ -6,6 +6,7 @@ A folder of class folders of images, or an .npz with `x` and `y`. A server neith
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, get_args
 
 from fedmeta.data.base import ClientInfo, ClientRole, TaskSource
@@ -48,8 +49,13 @@ class NodeData:
 class NodeFederation:
     """The federation as a node with data of its own sees it: itself."""
 
-    clients: Sequence[ClientInfo]
+    info: ClientInfo
     own: ClassSource
+
+    @cached_property
+    def clients(self) -> Sequence[ClientInfo]:
+        """The node's client alone; its id is no index into this."""
+        return (self.info,)
 
     def source(self, client: int) -> TaskSource:
         """The node's own tasks.
@@ -57,9 +63,9 @@ class NodeFederation:
         Raises:
             DataError: of another client.
         """
-        if client != self.clients[0].id:
+        if client != self.info.id:
             raise DataError(
-                f"this node has its own data alone, those of client {self.clients[0].id}: it knows nothing of {client}"
+                f"this node has its own data alone, those of client {self.info.id}: it knows nothing of {client}"
             )
         return self.own
 
@@ -137,4 +143,4 @@ def node_federation(
             )
     except DataError as error:
         raise DataError(f"node {node.name}, data-path = '{node.path}': {error}") from error
-    return NodeFederation((node.info,), ClassSource(node.name, found.examples, rows))
+    return NodeFederation(node.info, ClassSource(node.name, found.examples, rows))

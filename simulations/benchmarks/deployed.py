@@ -4,6 +4,7 @@ What benchmarks and tests of deployed runs stand on. Every process is started he
 """
 
 import contextlib
+import ctypes
 import os
 import signal
 import socket
@@ -45,6 +46,12 @@ def wait_until(holds: Callable[[], Any], what: str, timeout: float, pause: float
         time.sleep(pause)
 
 
+def _end_with_parent() -> None:
+    """In a child that is about to be the command: Linux ends it where its parent dies, however it dies."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
 @dataclass
 class Process:
     """A command in a session of its own, with its output in a file.
@@ -72,6 +79,7 @@ class Process:
                 env=dict(self.environment),
                 cwd=self.folder,
                 start_new_session=True,
+                preexec_fn=_end_with_parent,
             )
 
     @property
@@ -231,7 +239,7 @@ class Deployment:
         run_config.write_text(run_configuration(experiment, out))
         return self.flower.submit(Path(code_path()), run_config)
 
-    def finish(self, run_id: str, timeout: float = 240) -> FlowerRun:
+    def finish(self, run_id: str, timeout: float = 600) -> FlowerRun:
         """The run when it has ended, well or not.
 
         Raises:

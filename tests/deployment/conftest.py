@@ -19,7 +19,7 @@ RAW: dict[str, Any] = {
     "model": {"name": "conv4", "filters": 8},
     "learner": {"name": "protonet"},
     "client": {"tasks_per_step": 2, "execution": "loop"},
-    "server": {"rounds": 2, "sampling": {"name": "fixed", "clients": 2}, "timeout": 240.0},
+    "server": {"rounds": 2, "sampling": {"name": "fixed", "clients": 2}, "timeout": 400.0},
     "evaluation": {"episodes": 3},
     "deployment": {"nodes": 3, "return_timeout": 120.0},
 }

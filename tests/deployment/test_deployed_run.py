@@ -13,6 +13,8 @@ from simulations import simulate
 from simulations.benchmarks.deployed import Deployment
 from simulations.deploy.status import look
 
+pytestmark = pytest.mark.timeout(1500)
+
 Chosen = Callable[[Mapping[str, Any]], Experiment]
 
 

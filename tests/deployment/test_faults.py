@@ -16,7 +16,7 @@ from simulations.benchmarks.deployed import Deployment, finished_rounds, wait_un
 from simulations.deploy.flower import FlowerRun
 from simulations.deploy.supervisor import Patience, supervise
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 Chosen = Callable[[Mapping[str, Any]], Experiment]
 
@@ -27,10 +27,10 @@ def test_a_node_killed_within_a_round_and_restarted_costs_no_update(
     """Its message is sent again when it is back, so that the run ends with the numbers of an undisturbed one."""
     chosen, out = experiment({"server.rounds": 3}), tmp_path / "out"
     run_id = deployment.submit(chosen, out)
-    wait_until(lambda: finished_rounds(out) >= 1, "the first round", 200)
+    wait_until(lambda: finished_rounds(out) >= 1, "the first round", 400)
     node = deployment.nodes["node-1"]
     seen = node.said().count("Receiving: train message")
-    wait_until(lambda: node.said().count("Receiving: train message") > seen, "the next message", 100, pause=0.05)
+    wait_until(lambda: node.said().count("Receiving: train message") > seen, "the next message", 200, pause=0.05)
     node.kill()
     deployment.restart_node("node-1")
     run = deployment.finish(run_id)
@@ -45,13 +45,13 @@ def test_a_node_that_never_answers_is_not_waited_for(
     deployment: Deployment, experiment: Chosen, tmp_path: Path
 ) -> None:
     """Stopped, it keeps its connection and says nothing; enough have answered, so the round closes without it."""
-    chosen = experiment({"deployment.patience": 3.0, "server.timeout": 100.0, "server.rounds": 2})
+    chosen = experiment({"deployment.patience": 3.0, "server.timeout": 200.0, "server.rounds": 2})
     out = tmp_path / "out"
     run_id = deployment.submit(chosen, out)
-    wait_until(lambda: finished_rounds(out) >= 1, "the first round", 200)
+    wait_until(lambda: finished_rounds(out) >= 1, "the first round", 400)
     deployment.nodes["node-1"].send(signal.SIGSTOP)
     try:
-        wait_until(lambda: finished_rounds(out) >= 2, "the second round", 120)
+        wait_until(lambda: finished_rounds(out) >= 2, "the second round", 200)
     finally:
         deployment.nodes["node-1"].send(signal.SIGCONT)
     run = deployment.finish(run_id)
@@ -74,12 +74,12 @@ def test_a_superlink_killed_within_a_run_costs_no_round(
 
     watching = threading.Thread(target=see_through)
     watching.start()
-    wait_until(lambda: finished_rounds(out) >= 2, "the second round", 240)
+    wait_until(lambda: finished_rounds(out) >= 2, "the second round", 400)
     deployment.superlink.kill()
     before = finished_rounds(out)
     time.sleep(2)
     deployment.start_superlink()
-    watching.join(400)
+    watching.join(1000)
     assert found and found[0].status == "finished:completed", "\n".join(said)
     assert any("was lost with its server process" in line for line in said) and before >= 2
     simulated = simulate(chosen, engine="inline", out=tmp_path / "simulated")

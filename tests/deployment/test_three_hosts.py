@@ -16,7 +16,7 @@ from server.rundir import RunDir
 from simulations import simulate
 from simulations.benchmarks.deployed import Deployment, finished_rounds, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.netns, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.netns, pytest.mark.timeout(1500)]
 
 RAW: dict[str, Any] = {
     "name": "three-hosts",

@@ -250,6 +250,8 @@ def test_a_server_does_not_choose_what_a_node_reads(tmp_path: Path, monkeypatch:
     assert path_on(share) is None, "and so the node's own environment says where"
     assert path_on({**share, "data-path": "/mine"}) == "/mine"
     assert path_on({**share, "simulated": True}) == "/of/the/server"
+    told = load({"data": {"name": "omniglot", "path": "/of/the/server"}}).without_places()
+    assert "/of/the/server" not in told.to_json() and told.hash == load({"data": {"name": "omniglot"}}).hash
 
 
 def test_who_a_node_is() -> None:
