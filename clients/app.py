@@ -1,6 +1,6 @@
 """The ClientApp that every engine and deployment runs. Handlers import torch when they are first needed."""
 
-from flwr.app import Context, Message
+from flwr.app import Context, Message, RecordDict
 
 from clients.cohort import CohortApp
 
@@ -13,6 +13,12 @@ def identity(message: Message, context: Context) -> Message:
     from clients.identity import answer
 
     return answer(message, context)
+
+
+@app.query("standby")
+def standby(message: Message, _: Context) -> Message:
+    """Answer nothing: a node that answers is awake when the next round comes."""
+    return Message(RecordDict(), reply_to=message)
 
 
 @app.cohort_train()

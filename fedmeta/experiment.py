@@ -251,10 +251,32 @@ class EngineSection(_Section):
     start_timeout: float = Field(60.0, gt=0, description="longest wait for the actors to start [seconds]")
 
 
+class DeploymentSection(_Section):
+    """How long a run on real machines waits for its nodes; engines of ours have no use for it, nor do results."""
+
+    nodes: int | None = Field(
+        None, ge=1, description="a run starts when so many are there; none: with those that are, one at least [nodes]"
+    )
+    node_timeout: float = Field(300.0, ge=0, description="longest wait for them [seconds]")
+    patience: float | None = Field(
+        None,
+        ge=0,
+        description="how much longer a round waits for the rest once server.min_success_fraction of its clients have "
+        "answered; none: server.timeout [seconds]",
+    )
+    return_timeout: float = Field(
+        60.0, ge=0, description="how long a round waits for a node that went away to come back [seconds]"
+    )
+    standby: bool = Field(
+        False,
+        description="keep nodes awake between rounds: shorter rounds for one more short process a client and round",
+    )
+
+
 class TrackingSection(_Section):
     """Where metrics go beside the run directory."""
 
-    backends: tuple[Literal["tensorboard", "wandb"], ...] = Field(
+    backends: tuple[Literal["tensorboard", "wandb", "prometheus"], ...] = Field(
         (), strict=False, description="each needs its extra; W&B works offline"
     )
     project: str = Field("fedmeta", description="W&B project")
@@ -281,6 +303,7 @@ class Experiment(_Section):
     privacy: PrivacySection = Field(PrivacySection(), description=PrivacySection.__doc__)
     attack: AttackSection = Field(AttackSection(), description=AttackSection.__doc__)
     engine: EngineSection = Field(EngineSection(), description=EngineSection.__doc__)
+    deployment: DeploymentSection = Field(DeploymentSection(), description=DeploymentSection.__doc__)
     tracking: TrackingSection = Field(TrackingSection(), description=TrackingSection.__doc__)
 
     def component(self, place: str) -> Component | tuple[Component, ...]:
@@ -305,10 +328,10 @@ class Experiment(_Section):
     def hash(self) -> str:
         """SHA-256 of everything that results depend on.
 
-        That is all but the name, tracking, where the data and the clean model lie, and of the engine all but device,
+        That is all but name, tracking, deployment, where data and clean model lie, and of the engine all but device,
         threads and reduce.
         """
-        relevant = self.model_dump(mode="json", exclude={"tracking", "name"})
+        relevant = self.model_dump(mode="json", exclude={"tracking", "name", "deployment"})
         engine = relevant.pop("engine")
         relevant["engine"] = {key: engine[key] for key in ("device", "threads")}
         if engine["reduce"] != "off":  # runs from before there was any keep their hash

@@ -147,6 +147,7 @@ def _strategy(grid: Grid, workload: Workload, rundir: RunDir, simulated: bool, p
     directory, refused = learn_directory(grid, told.to_json(), code_hash(), code_path(), experiment.server.timeout)
     for line in group_reasons(refused):
         log.warning("nodes refused: %s", line)
+    rundir.write_clients([{"client": m.client, "name": m.name, "role": m.role} for m in directory.members])
     private = open_privacy(experiment, workload.spec, directory, rundir, simulated)
     if private is not None and prepare is not None:
         prepare(private)

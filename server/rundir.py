@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +25,7 @@ log = logging.getLogger("fedmeta.server")
 CONFIG, METRICS, RESULTS = "config.json", "metrics.jsonl", "results.json"
 ENVIRONMENT, REPORT = "environment.json", "report.html"
 LEDGER, PRIVACY, AUDIT = "privacy.jsonl", "privacy.json", "audit.json"
-LEAK = "leak.json"
+LEAK, CLIENTS = "leak.json", "clients.json"
 
 
 @dataclass(frozen=True)
@@ -185,6 +185,14 @@ class RunDir:
         """The privacy ledger. A directory that holds one is never cleared: what it says was spent stays spent."""
         return Ledger(self.path / LEDGER)
 
+    def write_clients(self, clients: Sequence[Mapping[str, Any]]) -> None:
+        """Write who took part in this session of the run: `client`, `name` and `role` of each."""
+        store(self.path / CLIENTS, json.dumps(list(clients), indent=2).encode())
+
+    def clients(self) -> int:
+        """How many clients took part in the last session; 0 before the first."""
+        return len(read_json(self.path / CLIENTS, "delete it; the run itself is whole") or [])
+
     def write_privacy(self, facts: Mapping[str, Any]) -> None:
         """Write what the run's privacy claims rest on, known when it starts."""
         store(self.path / PRIVACY, json.dumps(finite(dict(facts)), indent=2).encode())
@@ -231,7 +239,19 @@ def _fresh(name: str) -> Path:
 
 def _clear_unstarted(place: Path) -> bool:
     """Clear a run directory whose run never finished a round, so that a mended command can use it; else False."""
-    known = {CONFIG, ENVIRONMENT, REPORT, METRICS, PRIVACY, ".lock", "checkpoints", "plots", "tensorboard", "wandb"}
+    known = {
+        CONFIG,
+        ENVIRONMENT,
+        REPORT,
+        METRICS,
+        PRIVACY,
+        CLIENTS,
+        ".lock",
+        "checkpoints",
+        "plots",
+        "tensorboard",
+        "wandb",
+    }
     names = {path.name for path in place.iterdir()}
     if CONFIG not in names or not names <= known or list(place.glob("checkpoints/*")):
         return False
