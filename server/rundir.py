@@ -25,7 +25,7 @@ log = logging.getLogger("fedmeta.server")
 CONFIG, METRICS, RESULTS = "config.json", "metrics.jsonl", "results.json"
 ENVIRONMENT, REPORT = "environment.json", "report.html"
 LEDGER, PRIVACY, AUDIT = "privacy.jsonl", "privacy.json", "audit.json"
-LEAK, CLIENTS = "leak.json", "clients.json"
+LEAK, CLIENTS, NODE_KEYS = "leak.json", "clients.json", "node-keys.json"
 
 
 @dataclass(frozen=True)
@@ -193,6 +193,15 @@ class RunDir:
         """How many clients took part in the last session; 0 before the first."""
         return len(read_json(self.path / CLIENTS, "delete it; the run itself is whole") or [])
 
+    def write_node_keys(self, keys: Mapping[int, str]) -> None:
+        """Write to which node key each client id belongs."""
+        store(self.path / NODE_KEYS, json.dumps({str(client): key for client, key in keys.items()}, indent=2).encode())
+
+    def node_keys(self) -> dict[int, str]:
+        """Client id -> the node key to which it belongs; empty where nodes are not authenticated."""
+        found = read_json(self.path / NODE_KEYS, "delete it; clients are then bound to the keys they come with")
+        return {int(client): str(key) for client, key in (found or {}).items()}
+
     def write_privacy(self, facts: Mapping[str, Any]) -> None:
         """Write what the run's privacy claims rest on, known when it starts."""
         store(self.path / PRIVACY, json.dumps(finite(dict(facts)), indent=2).encode())
@@ -246,6 +255,7 @@ def _clear_unstarted(place: Path) -> bool:
         METRICS,
         PRIVACY,
         CLIENTS,
+        NODE_KEYS,
         ".lock",
         "checkpoints",
         "plots",

@@ -6,7 +6,6 @@ A folder of class folders of images, or an .npz with `x` and `y`. A server neith
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, get_args
 
 from fedmeta.data.base import ClientInfo, ClientRole, TaskSource
@@ -52,7 +51,7 @@ class NodeFederation:
     info: ClientInfo
     own: ClassSource
 
-    @cached_property
+    @property
     def clients(self) -> Sequence[ClientInfo]:
         """The node's client alone; its id is no index into this."""
         return (self.info,)

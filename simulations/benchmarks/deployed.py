@@ -20,8 +20,9 @@ from typing import Any
 from fedmeta.code_hash import code_path
 from fedmeta.experiment import Experiment
 from server.rundir import CONFIG, RunDir
-from simulations.deploy.certificates import Layout, make_certificates
+from simulations.deploy.certificates import make_certificates
 from simulations.deploy.flower import Flower, FlowerRun
+from simulations.deploy.key_folder import Layout
 from simulations.deploy.run import run_configuration
 
 NAME = "test-link"

@@ -5,7 +5,6 @@ as are SuperNode keys, which Flower wants in OpenSSH's form.
 """
 
 import ipaddress
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,47 +24,13 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fedmeta.errors import ConfigurationError, FedmetaError
+from simulations.deploy.key_folder import Layout, make_private_folder, refuse_existing, write_new
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 """Names that every server certificate holds: a SuperLink on all addresses speaks to its own processes by loopback."""
 
 BACKDATED = timedelta(minutes=10)
 """How long before now certificates are valid, so that a machine whose clock is a little late accepts them."""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where the files of a deployment lie in a folder."""
-
-    folder: Path
-
-    @property
-    def authority(self) -> Path:
-        """The CA's certificate: every machine needs it."""
-        return self.folder / "ca.crt"
-
-    @property
-    def authority_key(self) -> Path:
-        """The CA's key: no machine needs it but the one that signs."""
-        return self.folder / "ca.key"
-
-    @property
-    def server(self) -> Path:
-        """The SuperLink's certificate."""
-        return self.folder / "server.pem"
-
-    @property
-    def server_key(self) -> Path:
-        """The SuperLink's key."""
-        return self.folder / "server.key"
-
-    def node(self, name: str) -> Path:
-        """A SuperNode's key."""
-        return self.folder / "nodes" / name
-
-    def node_public(self, name: str) -> Path:
-        """The public half of a SuperNode's key, which the operator registers."""
-        return self.folder / "nodes" / f"{name}.pub"
 
 
 @dataclass(frozen=True)
@@ -124,16 +89,16 @@ def make_certificates(
         )
     wanted = [layout.server, layout.server_key] if hosts else []
     wanted += [path for name in nodes for path in (layout.node(name), layout.node_public(name))]
-    _refuse_existing(wanted)
+    refuse_existing(wanted)
     try:
-        _make_private_folder(folder)
+        make_private_folder(folder)
         authority, new_authority = _authority(layout, authority_days) if hosts else (None, False)
         server_expires = None
         if hosts:
             assert authority is not None
             server_expires = _make_server(layout, authority, hosts, days)
         if nodes:
-            _make_private_folder(folder / "nodes")
+            make_private_folder(folder / "nodes")
         for name in nodes:
             _make_node(layout, name)
     except OSError as error:
@@ -189,15 +154,6 @@ def _alternative_name(host: str) -> x509.GeneralName:
     return x509.DNSName(host)
 
 
-def _refuse_existing(paths: Sequence[Path]) -> None:
-    there = [str(path) for path in paths if path.exists()]
-    if there:
-        raise FedmetaError(
-            f"{', '.join(there)}: there already, and keys are never overwritten. Move the old files away to renew "
-            "them, or choose another folder with -o"
-        )
-
-
 def _authority(layout: Layout, days: int) -> tuple[_Authority, bool]:
     """The folder's authority, or a new one."""
     if layout.authority.exists() != layout.authority_key.exists():
@@ -234,8 +190,8 @@ def _make_authority(layout: Layout, days: int) -> _Authority:
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA384())
     )
-    _write(layout.authority_key, _private(key), 0o600)
-    _write(layout.authority, certificate.public_bytes(Encoding.PEM), 0o644)
+    write_new(layout.authority_key, _private(key), 0o600)
+    write_new(layout.authority, certificate.public_bytes(Encoding.PEM), 0o644)
     return _Authority(key, certificate)
 
 
@@ -262,17 +218,17 @@ def _make_server(layout: Layout, authority: _Authority, hosts: Sequence[str], da
             f"--days = {days} ends after the authority does, on {limit:%Y-%m-%d}: lower it, or make a new authority in "
             "another folder with a larger --ca-days"
         )
-    _write(layout.server_key, _private(key), 0o600)
-    _write(layout.server, certificate.public_bytes(Encoding.PEM), 0o644)
+    write_new(layout.server_key, _private(key), 0o600)
+    write_new(layout.server, certificate.public_bytes(Encoding.PEM), 0o644)
     return expires
 
 
 def _make_node(layout: Layout, name: str) -> None:
     """A SuperNode's key pair in OpenSSH's form."""
     key = ec.generate_private_key(ec.SECP384R1())
-    _write(layout.node(name), key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()), 0o600)
+    write_new(layout.node(name), key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()), 0o600)
     public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
-    _write(layout.node_public(name), public + f" {name}\n".encode(), 0o644)
+    write_new(layout.node_public(name), public + f" {name}\n".encode(), 0o644)
 
 
 def _unsigned(
@@ -306,25 +262,3 @@ def _usage(*, digital_signature: bool = False, key_cert_sign: bool = False, crl_
 
 def _private(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-
-
-def _make_private_folder(folder: Path) -> None:
-    """A folder of mode 0700; one that is there keeps its own mode, which must keep others from writing.
-
-    Raises:
-        FedmetaError: others may write into it.
-    """
-    if not folder.exists():
-        folder.mkdir(mode=0o700, parents=True)
-    mode = folder.stat().st_mode & 0o777
-    if mode & 0o022:
-        raise FedmetaError(
-            f"'{folder}' has mode {mode:04o}, so that others may replace keys in it: chmod 700 '{folder}'"
-        )
-
-
-def _write(path: Path, content: bytes, mode: int) -> None:
-    """A new file, never one that is there, with its mode from its first byte on."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-        os.fchmod(file.fileno(), mode)  # whatever the umask
-        file.write(content)

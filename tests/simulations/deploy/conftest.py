@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from simulations.deploy.certificates import Layout
 from simulations.deploy.connection import Address
+from simulations.deploy.key_folder import Layout
 
 
 class _Healthy(BaseHTTPRequestHandler):

@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 
 from fedmeta.errors import ConfigurationError, FedmetaError
 from simulations.command import app
-from simulations.deploy.certificates import Layout, make_certificates
+from simulations.deploy.certificates import make_certificates
 from simulations.deploy.connection import Address
+from simulations.deploy.key_folder import Layout
 
 
 def shake_hands(address: Address, layout: Layout, name: str) -> str | None:

@@ -14,10 +14,11 @@ from typer.testing import CliRunner
 from server.configuration import load
 from simulations.command import app
 from simulations.deploy import certificates
-from simulations.deploy.certificates import Layout, make_certificates
+from simulations.deploy.certificates import make_certificates
 from simulations.deploy.check import Options, check
 from simulations.deploy.connection import Address, Clock, judge_clock, knock, parse_address
 from simulations.deploy.findings import Failed, Finding
+from simulations.deploy.key_folder import Layout
 from simulations.deploy.machine import check_data, check_versions, read_key
 from simulations.deploy.supernode import read_node_config
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import Context
+from flwr.proto.node_pb2 import NodeInfo
 from PIL import Image
 
 from fedmeta.data import delivered
@@ -24,7 +25,7 @@ from server.rundir import RunDir
 from simulations import InlineGrid
 from simulations.deploy.export import export_clients, node_config
 from simulations.engine.executor import Turn
-from simulations.engine.local_grid import LocalGrid
+from simulations.engine.local_grid import FIRST_NODE_ID, LocalGrid
 
 RAW: dict[str, Any] = {
     "name": "deployed",
@@ -40,11 +41,18 @@ RAW: dict[str, Any] = {
 
 
 class NodesGrid(InlineGrid):
-    """Nodes with configurations of their own, as a deployment has them."""
+    """Nodes with configurations of their own, as a deployment has them, and registered under names where given."""
 
-    def __init__(self, configs: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, configs: Sequence[Mapping[str, Any]], names: Sequence[str] = ()) -> None:
         super().__init__("clients.app:app", len(configs))
         self._configs = [dict(config) for config in configs]
+        self._names = names or [""] * len(configs)
+
+    def get_nodes(self) -> list[NodeInfo]:
+        return [
+            NodeInfo(node_id=node, name=name, public_key=f"key of {name}".encode())
+            for node, name in zip(self.get_node_ids(), self._names, strict=True)
+        ]
 
     def _turn(self, message: Any) -> Turn:
         turn = super()._turn(message)
@@ -283,3 +291,40 @@ def test_shared_classes_are_told_by_number(tmp_path: Path) -> None:
     told.check_shared(13)
     with pytest.raises(DataError, match="class 12 is beyond the experiment's 12 classes"):
         told.check_shared(12)
+
+
+def test_a_client_id_belongs_to_the_key_that_had_it_first(
+    experiment: Experiment, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A node that comes to a resumed run under another's id is refused, also where the owner is away."""
+    paths = export_clients(Workload(experiment), tmp_path / "nodes")
+    configs = [{"data-path": str(p), "client-id": i.id, "name": i.name, "role": i.role} for i, p in paths.items()]
+    folder = tmp_path / "run"
+    with NodesGrid(configs, ["a", "b", "c", "d"]) as grid:
+        rundir = RunDir.create(folder, load(experiment, {"server.rounds": 1, "server.sampling.clients": 1}))
+        execute(grid, rundir.experiment, rundir)
+        bound = rundir.node_keys()
+        rundir.close()
+    assert sorted(bound) == [0, 1, 2, 3] and len(set(bound.values())) == 4
+    assert "nobody vouches" not in caplog.text
+    (folder / "results.json").unlink()
+    # The owner of 0 is away: 1 comes as before, 0 is claimed by the key of d and by a node without a name.
+    with NodesGrid([configs[1], configs[0], configs[0], configs[2]], ["b", "d", "", "c"]) as grid:
+        rundir = RunDir.open(folder)
+        result = execute(grid, rundir.experiment, rundir)
+        assert rundir.node_keys() == bound, "the owner's binding outlasts its absence"
+        rundir.close()
+    assert result.rounds == 1
+    assert f"claims client id 0, which belongs to the node key {bound[0][:12]} and not to its own" in caplog.text
+    assert f"which belongs to the node key {bound[0][:12]} and it has no registered key" in caplog.text
+
+
+def test_without_registered_keys_ids_are_said_to_be_claims(
+    experiment: Experiment, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    paths = export_clients(Workload(experiment), tmp_path / "nodes")
+    configs = [{"data-path": str(p), "client-id": i.id, "name": i.name, "role": i.role} for i, p in paths.items()]
+    result = run(NodesGrid([*configs, configs[0]]), experiment, tmp_path / "run", False)
+    assert result.rounds == 2 and "nobody vouches for who train 0, train 1" in caplog.text
+    first, second = (FIRST_NODE_ID + i for i in (0, 4))
+    assert f"1 client ({second}): claims client id 0, which node {first} already has" in caplog.text

@@ -16,10 +16,11 @@ from pathlib import Path
 import pytest
 
 from simulations.benchmarks.flower_runtime import flower_environment
-from simulations.deploy.certificates import Layout, make_certificates
+from simulations.deploy.certificates import make_certificates
 from simulations.deploy.check import Options, check
 from simulations.deploy.connection import knock, parse_address
 from simulations.deploy.findings import Finding, all_well
+from simulations.deploy.key_folder import Layout
 
 pytestmark = pytest.mark.slow
 
