@@ -46,7 +46,7 @@ def export_clients(workload: Workload, folder: Path, clients: Sequence[int] = ()
     paths = {info: folder / f"{info.id}-{_file_name(info.name)}" for info in chosen}
     there = [str(path) for path in paths.values() if path.exists()]
     if there:
-        raise FedmetaError(f"{there[0]} is there already: choose another folder with -o, or move it away")
+        raise FedmetaError(f"'{there[0]}' is there already: choose another folder with -o, or move it away")
     try:
         return {info: _write(federation, info, path, names) for info, path in paths.items()}
     except OSError as error:

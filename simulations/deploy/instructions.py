@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cryptography.x509 import load_pem_x509_certificate
+from cryptography.x509.oid import NameOID
+
 from simulations.deploy.certificates import Made
 
 NODE_PORT = 9094
@@ -21,7 +24,7 @@ def instructions(made: Made, hosts: Sequence[str], port: int, federation: str) -
         port: of the SuperLink.
         federation: what the operator calls the SuperLink.
     """
-    layout, host = made.layout, hosts[0] if hosts else "HOST"
+    layout, host = made.layout, hosts[0] if hosts else _host_from_before(made)
     address = _address(host, port)
     authority = _quoted(layout.authority)
     parts = [_made(made)]
@@ -51,7 +54,7 @@ def instructions(made: Made, hosts: Sequence[str], port: int, federation: str) -
 def _node(made: Made, name: str, address: str, index: int | None) -> str:
     """How a SuperNode is checked and started; several on one machine, counted by `index`, need a port and home each."""
     connection = (
-        f"--superlink {address} --root-certificates {_quoted(made.layout.authority)} \\\n"
+        f"--superlink {shlex.quote(address)} --root-certificates {_quoted(made.layout.authority)} \\\n"
         f"    --auth-supernode-private-key {_quoted(made.layout.node(name))} \\\n"
         f'    --node-config \'data-path="/data/{name}" name="{name}"\''
     )
@@ -60,6 +63,14 @@ def _node(made: Made, name: str, address: str, index: int | None) -> str:
         f"# On the machine of {name}, with ca.crt and nodes/{name}:\n"
         f"fedmeta deploy check experiment.toml {connection}\n{home}flower-supernode {connection}{port}"
     )
+
+
+def _host_from_before(made: Made) -> str:
+    """The first host of the folder's server certificate; a word to be replaced where there is none."""
+    if not made.layout.server.exists():
+        return "HOST"
+    subject = load_pem_x509_certificate(made.layout.server.read_bytes()).subject
+    return str(subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
 
 
 def _made(made: Made) -> str:

@@ -62,6 +62,15 @@ def test_expiry_is_as_chosen_and_said(folder: Path) -> None:
     assert "--host 10.0.0.1 --port 8000" in done.output and "0.0.0.0" not in done.output
 
 
+def test_the_commands_for_one_more_node_know_the_superlink(folder: Path) -> None:
+    words = ["certs", "-o", str(folder), "--port", "8443"]
+    first = CliRunner().invoke(app, [*words, "--host", "fd00::7", "--node", "north"])
+    assert "--host fd00::7 --port 8443" in first.output and "--superlink '[fd00::7]:8443'" in first.output
+    later = CliRunner().invoke(app, [*words, "--node", "south"])
+    assert "--superlink '[fd00::7]:8443'" in later.output and "flower-superlink" not in later.output
+    assert f"flwr supernode register {folder}/nodes/south.pub mine --name south" in later.output
+
+
 def test_keys_are_private_whatever_the_umask(folder: Path) -> None:
     before = os.umask(0)
     try:

@@ -10,12 +10,13 @@ import pytest
 from flwr.app import Context
 from flwr.proto.node_pb2 import NodeInfo
 from PIL import Image
+from typer.testing import CliRunner
 
 from fedmeta.data import delivered
 from fedmeta.data.class_dataset import ClassDataset, dataset_from_arrays
 from fedmeta.data.node import id_of, node_data
 from fedmeta.data.node_files import read_examples
-from fedmeta.errors import ConfigurationError, DataError
+from fedmeta.errors import ConfigurationError, DataError, FedmetaError
 from fedmeta.experiment import Experiment
 from fedmeta.workload import Workload
 from server.configuration import load
@@ -23,6 +24,7 @@ from server.execute import execute
 from server.rounds import RunResult
 from server.rundir import RunDir
 from simulations import InlineGrid
+from simulations.command import app
 from simulations.deploy.export import export_clients, node_config
 from simulations.engine.executor import Turn
 from simulations.engine.local_grid import FIRST_NODE_ID, LocalGrid
@@ -328,3 +330,29 @@ def test_without_registered_keys_ids_are_said_to_be_claims(
     assert result.rounds == 2 and "nobody vouches for who train 0, train 1" in caplog.text
     first, second = (FIRST_NODE_ID + i for i in (0, 4))
     assert f"1 client ({second}): claims client id 0, which node {first} already has" in caplog.text
+
+
+def test_what_cannot_be_exported_is_said(experiment: Experiment, tmp_path: Path) -> None:
+    workload = Workload(experiment)
+    export_clients(workload, tmp_path / "a", [1])
+    with pytest.raises(FedmetaError, match=r"1-train_1' is there already"):
+        export_clients(workload, tmp_path / "a")
+    assert not list((tmp_path / "a").glob("0-*")), "refused as a whole"
+    with pytest.raises(ConfigurationError, match="--client = 9: the partition makes clients 0 to 3"):
+        export_clients(workload, tmp_path / "b", [0, 9])
+    waves = load({"data": {"name": "sinusoid"}, "partition": {"name": "iid"}, "task": {"ways": 1},
+                  "model": {"name": "sinusoid"}, "learner": {"name": "maml"}})  # fmt: skip
+    with pytest.raises(DataError, match="draws its tasks from a formula"):
+        export_clients(Workload(waves), tmp_path / "c")
+
+
+def test_an_experiment_on_nodes_alone(tmp_path: Path) -> None:
+    """It can be exported for a run, and neither be simulated nor have a head of no classes."""
+    nodes = load(RAW)
+    with pytest.raises(DataError, match="the data lie on the nodes of a deployment alone"):
+        _ = Workload(nodes).federation
+    with pytest.raises(ConfigurationError, match=r"data\.classes = 0, and learner 'fedavg'"):
+        _ = Workload(load(nodes, {"learner.name": "fedavg"})).learner
+    settings = [word for key in ("data.name=nodes", "data.shape=[1,28,28]") for word in ("--set", key)]
+    done = CliRunner().invoke(app, ["export", *settings, "-o", str(tmp_path / "run.toml")])
+    assert done.exit_code == 0 and "flwr run . FEDERATION --run-config" in done.output
