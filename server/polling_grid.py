@@ -20,6 +20,8 @@ log = logging.getLogger("fedmeta.server")
 
 RESENDABLE = frozenset({"train", "evaluate", "query.identity"})
 """Messages that a node may be sent twice: what they ask for depends on nothing that the first one changed."""
+SESSION = "secagg"
+"""Record of a message within a protocol of several exchanges, whose session a node that restarted has lost."""
 
 STANDBY = "query.standby"
 """What keeps a node awake; its answer is empty."""
@@ -96,7 +98,8 @@ class _Ticket:
 
     @property
     def resendable(self) -> bool:
-        return self.message.metadata.message_type in RESENDABLE and self.sendings < MOST_SENDINGS
+        alone = self.message.metadata.message_type in RESENDABLE and SESSION not in self.message.content
+        return alone and self.sendings < MOST_SENDINGS
 
 
 class _Exchange:
@@ -109,7 +112,11 @@ class _Exchange:
         self._replies: list[Message] = []
         self._valid = 0
         self._enough_since: float | None = None
-        trains = all(message.metadata.message_type.split(".")[0] == "train" for message in messages)
+        # A protocol counts on all its members, and has a deadline of its own.
+        trains = all(
+            message.metadata.message_type.split(".")[0] == "train" and SESSION not in message.content
+            for message in messages
+        )
         self._patience = waiting.patience if trains else None
         self._standby = waiting.standby and trains
 

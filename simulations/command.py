@@ -168,7 +168,7 @@ def status(
     """Show runs with their rounds and last metrics, and a SuperLink's runs and nodes."""
     from simulations.deploy.run import show_status
 
-    show_status(places or [], superlink, ask or superlink is not None, as_json)
+    raise typer.Exit(show_status(places or [], superlink, ask or superlink is not None, as_json))
 
 
 @app.command()

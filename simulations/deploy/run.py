@@ -65,8 +65,8 @@ def run_configuration(experiment: "Experiment", out: Path) -> str:
     return f"experiment = '''{experiment.to_json()}'''\nout = {json.dumps(str(out))}\n"
 
 
-def show_status(places: list[Path], superlink: str | None, ask: bool, as_json: bool) -> None:
-    """Print what is known of runs and, where a SuperLink is asked, of its runs and nodes."""
+def show_status(places: list[Path], superlink: str | None, ask: bool, as_json: bool) -> int:
+    """Print what is known of runs and, where one is asked, of a SuperLink; 1 where that does not answer."""
     from rich.console import Console
 
     from simulations.deploy.flower import Flower
@@ -75,9 +75,12 @@ def show_status(places: list[Path], superlink: str | None, ask: bool, as_json: b
     found = look(places or _usual_places(), Flower(superlink) if ask else None)
     if as_json:
         print(json.dumps(found.to_json(), indent=2))
-        return
+        return int(bool(found.problem))
     for table in _tables(found):
         Console().print(table)
+    if found.problem:
+        Console().print(found.problem, markup=False)
+    return int(bool(found.problem))
 
 
 def _say_end(ended: "FlowerRun", out: Path, say: Any) -> int:

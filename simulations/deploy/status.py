@@ -45,11 +45,18 @@ class RunStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """All that is known; `runs` and `nodes` of the SuperLink are None where none was named."""
+    """All that is known.
+
+    Attributes:
+        directories: of runs, on this machine.
+        flower_runs, flower_nodes: of the SuperLink; None where none was named, or where it does not answer.
+        problem: why it does not.
+    """
 
     directories: list[RunStatus]
     flower_runs: list[FlowerRun] | None = None
     flower_nodes: list[FlowerNode] | None = None
+    problem: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As `fedmeta status --json` prints it."""
@@ -60,12 +67,15 @@ def look(places: Iterable[Path], flower: Flower | None) -> Status:
     """Look at run directories, and folders of such, and ask a SuperLink where one is given.
 
     Raises:
-        FedmetaError: a place that is not there; the SuperLink does not answer.
+        FedmetaError: a place that is not there.
     """
     directories = [run_status(path) for place in places for path in run_directories(place)]
     if flower is None:
         return Status(directories)
-    return Status(directories, flower.runs(), flower.nodes())
+    try:
+        return Status(directories, flower.runs(), flower.nodes())
+    except FedmetaError as error:  # what is on this disk is known all the same
+        return Status(directories, problem=str(error))
 
 
 def run_directories(place: Path) -> list[Path]:

@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from fedmeta.experiment import Experiment
 from server.rundir import RunDir
@@ -69,7 +71,7 @@ def test_a_superlink_killed_within_a_run_costs_no_round(
     found: list[FlowerRun] = []
 
     def see_through() -> None:
-        patience = Patience(resubmissions=2, silence=240, pause=2)
+        patience = Patience(resubmissions=2, silence=400, pause=10)
         found.append(supervise(deployment.flower, lambda: deployment.submit(chosen, out), patience, said.append))
 
     watching = threading.Thread(target=see_through)
@@ -105,3 +107,35 @@ def test_a_node_with_other_code_is_refused_by_name_and_the_run_goes_on(
     assert "runs other code" in log and str(installed) in log
     assert run.status == "finished:completed", run.details
     assert [record["sampled"] for record in RunDir.open(tmp_path / "out", exclusive=False).metrics()] == [[0]]
+
+
+@pytest.mark.parametrize(
+    ("shape", "classes", "said"),
+    [((10, 10), 6, "10"), ((28, 28), 2, "classes")],
+    ids=["another shape", "too few classes"],
+)
+def test_a_node_whose_data_do_not_fit_is_refused_by_name_and_the_run_goes_on(
+    deployment: Deployment,
+    experiment: Chosen,
+    tmp_path: Path,
+    shape: tuple[int, int],
+    classes: int,
+    said: str,
+) -> None:
+    for c in range(classes):
+        (tmp_path / "data" / f"class-{c}").mkdir(parents=True)
+        for i in range(4):
+            Image.fromarray(np.full(shape, 10 * c + i, np.uint8)).save(tmp_path / "data" / f"class-{c}" / f"{i}.png")
+    name = f"misfit-{classes}"
+    misfit = deployment.add_node(name, f'data-path="{tmp_path / "data"}" name="{name}"')
+    try:
+        deployment.wait_for_nodes()
+        chosen = experiment({"server.rounds": 1, "deployment.nodes": 4})
+        run = deployment.finish(deployment.submit(chosen, tmp_path / "out"))
+    finally:
+        misfit.end()
+        del deployment.nodes[name]
+    assert run.status == "finished:completed", run.details
+    [line] = [line for line in deployment.flwr("log", run.run_id, "--show").stdout.splitlines() if "refused" in line]
+    assert name in line and said in line
+    assert [record["sampled"] for record in RunDir.open(tmp_path / "out", exclusive=False).metrics()] == [[0, 1]]

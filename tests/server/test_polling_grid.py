@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from flwr.app import Error, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
 import server.polling_grid as polling_grid
@@ -165,10 +165,13 @@ def test_a_node_that_stays_away_is_given_up_with_flowers_words() -> None:
     assert time.monotonic() - started < 5
 
 
-def test_messages_of_a_protocol_with_memory_are_not_repeated() -> None:
+@pytest.mark.parametrize("kind", ["query.secagg_keys", "train"])
+def test_messages_of_a_protocol_with_memory_are_not_repeated(kind: str) -> None:
     node = Node(there=False)
     link = Link({5: node})
-    [reply] = PollingGrid(link).send_and_receive(ask(5, kind="query.secagg_keys"), timeout=5)
+    [message] = ask(5, kind=kind)
+    message.content["secagg"] = ConfigRecord({"message": b""})
+    [reply] = PollingGrid(link, Waiting(fraction=0.0, patience=0.0)).send_and_receive([message], timeout=5)
     assert reply.has_error() and len(node.received) == 1
 
 

@@ -24,7 +24,8 @@ RAW = {
 }
 
 
-def test_status_tells_rounds_metrics_and_what_is_wrong(tmp_path: Path) -> None:
+def test_status_tells_rounds_metrics_and_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path / "flwr"))
     result = simulate(RAW, engine="inline", out=tmp_path / "runs" / "a")
     simulate(RAW, engine="inline", out=tmp_path / "runs" / "b", overrides={"server.rounds": 1})
     (tmp_path / "runs" / "b" / "results.json").unlink()
@@ -38,6 +39,9 @@ def test_status_tells_rounds_metrics_and_what_is_wrong(tmp_path: Path) -> None:
     assert not found["b"].finished and found["b"].round == 1
     assert "damaged" in found["broken"].problem
     assert [run.path for run in look([tmp_path / "runs" / "a"], None).directories] == [a.path]
+    silent = CliRunner().invoke(app, ["status", str(tmp_path / "runs"), "--superlink", "nobodys", "--json"])
+    said = json.loads(silent.output)
+    assert silent.exit_code == 1 and "nobodys" in said["problem"] and len(said["directories"]) == 3
     with pytest.raises(FedmetaError, match="there is no folder"):
         look([tmp_path / "nowhere"], None)
     printed = CliRunner().invoke(app, ["status", str(tmp_path / "runs"), "--json"])
