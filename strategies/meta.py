@@ -33,7 +33,7 @@ from strategies.defence import describe, make_defence, make_probe
 from strategies.directory import Directory, by_message
 from strategies.judging import Judging
 from strategies.private_rounds import CLIP_NORM, PrivateRounds
-from strategies.replies import Sorted, Update, sort_replies
+from strategies.replies import RowStore, Sorted, Update, sort_replies
 from strategies.root import RootTasks
 from strategies.round_report import RoundReport, client_metrics, mean_norm
 
@@ -78,6 +78,7 @@ class MetaStrategy(Strategy):
         self.evaluation: Evaluation | None = None
         self.evaluation_failed: dict[int, str] = {}
         self.success: AttackSuccess | None = None
+        self._rows = RowStore()
         self._sampled: list[int] = []
         self._asked: dict[int, Message] = {}
         self._asked_for_sums = False
@@ -136,7 +137,7 @@ class MetaStrategy(Strategy):
         """Aggregate the accepted replies; the model stays as it was where the round gives nothing to aggregate."""
         answers = by_message(self._asked.values(), replies)
         by_client = {client: answers.get(message.metadata.message_id) for client, message in self._asked.items()}
-        found = sort_replies(by_client, self.spec.size(), self.spec.hash, sums=self._asked_for_sums)
+        found = sort_replies(by_client, self.spec.size(), self.spec.hash, sums=self._asked_for_sums, store=self._rows)
         event = self._why_not(found)
         failed_round = self._below_quorum(found)
         metrics = client_metrics(found.updates)

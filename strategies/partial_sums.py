@@ -8,11 +8,12 @@ travels whole and is added in float64, in the order of client ids.
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from flwr.app import Array, ArrayRecord, Message, RecordDict
 from torch import Tensor
 
-from fedmeta.wire import ARRAYS, CONFIG, FLAT, METRICS, WEIGHT, MalformedRecord, only, read_vector
+from fedmeta.wire import ARRAYS, FLAT, WEIGHT, MalformedRecord, flat_values, only, refuse_non_finite
 
 BITS = 40
 """An update is rounded to multiples of 2^-40, about 1e-12."""
@@ -33,8 +34,11 @@ BLOCK = 1 << 15
 """Entries at a time: what a core's own cache holds, which is three times as fast as whole arrays."""
 
 
-def add(total: Tensor, update: Tensor, weight: float) -> bool:
-    """Add a weighted update `[D]` to an int64 sum `[D]`, in multiples of 2^-BITS.
+Vector = Tensor | npt.NDArray[np.float32]
+
+
+def add(total: Tensor, update: Vector, weight: float) -> bool:
+    """Add a weighted update, float32 `[D]`, to an int64 sum `[D]`, in multiples of 2^-BITS.
 
     Returns:
         False where an entry is above `LIMIT` or not a number; the sum is then as it was.
@@ -43,7 +47,7 @@ def add(total: Tensor, update: Tensor, weight: float) -> bool:
     >>> add(total, torch.tensor([0.5, -1.0]), 2.0), total.tolist() == [2**40, -(2**41)]
     (True, True)
     """
-    values, sums = update.numpy(), total.numpy()
+    values, sums = np.asarray(update), total.numpy()
     if not max(values.max(initial=0), -values.min(initial=0)) * weight <= LIMIT:
         return False
     scaled, whole = np.empty(BLOCK), np.empty(BLOCK, dtype=np.int64)
@@ -95,13 +99,13 @@ def add_up(messages: Sequence[Message], replies: Sequence[Message]) -> list[Mess
         if add(total, update, weight):
             if key not in sums:
                 sums[key], carriers[key] = total, i
-            _strip(reply.content, float(update.norm()))
+            _strip(reply.content, float(np.linalg.norm(update)))
     for key, i in carriers.items():
         added[i].content[ARRAYS] = ArrayRecord({FLAT: Array(sums[key].numpy())})
     return added
 
 
-def _addend(message: Message, reply: Message) -> tuple[tuple[str, int], Tensor, float] | None:
+def _addend(message: Message, reply: Message) -> tuple[tuple[str, int], npt.NDArray[np.float32], float] | None:
     """What may be added together, the update, and its weight; None where this reply stays whole."""
     if not reply.has_content():
         return None
@@ -111,7 +115,8 @@ def _addend(message: Message, reply: Message) -> tuple[tuple[str, int], Tensor, 
         if weighting not in ("uniform", "tasks") or config.get("update-form") != "delta":
             return None
         size = int(only(message.content, "array")[FLAT].shape[0])
-        update = read_vector(only(reply.content, "array"), size)
+        update = flat_values(only(reply.content, "array"), size)
+        refuse_non_finite(update)
         tasks = float(metrics[WEIGHT])
     except (MalformedRecord, LookupError, TypeError, ValueError):
         return None
@@ -121,10 +126,10 @@ def _addend(message: Message, reply: Message) -> tuple[tuple[str, int], Tensor, 
 
 
 def _strip(content: RecordDict, norm: float) -> None:
-    for name in list(content.array_records):
+    for name in [name for name, record in content.items() if isinstance(record, ArrayRecord)]:
         del content[name]
-    content.metric_records[METRICS][NORM] = norm
-    content.config_records[CONFIG]["update-form"] = SUMMED
+    only(content, "metric")[NORM] = norm
+    only(content, "config")["update-form"] = SUMMED
 
 
 def read_sum(content: RecordDict, size: int) -> Tensor | None:
@@ -133,7 +138,7 @@ def read_sum(content: RecordDict, size: int) -> Tensor | None:
     Raises:
         MalformedRecord: an array that is no such sum.
     """
-    if not content.array_records:
+    if not any(isinstance(record, ArrayRecord) for record in content.values()):
         return None
     record = only(content, "array")
     array = record.get(FLAT)

@@ -1,17 +1,18 @@
 """Sorting a round's replies: what is usable, what failed, what is refused, each with its reason."""
 
 import math
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from flwr.app import Message
 from torch import Tensor
 
-from fedmeta.wire import IDLE, WEIGHT, MalformedRecord, only, read_vector
+from fedmeta.wire import IDLE, WEIGHT, MalformedRecord, only, read_row
 from strategies.partial_sums import NORM, SUMMED, read_sum
 
 
@@ -22,6 +23,7 @@ class Update:
     Attributes:
         client: its id.
         delta: `[D]`; None where it went into a sum on the client's actor.
+        norm: Euclidean, of the update.
         tasks: seen in training.
         metrics: its others.
         idle: why a malicious client could not attack, as it says of itself for the experiment's sake, or None.
@@ -30,6 +32,7 @@ class Update:
 
     client: int
     delta: Tensor | None
+    norm: float
     tasks: float
     metrics: dict[str, float]
     carried: Tensor | None = None
@@ -53,7 +56,27 @@ class Sorted:
     refused: dict[int, str]
 
 
-def sort_replies(found: Mapping[int, Message | None], size: int, spec_hash: str, *, sums: bool = False) -> Sorted:
+class RowStore:
+    """Memory for update matrices, used again round after round while nobody holds on to a row of the last one.
+
+    A new large array costs as much in page faults as copying the updates into it.
+    """
+
+    def __init__(self) -> None:
+        self._values: Any = np.empty((0, 0), np.float32)
+
+    def take(self, n: int, size: int) -> Tensor:
+        """A float32 matrix `[n, size]` of any values."""
+        # Views, numpy's and torch's, hold a reference to the array itself; ours and that of this call are two.
+        free = sys.getrefcount(self._values) == 2
+        if not free or self._values.shape[1] != size or len(self._values) < n:
+            self._values = np.empty((n, size), np.float32)  # NumPy asks for large pages, which torch does not
+        return torch.from_numpy(self._values[:n])
+
+
+def sort_replies(
+    found: Mapping[int, Message | None], size: int, spec_hash: str, *, sums: bool = False, store: RowStore | None = None
+) -> Sorted:
     """Sort a round's replies to train messages.
 
     Args:
@@ -61,13 +84,14 @@ def sort_replies(found: Mapping[int, Message | None], size: int, spec_hash: str,
         size: D of the flat vector.
         spec_hash: of the server's `ParamSpec`; a reply made for another one is refused.
         sums: whether sums of updates were asked for; else a reply whose update would be in one is refused.
+        store: where the matrix lies; None for memory of its own.
     """
     updates: list[Update] = []
     failed: dict[int, str] = {}
     refused: dict[int, str] = {}
-    # Each update is read to its row: it is copied once. NumPy asks for large pages, which torch does not.
+    # Each update is read to its row: it is copied once.
     summed = {client for client, reply in found.items() if sums and reply is not None and _is_summed(reply)}
-    rows = np.empty((len(found) - len(summed), size), np.float32)
+    rows = (store or RowStore()).take(len(found) - len(summed), size)
     whole = 0
     for client, reply in sorted(found.items()):
         if reply is None:
@@ -81,7 +105,7 @@ def sort_replies(found: Mapping[int, Message | None], size: int, spec_hash: str,
                 whole += updates[-1].delta is not None
             except MalformedRecord as error:
                 refused[client] = str(error)
-    return Sorted(updates, torch.from_numpy(rows[:whole]), failed, refused)
+    return Sorted(updates, rows[:whole], failed, refused)
 
 
 def _is_summed(reply: Message) -> bool:
@@ -91,7 +115,7 @@ def _is_summed(reply: Message) -> bool:
     return any(record.get("update-form") == SUMMED for record in reply.content.config_records.values())
 
 
-def _read_update(client: int, reply: Message, size: int, row: npt.NDArray[np.float32] | None, spec_hash: str) -> Update:
+def _read_update(client: int, reply: Message, size: int, row: Tensor | None, spec_hash: str) -> Update:
     """A valid reply; its update is read to `row`, or is in a sum where there is none."""
     config = only(reply.content, "config")
     if config.get("spec-hash") != spec_hash:
@@ -108,8 +132,8 @@ def _read_update(client: int, reply: Message, size: int, row: npt.NDArray[np.flo
     if row is None:
         if NORM not in metrics:
             raise MalformedRecord(f"an update in a sum without its {NORM}")
-        return Update(client, None, tasks, metrics, read_sum(reply.content, size), idle)
-    return Update(client, read_vector(only(reply.content, "array"), size, row), tasks, metrics, idle=idle)
+        return Update(client, None, metrics[NORM], tasks, metrics, read_sum(reply.content, size), idle)
+    return Update(client, row, read_row(only(reply.content, "array"), row), tasks, metrics, idle=idle)
 
 
 def group_reasons(reasons: Mapping[int, str]) -> list[str]:

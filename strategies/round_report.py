@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from strategies.partial_sums import NORM
 from strategies.replies import Update
 
 RELEASED = "too few clients gave a valid update: the noised release was made all the same, and counts"
@@ -41,9 +40,8 @@ class RoundReport:
 
 
 def mean_norm(updates: list[Update]) -> float:
-    """The mean length of clients' updates; those that went into a sum tell their own."""
-    norms = [float(update.delta.norm()) if update.delta is not None else update.metrics[NORM] for update in updates]
-    return sum(norms) / max(len(norms), 1)
+    """The mean length of clients' updates."""
+    return sum(update.norm for update in updates) / max(len(updates), 1)
 
 
 def client_metrics(updates: list[Update]) -> dict[str, float]:

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from simulations import InlineGrid, RayGrid
-from simulations.benchmarks import flower_runtime, trivial
+from simulations.benchmarks import flower_runtime, pfl_runtime, trivial
 from simulations.benchmarks.meta_round import overhead_of_meta_strategy, useful_share
 
 CLIENTS, ROUNDS, REPEATS = 100, 5, 3
@@ -37,7 +37,7 @@ from simulations import RayGrid
 from simulations.benchmarks import trivial
 with RayGrid(trivial.APP, {clients}, start_timeout=120) as grid:
     trivial.play(grid, 10_000, {clients}, 1)
-    print(time.perf_counter() - started)
+    print(time.perf_counter() - started, trivial.since_ray_began())
 """
 
 
@@ -60,11 +60,15 @@ def overhead() -> list[dict[str, Any]]:
     return [{"floats": floats, **times} for floats, times in medians.items()]
 
 
-def first_round() -> float:
-    """Seconds from a fresh process's first import to the end of the first round, Ray's start included."""
+def first_round() -> tuple[float, float]:
+    """Seconds to the end of the first round of a fresh process: from its first import, and from Ray's start."""
     code = FIRST_ROUND.format(clients=CLIENTS)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return float(done.stdout.split()[-1])
+    times = []
+    for _ in range(REPEATS):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        times.append([float(word) for word in done.stdout.split()[-2:]])
+    imported, began = (statistics.median(each) for each in zip(*times, strict=True))
+    return imported, began
 
 
 def main() -> None:
@@ -75,13 +79,24 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)
     rows = overhead()
-    ours = overhead_of_meta_strategy(CLIENTS, ROUNDS)
-    result: dict[str, Any] = {"overhead": rows, "meta_strategy": ours, "first_round_seconds": first_round()}
+    ours = overhead_of_meta_strategy(FLOATS, CLIENTS, ROUNDS)
+    imported, began = first_round()
+    result: dict[str, Any] = {
+        "overhead": rows,
+        "meta_strategy": ours,
+        "first_round_seconds": imported,
+        "first_round_seconds_since_ray": began,
+    }
     if not arguments.without_flower:
         flower = flower_runtime.measure(FLOATS, CLIENTS, ROUNDS)
         result["flower_first_round_seconds"] = flower["first_round"]
+        result["flower_first_round_seconds_since_ray"] = flower["first_round_since_ray"]
         for row, seconds in zip(rows, flower["seconds"], strict=True):
             row["flower_ms"] = 1000 * seconds / (ROUNDS * CLIENTS)
+    if pfl_runtime.is_installed():
+        for name, times in pfl_runtime.measure(FLOATS, CLIENTS, ROUNDS).items():
+            for row, seconds in zip(rows, times, strict=True):
+                row[f"pfl {name}_ms"] = 1000 * seconds / (ROUNDS * CLIENTS)
     result["useful"] = useful_share()
     _print(result)
     if arguments.output is not None:
@@ -90,7 +105,11 @@ def main() -> None:
 
 def _print(result: dict[str, Any]) -> None:
     table = Table(title=f"ms a client-round, {CLIENTS} trivial clients, FedAvg, full replies", title_justify="left")
-    names = [name for name in ("bare_ms", "inline_ms", "ray_ms", "flower_ms") if name in result["overhead"][0]]
+    names = [
+        name
+        for name in ("bare_ms", "inline_ms", "ray_ms", "flower_ms", "pfl averaging_ms", "pfl idle_ms")
+        if name in result["overhead"][0]
+    ]
     for column in ("floats", *(name.removesuffix("_ms") for name in names), "flower / ray", "target"):
         table.add_column(column, justify="right")
     for row in result["overhead"]:
@@ -99,14 +118,20 @@ def _print(result: dict[str, Any]) -> None:
         table.add_row(f"{row['floats']:,}", *figures, ratio, f"{TARGETS[row['floats']]:g}")
     console = Console()
     console.print(table)
-    ours = result["meta_strategy"]
+    for ours in result["meta_strategy"]:
+        console.print(
+            f"our own client and strategy, {ours['floats']:,} floats: {ours['whole_ms']:.2f} ms a client-round, "
+            f"{ours['sums_ms']:.2f} with sums on actors"
+        )
     console.print(
-        f"our own client and strategy, {ours['floats']:,} floats: {ours['whole_ms']:.2f} ms a client-round, "
-        f"{ours['sums_ms']:.2f} with sums on actors"
+        f"first finished round: {result['first_round_seconds']:.1f} s after the first import, "
+        f"{result['first_round_seconds_since_ray']:.1f} s after Ray's start"
     )
-    console.print(f"first finished round: {result['first_round_seconds']:.1f} s after the first import")
     if "flower_first_round_seconds" in result:
-        console.print(f"Flower's runtime: {result['flower_first_round_seconds']:.1f} s after its ServerApp's start")
+        console.print(
+            f"Flower's runtime: {result['flower_first_round_seconds']:.1f} s after its ServerApp's start, "
+            f"{result['flower_first_round_seconds_since_ray']:.1f} s after Ray's"
+        )
     for actors, share in result["useful"].items():
         console.print(f"useful share of a MAML/conv4 round, {actors}: {share:.2f}")
 

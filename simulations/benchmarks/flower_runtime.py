@@ -42,7 +42,7 @@ SERVER = """
 import json, time
 from pathlib import Path
 from flwr.serverapp import ServerApp
-from simulations.benchmarks.trivial import play
+from simulations.benchmarks.trivial import play, since_ray_began
 
 app = ServerApp()
 
@@ -54,6 +54,7 @@ def main(grid, context):
     for floats in plan["floats"]:
         play(grid, floats, plan["clients"], 1)
         found.setdefault("first_round", time.perf_counter() - started)
+        found.setdefault("first_round_since_ray", since_ray_began())
         found["seconds"].append(play(grid, floats, plan["clients"], plan["rounds"]))
     Path(context.run_config["out"]).write_text(json.dumps(found))
 """
@@ -63,8 +64,9 @@ def measure(floats: Sequence[int], clients: int, rounds: int) -> dict[str, Any]:
     """Play the same rounds under `flwr run` with one core a client actor.
 
     Returns:
-        `seconds`, a list of the time of `rounds` rounds by the number of floats, after one round to warm up; and
-        `first_round`, the time from the start of the ServerApp to the end of its first round [seconds].
+        `seconds`, a list of the time of `rounds` rounds by the number of floats, after one round to warm up;
+        `first_round`, the time from the start of the ServerApp to the end of its first round [seconds]; and
+        `first_round_since_ray`, the time from the start of Ray to that end [seconds].
 
     Raises:
         RuntimeError: the run ended without figures; with Flower's own words.

@@ -1,7 +1,9 @@
 """Whole rounds of our own client and strategy: what they cost beside the learner's work, and how much of them it is."""
 
+import math
 import statistics
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,8 +23,8 @@ from strategies.directory import learn_directory
 from strategies.meta import MetaStrategy
 
 APP = "simulations.benchmarks.meta_round:app"
-HIDDEN = 984
-"""Units of the two hidden layers that make a perceptron of about a million parameters."""
+COLD = 3
+"""Rounds before the clock: memory is touched for the first time in them."""
 
 app = CohortApp()
 
@@ -52,22 +54,27 @@ def train(messages: list[Message], contexts: list[Context]) -> list[Message]:
     return replies
 
 
-def overhead_of_meta_strategy(clients: int, rounds: int) -> dict[str, Any]:
-    """Milliseconds a client-round of MetaStrategy at about a million floats, with whole updates and with sums."""
+def overhead_of_meta_strategy(floats: Sequence[int], clients: int, rounds: int) -> list[dict[str, Any]]:
+    """Milliseconds a client-round of MetaStrategy with whole updates and with sums, for about so many floats each."""
+    return [_overhead(math.isqrt(size) - 2, clients, rounds) for size in floats]
+
+
+def _overhead(hidden: int, clients: int, rounds: int) -> dict[str, Any]:
+    """For a perceptron with two hidden layers of so many units."""
     experiment = load(
         {
             "data": {"name": "sinusoid"},
             "partition": {"name": "iid", "clients": clients, "test_clients": 1},
             "task": {"ways": 1},
-            "model": {"name": "mlp", "hidden": [HIDDEN, HIDDEN]},
+            "model": {"name": "mlp", "hidden": [hidden, hidden]},
             "learner": {"name": "fomaml"},
             "server": {"sampling": {"name": "fixed", "clients": clients}},
         }
     )
     summed = load(experiment, {"engine.reduce": "auto"})
     with RayGrid(APP, len(Workload(experiment).federation.clients), check=False, start_timeout=120) as grid:
-        times = {name: _play(grid, each, rounds + 1) for name, each in (("whole", experiment), ("sums", summed))}
-    medians = {f"{name}_ms": 1000 * statistics.median(each[1:]) / clients for name, each in times.items()}
+        times = {name: _play(grid, each, COLD + rounds) for name, each in (("whole", experiment), ("sums", summed))}
+    medians = {f"{name}_ms": 1000 * statistics.median(each[COLD:]) / clients for name, each in times.items()}
     return {"floats": Workload(experiment).spec.size(), **medians}
 
 

@@ -1,6 +1,7 @@
 """The trivial client of the engine's benchmarks, and a bare loop of what it does."""
 
 import time
+from datetime import datetime
 
 import numpy as np
 import numpy.typing as npt
@@ -41,3 +42,12 @@ def bare_loop(floats: int, clients: int, rounds: int) -> float:
             total += model + 1
         model = total / np.float32(clients)
     return time.perf_counter() - started
+
+
+def since_ray_began() -> float:
+    """Seconds since this process's Ray began to start, which its session is named after."""
+    import ray
+
+    _, day, clock, fraction, _ = ray.get_runtime_context().get_session_name().split("_")
+    began = datetime.strptime(f"{day}_{clock}_{fraction}", "%Y-%m-%d_%H-%M-%S_%f")
+    return (datetime.now() - began).total_seconds()

@@ -3,6 +3,9 @@
 import logging
 import os
 import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +26,9 @@ log = logging.getLogger("fedmeta.engine")
 
 PROBE_SECONDS = 5.0
 """Longest wait for a cluster's address to answer; Ray itself would try for minutes and then end the process."""
+
+NODE_SECONDS = 10.0
+"""Longest wait of ours for a new node to register, before Ray's own."""
 
 
 @dataclass
@@ -95,7 +101,8 @@ def _connect(address: str | None) -> None:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         try:
-            ray.init(include_dashboard=False, **options)
+            with _node_awaited():
+                ray.init(include_dashboard=False, **options)
         except Exception as error:  # Ray raises a bare Exception when its own processes are too slow to start
             raise FedmetaError(
                 f"Ray did not start here ({error}): try again when the machine is less busy, or use engine inline"
@@ -112,6 +119,35 @@ def _connect(address: str | None) -> None:
             f"no Ray cluster answers at engine.ray_address = '{address}' ({error}): start one with `ray start --head`, "
             "or leave the address away"
         ) from error
+
+
+@contextmanager
+def _node_awaited() -> Iterator[None]:
+    """Within it Ray finds its new node as soon as that is there.
+
+    `ray.init` asks for the node before it has registered, and then again only after whole seconds. Where a Ray has no
+    such inner function, nothing is changed.
+    """
+    from ray._private import services, state
+
+    ask: Any = getattr(services, "get_node", None)
+    if ask is None:
+        yield
+        return
+
+    def get_node(gcs_address: str, node_id: str) -> Any:
+        nodes = state.GlobalState()
+        nodes._initialize_global_state(services._get_gcs_client_options(gcs_address))
+        deadline = time.monotonic() + NODE_SECONDS
+        while all(node["NodeID"] != node_id for node in nodes.node_table()) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return ask(gcs_address, node_id)
+
+    services.get_node = get_node
+    try:
+        yield
+    finally:
+        services.get_node = ask
 
 
 def _probe(address: str) -> None:
