@@ -28,6 +28,7 @@ from simulations.command import app
 from simulations.deploy.export import export_clients, node_config
 from simulations.engine.executor import Turn
 from simulations.engine.local_grid import FIRST_NODE_ID, LocalGrid
+from strategies.directory import IdentityError
 
 RAW: dict[str, Any] = {
     "name": "deployed",
@@ -330,6 +331,14 @@ def test_without_registered_keys_ids_are_said_to_be_claims(
     assert result.rounds == 2 and "nobody vouches for who train 0, train 1" in caplog.text
     first, second = (FIRST_NODE_ID + i for i in (0, 4))
     assert f"1 client ({second}): claims client id 0, which node {first} already has" in caplog.text
+
+
+def test_real_data_attack_nobody(experiment: Experiment, tmp_path: Path) -> None:
+    paths = export_clients(Workload(experiment), tmp_path / "nodes")
+    configs = [{"data-path": str(p), "client-id": i.id, "name": i.name, "role": i.role} for i, p in paths.items()]
+    attacked = load(experiment, {"attack.method.name": "sign_flip", "attack.fraction": 0.5})
+    with pytest.raises(IdentityError, match="a node with data of its own attacks nobody"):
+        run(NodesGrid(configs), attacked, tmp_path / "run", False)
 
 
 def test_what_cannot_be_exported_is_said(experiment: Experiment, tmp_path: Path) -> None:
