@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from fedmeta.errors import FedmetaError
+from server.polling_grid import LINK_LOST
 
-LOST = "No heartbeat received"
-"""How the details of a run begin whose server process died with its machine or its SuperLink."""
+LOST = ("No heartbeat received", "Task failed with unknown error", f"ServerApp failed with exception: {LINK_LOST}")
+"""How the details of a run begin whose server process died with its machine or its SuperLink: without a word, killed
+and still able to say so, or cut off."""
 
 
 class Unreachable(FedmetaError):
