@@ -144,7 +144,7 @@ def _run(found: dict[str, Any]) -> FlowerRun:
     return FlowerRun(
         run_id=str(found["run-id"]),
         status=str(found["status"]),
-        details=str(found.get("status-details") or ""),
+        details=str(found.get("status-details") or "").removeprefix("N/A"),
         seconds=float(found.get("elapsed") or 0),
         bytes=int((found.get("network-traffic") or {}).get("total-bytes") or 0),
     )
