@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+import httpx
 from flwr.app import Error, Message, RecordDict
 from flwr.serverapp import Grid
 
@@ -26,15 +27,22 @@ SESSION = "secagg"
 STANDBY = "query.standby"
 """What keeps a node awake; its answer is empty."""
 
+LINK_LOST = "lost the SuperLink"
+"""How the text of a `LinkLost` begins: a run that ended so may be submitted again."""
+
 NODE_UNAVAILABLE = 5
 """Flower's error code for a node whose heartbeats stopped."""
 
-FIRST_PAUSE, LONGEST_PAUSE, GROWTH = 0.1, 1.0, 1.3
+FIRST_PAUSE, LONGEST_PAUSE, GROWTH = 0.1, 0.5, 1.3
 """Between two looks for replies [seconds]: it grows while none come."""
 LOOK_AT_NODES = 2.0
 """Between two looks at which nodes are there [seconds]."""
 MOST_SENDINGS = 4
 """Of one message: a node that dies of it is not given it for ever."""
+
+
+class LinkLost(FedmetaError):
+    """The SuperLink does not answer this ServerApp any more."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +89,17 @@ class PollingGrid(GridDecorator):
         Returns:
             One reply for each message that was answered, matched by `reply_to_message_id`; an error of Flower's where
             its node stayed away; nothing for who did not answer in time.
+
+        Raises:
+            LinkLost: the SuperLink is gone, for longer than Flower tries again.
         """
         sent = list(messages)
-        return _Exchange(self._grid, self.waiting, sent, self._standbys).play(timeout) if sent else []
+        if not sent:
+            return []
+        try:
+            return _Exchange(self._grid, self.waiting, sent, self._standbys).play(timeout)
+        except (httpx.TransportError, OSError) as error:
+            raise LinkLost(f"{LINK_LOST}: {error}") from error
 
 
 @dataclass(eq=False)

@@ -116,7 +116,7 @@ def main(grid: Grid, context: Context) -> None:
 """
 
 
-def experiment(rounds: int, filters: int) -> Experiment:
+def experiment(rounds: int, filters: int, standby: bool = False) -> Experiment:
     """ProtoNet on conv4, two training clients and one test client, every client in every round."""
     return load(
         {
@@ -133,7 +133,7 @@ def experiment(rounds: int, filters: int) -> Experiment:
             "client": {"tasks_per_step": 4, "execution": "loop"},
             "server": {"rounds": rounds, "sampling": {"name": "fixed", "clients": TRAINING_CLIENTS}},
             "evaluation": {"episodes": 1},
-            "deployment": {"nodes": TRAINING_CLIENTS + 1},
+            "deployment": {"nodes": TRAINING_CLIENTS + 1, "standby": standby},
         }
     )
 
@@ -147,7 +147,8 @@ def measure(rounds: int, filters: int, poll: float | None) -> dict[str, Any]:
         poll: of Flower's SuperExec, in `FLWR_SUPEREXEC_TASK_POLL_INTERVAL`; None leaves Flower's second [seconds].
 
     Returns:
-        `ours`, `fedavg`: `seconds` of a round, median, all `rounds`' seconds, and `bytes` of a round; `ratio`.
+        `ours`, `standby` (ours with nodes kept awake) and `fedavg`: `seconds` of a round, the median of `all` but the
+        first, and `bytes`; `ratio` and `standby_ratio` of ours to Flower's seconds.
     """
     # The FedAvg app is a bundle of its own and takes model and data from this checkout.
     options = {"PYTHONPATH": code_path(), "FEDMETA_CACHE": str(cache_dir())}
@@ -157,9 +158,14 @@ def measure(rounds: int, filters: int, poll: float | None) -> dict[str, Any]:
         for i in range(TRAINING_CLIENTS + 1):
             deployment.add_node(f"node-{i}", f"partition-id={i} num-partitions={TRAINING_CLIENTS + 1}")
         deployment.wait_for_nodes()
-        ours = _against_one_round(lambda count: _ours(deployment, count, filters), rounds)
-        fedavg = _against_one_round(lambda count: _fedavg(deployment, count, filters), rounds)
-    return {"ours": ours, "fedavg": fedavg, "ratio": ours["seconds"] / fedavg["seconds"]}
+        found = {
+            "ours": _against_one_round(lambda count: _ours(deployment, count, filters), rounds),
+            "fedavg": _against_one_round(lambda count: _fedavg(deployment, count, filters), rounds),
+            "standby": _against_one_round(lambda count: _ours(deployment, count, filters, standby=True), rounds),
+        }
+    theirs = found["fedavg"]["seconds"]
+    ratios = {"ratio": found["ours"]["seconds"] / theirs, "standby_ratio": found["standby"]["seconds"] / theirs}
+    return {**found, **ratios}
 
 
 def simulated(rounds: int, filters: int) -> float:
@@ -179,9 +185,9 @@ def _against_one_round(play: Any, rounds: int) -> dict[str, Any]:
     }
 
 
-def _ours(deployment: Deployment, rounds: int, filters: int) -> tuple[list[float], int]:
-    out = deployment.folder / f"ours-{rounds}"
-    run = deployment.finish(deployment.submit(experiment(rounds, filters), out), timeout=60 + 30 * rounds)
+def _ours(deployment: Deployment, rounds: int, filters: int, standby: bool = False) -> tuple[list[float], int]:
+    out = deployment.folder / f"{'standby' if standby else 'ours'}-{rounds}"
+    run = deployment.finish(deployment.submit(experiment(rounds, filters, standby), out), timeout=300 + 60 * rounds)
     if run.status != "finished:completed":
         raise RuntimeError(f"our run ended as {run.status}: {run.details}")
     return [record["seconds"] for record in RunDir.open(out, exclusive=False).metrics()], run.bytes
@@ -197,7 +203,7 @@ def _fedavg(deployment: Deployment, rounds: int, filters: int) -> tuple[list[flo
         f"experiment = '''{experiment(rounds, filters).to_json()}'''\nrounds = {rounds}\n"
         f"clients = {TRAINING_CLIENTS}\nout = {json.dumps(str(out))}\n"
     )
-    run = deployment.finish(deployment.flower.submit(app, config), timeout=60 + 60 * rounds)
+    run = deployment.finish(deployment.flower.submit(app, config), timeout=300 + 60 * rounds)
     if run.status != "finished:completed":
         raise RuntimeError(f"the FedAvg run ended as {run.status}: {run.details}")
     return json.loads(out.read_text()), run.bytes

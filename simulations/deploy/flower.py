@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from fedmeta.errors import FedmetaError
+from server.polling_grid import LINK_LOST
 
-LOST = "No heartbeat received"
-"""How the details of a run begin whose server process died with its machine or its SuperLink."""
+LOST = ("No heartbeat received", "Task failed with unknown error", f"ServerApp failed with exception: {LINK_LOST}")
+"""How the details of a run begin whose server process died with its machine or its SuperLink: without a word, killed
+and still able to say so, or cut off."""
 
 
 class Unreachable(FedmetaError):
@@ -142,7 +144,7 @@ def _run(found: dict[str, Any]) -> FlowerRun:
     return FlowerRun(
         run_id=str(found["run-id"]),
         status=str(found["status"]),
-        details=str(found.get("status-details") or ""),
+        details=str(found.get("status-details") or "").removeprefix("N/A"),
         seconds=float(found.get("elapsed") or 0),
         bytes=int((found.get("network-traffic") or {}).get("total-bytes") or 0),
     )

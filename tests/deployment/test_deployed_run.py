@@ -77,6 +77,7 @@ def test_an_unregistered_key_is_refused_and_takes_no_part(
         assert deployment.online() == 3
     finally:
         stranger.end()
+        del deployment.nodes["stranger"]
     assert "SuperNode ID" not in stranger.said()
 
 

@@ -95,7 +95,7 @@ def test_a_node_with_other_code_is_refused_by_name_and_the_run_goes_on(
 ) -> None:
     """A bundle that was changed on the node: its answers would be of another program."""
     chosen = experiment({"server.rounds": 1, "server.sampling": {"name": "fixed", "clients": 1}})
-    [installed] = (deployment.folder / "node-1" / "apps").iterdir()
+    installed = max((deployment.folder / "node-1" / "apps").iterdir(), key=lambda path: path.stat().st_mtime)
     source = installed / "clients" / "personal.py"
     kept = source.read_text()
     source.write_text(kept + "\n# changed\n")

@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
 import server.polling_grid as polling_grid
 from fedmeta.errors import FedmetaError
-from server.polling_grid import NODE_UNAVAILABLE, PollingGrid, Waiting, wait_for_nodes
+from server.polling_grid import NODE_UNAVAILABLE, LinkLost, PollingGrid, Waiting, wait_for_nodes
 from simulations.engine.flower_internals import adopt_identity, give_id
 
 Work = Callable[[Message], Message | None]
@@ -209,6 +210,15 @@ def test_standbys_follow_training_messages_and_their_answers_are_nobodys() -> No
     assert kinds == ["train", polling_grid.STANDBY] * 2
     list(grid.send_and_receive(ask(5, kind="evaluate"), timeout=5))
     assert len(link.nodes[5].received) == 5, "who judges is not kept awake"
+
+
+def test_a_superlink_that_is_gone_is_told_so_that_the_run_may_be_submitted_again() -> None:
+    class Gone(Link):
+        def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+            raise httpx.ConnectError("All connection attempts failed")
+
+    with pytest.raises(LinkLost, match=r"^lost the SuperLink: All connection"):
+        PollingGrid(Gone({5: Node()})).send_and_receive(ask(5), timeout=5)
 
 
 def test_a_run_waits_for_its_nodes_up_to_a_deadline() -> None:

@@ -9,6 +9,8 @@ from simulations.deploy.flower import FlowerRun, UnknownRun, Unreachable
 from simulations.deploy.supervisor import Patience, supervise
 
 LOST = FlowerRun("", "finished:failed", "No heartbeat received from the task")
+KILLED = FlowerRun("", "finished:failed", "Task failed with unknown error.")
+CUT_OFF = FlowerRun("", "finished:failed", "ServerApp failed with exception: lost the SuperLink: connection refused")
 DONE = FlowerRun("", "finished:completed")
 OWN_FAULT = FlowerRun("", "finished:failed", "ServerApp failed with exception: rounds [2] did not go well")
 RUNNING = FlowerRun("", "running")
@@ -50,12 +52,22 @@ class Story:
         ([RUNNING, DONE], 1, "finished:completed"),
         ([RUNNING, LOST, RUNNING, DONE], 2, "finished:completed"),
         ([LOST, LOST, DONE], 3, "finished:completed"),
+        ([KILLED, CUT_OFF, DONE], 3, "finished:completed"),
         ([RUNNING, OWN_FAULT], 1, "finished:failed"),
         ([FlowerRun("", "finished:stopped")], 1, "finished:stopped"),
         ([RUNNING, Unreachable("silent"), Unreachable("silent"), LOST, DONE], 2, "finished:completed"),
         ([RUNNING, UnknownRun("Run ID not found"), DONE], 2, "finished:completed"),
     ],
-    ids=["well", "lost", "lost twice", "own fault", "stopped by hand", "a silent while", "forgotten"],
+    ids=[
+        "well",
+        "lost",
+        "lost twice",
+        "killed, then cut off",
+        "own fault",
+        "stopped by hand",
+        "a silent while",
+        "forgotten",
+    ],
 )
 def test_a_run_is_submitted_again_when_it_was_lost_and_only_then(
     steps: list[Step], submissions: int, status: str
