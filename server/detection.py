@@ -13,7 +13,7 @@ def judged_round(record: Mapping[str, Any]) -> JudgedRound:
     not act sent an honest update.
     """
     absent = {*record["failed"], *record["refused"]}
-    defence = record["defence"]
+    defence = record.get("defence", {})
     flagged = defence.get("flagged")
     idle = record.get("attack_idle", {})
     return JudgedRound(

@@ -45,6 +45,11 @@ def execute(
 
     def track(record: dict[str, Any]) -> None:
         scalars = {f"train/{key}": value for key, value in record["train"].items()}
+        scalars |= {
+            "round/seconds": record["seconds"],
+            "clients/sampled": len(record["sampled"]),
+            "clients/failed": len(record["failed"]) + len(record["refused"]),
+        }
         if record["validation"]:
             validation = Evaluation.from_json(record["validation"])
             scalars |= {

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from fedmeta.errors import FedmetaError
+from simulations.deploy import command as deployment
 
 app = typer.Typer(
     name="fedmeta",
@@ -16,6 +17,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+app.command()(deployment.certs)
+app.command("export-data")(deployment.export_data)
+app.add_typer(deployment.deploy)
 
 Settings = Annotated[
     list[str] | None,
@@ -118,9 +123,52 @@ def export(
         raise FedmetaError(
             f"cannot write '{output}': {error.strerror or error}. Choose another file with -o"
         ) from error
+    if experiment.data.name == "nodes":  # a deployment, which has the nodes that it has
+        typer.echo(f"wrote {output}; now: flwr run . FEDERATION --run-config {output} --stream")
+        return
     nodes = len(Workload(experiment).federation.clients)
     federation = f'--federation-config "num-supernodes={nodes} client-resources-num-cpus=1"'
     typer.echo(f"wrote {output}; now: flwr run . --run-config {output} {federation} --stream")
+
+
+SuperLinkName = Annotated[
+    str | None, typer.Option(help="Name of the SuperLink in Flower's configuration; by default Flower's default.")
+]
+
+
+@deployment.deploy.command("run")
+def deploy_run(
+    out: Annotated[
+        Path, typer.Option(help="Run directory, absolute, on the SuperLink's machine; a run in it goes on.")
+    ],
+    file: ExperimentFile = None,
+    settings: Settings = None,
+    superlink: SuperLinkName = None,
+    app_folder: Annotated[Path | None, typer.Option("--app", help="Checkout of fedmeta; by default this one.")] = None,
+    resubmissions: Annotated[int, typer.Option(min=0, help="Most times that a lost run is submitted again.")] = 10,
+) -> None:
+    """Submit an experiment to a SuperLink, watch it, and let it go on where its server process was lost."""
+    from fedmeta.experiment_file import parse_override
+    from simulations.deploy.run import run_deployed
+
+    overrides = dict(parse_override(text) for text in settings or [])
+    raise typer.Exit(run_deployed(file, overrides, superlink, out, app_folder, resubmissions))
+
+
+@app.command()
+def status(
+    places: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Run directories, or folders of such; by default runs/ and where deployed runs go."),
+    ] = None,
+    superlink: SuperLinkName = None,
+    ask: Annotated[bool, typer.Option("--flower", help="Ask Flower's default SuperLink, too.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
+) -> None:
+    """Show runs with their rounds and last metrics, and a SuperLink's runs and nodes."""
+    from simulations.deploy.run import show_status
+
+    raise typer.Exit(show_status(places or [], superlink, ask or superlink is not None, as_json))
 
 
 @app.command()

@@ -52,6 +52,7 @@ class MetaStrategy(Strategy):
         spec: the model's `ParamSpec`; the flat vector holds its shared entries.
         directory: the clients.
         private: what privacy adds; None where the experiment has none.
+        told: the experiment as clients are told it; None: whole.
 
     State that lasts: `optimiser_state`, the aggregator's `aggregator_state`, and those of `private` and
     `adversary`.
@@ -62,9 +63,15 @@ class MetaStrategy(Strategy):
     """
 
     def __init__(
-        self, experiment: Experiment, spec: ParamSpec, directory: Directory, private: PrivateRounds | None = None
+        self,
+        experiment: Experiment,
+        spec: ParamSpec,
+        directory: Directory,
+        private: PrivateRounds | None = None,
+        told: Experiment | None = None,
     ) -> None:
         server = experiment.server
+        self._told = (experiment if told is None else told).to_json()
         self.experiment, self.spec, self.directory = experiment, spec, directory
         self.sampler = SAMPLERS.make(server.sampling.name, **server.sampling.parameters)
         expected = self.sampler.expected(len(directory.role("train")))
@@ -101,7 +108,7 @@ class MetaStrategy(Strategy):
     def base_config(self, server_round: int) -> dict[str, Any]:
         """What every message to a client carries: the experiment, and how to read the model and answer."""
         return {
-            "experiment": self.experiment.to_json(),
+            "experiment": self._told,
             "experiment-hash": self.experiment.hash,
             "spec-hash": self.spec.hash,
             "round": server_round,
