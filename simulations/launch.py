@@ -109,14 +109,19 @@ def _differences(old: Experiment, new: Experiment, shown: int = 3) -> str:
 def play(opened: Opened, engine: str, observers: Sequence[Observer] = (), prepare: Prepare | None = None) -> RunResult:
     """Play an opened run to its end on an engine, `ray` or `inline`; `prepare` sees what privacy adds to it."""
     try:
-        with _make_grid(opened.experiment, engine) as engine_grid:
+        with make_grid(opened.experiment, engine) as engine_grid:
             grid = attacked(engine_grid, opened.experiment)
             return execute(grid, opened.experiment, opened.rundir, observers, simulated=True, prepare=prepare)
     finally:
         opened.rundir.close()
 
 
-def _make_grid(experiment: Experiment, engine: str) -> LocalGrid:
+def make_grid(experiment: Experiment, engine: str) -> LocalGrid:
+    """The grid of an experiment's clients on an engine, `ray` or `inline`.
+
+    Raises:
+        ConfigurationError: an unknown engine, or shares that fit no machine.
+    """
     workload = Workload(experiment)
     num_clients = len(workload.federation.clients)
     # The strategy judges replies itself, and the round loop tells of failures: not twice.

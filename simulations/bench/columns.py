@@ -1,0 +1,236 @@
+"""What is measured of a cell: a column is one entry of `COLUMNS`."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from fedmeta.attacks.success import AttackSuccess, half_life
+from fedmeta.attacks.threat import success_steps
+from fedmeta.experiment import Experiment
+from fedmeta.statistics import Evaluation
+
+Kind = Literal["score", "share", "points", "number"]
+"""How a value is printed: as the task's score, in per cent, as a signed difference in points, or as it is."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A finished cell as columns read it.
+
+    Attributes:
+        experiment: resolved.
+        results: as in results.json of its run directory.
+        metrics: its records, one a round.
+        checkpoint: `last` or `best`, the model that counts.
+        split: `pooled` or `test`.
+        reference: the cell without attack under the plain mean, of the same set-up and seed; None where it failed.
+    """
+
+    experiment: Experiment
+    results: Mapping[str, Any]
+    metrics: Sequence[Mapping[str, Any]]
+    checkpoint: str
+    split: str
+    reference: "Facts | None" = None
+
+    @cached_property
+    def judged(self) -> Mapping[str, Any]:
+        """What was found of the model that counts; the last one where validation chose none."""
+        found: Mapping[str, Any] = self.results.get(self.checkpoint) or self.results["last"]
+        return found
+
+    @cached_property
+    def evaluation(self) -> Evaluation | None:
+        """Its scores on test clients; None where none answered."""
+        found = self.judged.get(self.split)
+        return Evaluation.from_json(found) if found else None
+
+    @cached_property
+    def success(self) -> AttackSuccess | None:
+        """The attack's success; None without a trigger, or where no episode holds the target."""
+        found = (self.judged.get("attack") or {}).get(self.split)
+        return AttackSuccess.from_json(found) if found else None
+
+    @cached_property
+    def score(self) -> float | None:
+        """Accuracy (a fraction) or error after the learner's test steps."""
+        return None if self.evaluation is None else self.evaluation.after.mean
+
+    @cached_property
+    def assumed(self) -> int | None:
+        """The f of the defence; None where it has none."""
+        server = self.experiment.server
+        found = [c.parameters.get("f") for c in (*server.preaggregators, server.aggregator)]
+        return max((int(f) for f in found if f is not None), default=None)
+
+    @cached_property
+    def attackers(self) -> list[int]:
+        """Malicious clients of every round."""
+        return [len(record.get("attackers") or ()) for record in self.metrics]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One measurement of a cell.
+
+    Attributes:
+        name: in files; with `@k` behind it where it is taken after k adaptation steps.
+        title: in tables.
+        what: one sentence for the page.
+        kind: how it is printed.
+        read: (facts, steps) -> the value, None where there is none.
+        by_step: whether it is a curve over adaptation steps.
+        bad: `high` or `low` where one end is bad for the defender.
+    """
+
+    name: str
+    title: str
+    what: str
+    kind: Kind
+    read: Callable[[Facts, int], float | None]
+    by_step: bool = False
+    bad: Literal["high", "low"] | None = None
+
+
+def _drop(facts: Facts, _: int) -> float | None:
+    own, reference = facts.score, facts.reference
+    if own is None or reference is None or reference.score is None or facts.evaluation is None:
+        return None
+    lost = reference.score - own
+    return -lost if facts.evaluation.score_name == "mse" else lost
+
+
+def _at(estimates: Iterable[Any], steps: Sequence[int], step: int) -> float | None:
+    found: dict[int, float] = {k: item.mean for k, item in zip(steps, estimates, strict=False)}
+    return found.get(step)
+
+
+def _rate(facts: Facts, step: int) -> float | None:
+    return None if facts.success is None else _at(facts.success.rate, facts.success.steps, step)
+
+
+def _lift(facts: Facts, step: int) -> float | None:
+    return None if facts.success is None else _at(facts.success.lift, facts.success.steps, step)
+
+
+def _half_life(facts: Facts, step: int) -> float | None:
+    stop = facts.experiment.attack.stop
+    followed = success_by_round(facts, step)
+    if stop is None or not followed:
+        return None
+    return half_life(list(followed), list(followed.values()), stop)
+
+
+def _share_above_f(facts: Facts, _: int) -> float | None:
+    if facts.assumed is None or not facts.metrics:
+        return None
+    return sum(count > facts.assumed for count in facts.attackers) / len(facts.attackers)
+
+
+def _mean_attackers(facts: Facts, _: int) -> float | None:
+    return sum(facts.attackers) / len(facts.attackers) if facts.attackers else None
+
+
+def _idle(facts: Facts, _: int) -> float | None:
+    return float(len(facts.results.get("attack_idle_rounds", ())))
+
+
+def _failed_rounds(facts: Facts, _: int) -> float | None:
+    return float(sum(bool(record["failed_round"]) for record in facts.metrics))
+
+
+COLUMNS: tuple[Column, ...] = (
+    Column(
+        "score",
+        "main task",
+        "Score of the main task on unseen test clients after the learner's own number of adaptation steps.",
+        "score",
+        lambda facts, _: facts.score,
+        bad="low",
+    ),
+    Column(
+        "drop",
+        "drop",
+        "What the main task lost against the same seed without attack under the plain mean.",
+        "points",
+        _drop,
+        bad="high",
+    ),
+    Column(
+        "asr",
+        "attack success",
+        "Share of triggered queries, of other classes than the target's, that get the attacker's answer after k steps "
+        "on a clean support. Chance is one over the ways.",
+        "share",
+        _rate,
+        by_step=True,
+        bad="high",
+    ),
+    Column(
+        "lift",
+        "lift",
+        "Attack success less that of the run without attack, of the same defence and seed, on the same episodes.",
+        "points",
+        _lift,
+        by_step=True,
+        bad="high",
+    ),
+    Column(
+        "half_life",
+        "half-life",
+        "Rounds after the attackers' last one until their success on validation clients has halved.",
+        "number",
+        _half_life,
+    ),
+    Column("attackers", "attackers a round", "Malicious clients a round, the mean.", "number", _mean_attackers),
+    Column(
+        "above_f",
+        "rounds above f",
+        "Share of the rounds that had more malicious clients than the rule's f assumes.",
+        "share",
+        _share_above_f,
+    ),
+    Column("idle", "idle rounds", "Rounds in which the attack could not act and sent honest updates.", "number", _idle),
+    Column("failed_rounds", "failed rounds", "Rounds that were not aggregated.", "number", _failed_rounds),
+)
+"""All measurements, in the order of the files."""
+
+
+def named(column: Column, step: int) -> str:
+    """The name in files: `lift@10` of a curve, else the column's own."""
+    return f"{column.name}@{step}" if column.by_step else column.name
+
+
+def column_names(experiments: Iterable[Experiment], headline: int) -> list[tuple[str, Column, int]]:
+    """Every name in files with its column and its number of adaptation steps.
+
+    Args:
+        experiments: of the grid, whose attacks say after how many steps success is measured.
+        headline: the number of steps of columns that are no curve but depend on one.
+    """
+    steps = sorted({step for experiment in experiments for step in success_steps(experiment)})
+    return [
+        (named(column, step), column, step) for column in COLUMNS for step in (steps if column.by_step else [headline])
+    ]
+
+
+def success_by_round(facts: Facts, step: int) -> dict[int, float]:
+    """Attack success on validation clients after `step` steps, by round."""
+    found: dict[int, float] = {}
+    for record in facts.metrics:
+        success = record.get("attack_success")
+        if success:
+            rate = _at(AttackSuccess.from_json(success).rate, success["steps"], step)
+            if rate is not None:
+                found[record["round"]] = rate
+    return found
+
+
+def score_by_round(facts: Facts) -> dict[int, float]:
+    """The main task's score on validation clients, by round."""
+    return {
+        record["round"]: Evaluation.from_json(record["validation"]).after.mean
+        for record in facts.metrics
+        if record.get("validation")
+    }
