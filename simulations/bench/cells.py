@@ -5,10 +5,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fedmeta.attacks import ATTACKS
 from fedmeta.attacks.threat import success_steps
 from fedmeta.errors import ConfigurationError, FedmetaError
 from fedmeta.experiment import Experiment
 from server.configuration import load
+from simulations.adversarial_grid import check_known_defence
 from simulations.bench.fingerprint import cell_key, fingerprint
 from simulations.bench.grid_file import AttackEntry, DefenceEntry, Grid, SetUp, is_mean, is_none
 
@@ -141,6 +143,7 @@ def _resolved(
         try:
             experiment = load(raw, overrides)
             _check_fair(experiment)
+            check_known_defence(experiment)
         except FedmetaError as error:
             return None, str(error), []
     return experiment, None, list(dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UserWarning)))
@@ -155,7 +158,7 @@ def raw_experiment(
     threat |= {key.removeprefix("attack."): value for key, value in changes.items() if key.startswith("attack.")}
     overrides = {key: value for key, value in changes.items() if not key.startswith("attack.")}
     if not is_none(attack):
-        overrides["attack"] = {**threat, **attack.given}
+        overrides["attack"] = {**_of_use(threat, attack), **attack.given}
     overrides |= {
         "name": grid.name,
         "seed": grid.seeds[0],
@@ -166,6 +169,14 @@ def raw_experiment(
     if defence.server_lr is not None:
         overrides["server.optimiser.lr"] = defence.server_lr
     return raw, overrides
+
+
+def _of_use(threat: Mapping[str, Any], attack: AttackEntry) -> dict[str, Any]:
+    """The shared threat model without what this attack has no use for: one file serves attacks of all kinds."""
+    kind: Any = ATTACKS.get(attack.method.name)
+    idle = () if getattr(kind, "has_trigger", False) else ("target", "trigger_in", "steps")
+    idle += ("fraction", "start", "stop") if kind.kind == "deployment" else ()
+    return {key: value for key, value in threat.items() if key not in ("method", *idle)}
 
 
 def _as_table(component: Any) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What is measured of a cell: a column is one entry of `COLUMNS`."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -222,15 +223,16 @@ def success_by_round(facts: Facts, step: int) -> dict[int, float]:
         success = record.get("attack_success")
         if success:
             rate = _at(AttackSuccess.from_json(success).rate, success["steps"], step)
-            if rate is not None:
+            if rate is not None and math.isfinite(rate):
                 found[record["round"]] = rate
     return found
 
 
 def score_by_round(facts: Facts) -> dict[int, float]:
-    """The main task's score on validation clients, by round."""
-    return {
+    """The main task's score on validation clients, by round; rounds in which it diverged are left out."""
+    found = {
         record["round"]: Evaluation.from_json(record["validation"]).after.mean
         for record in facts.metrics
         if record.get("validation")
     }
+    return {round: score for round, score in found.items() if math.isfinite(score)}

@@ -241,8 +241,8 @@ def _comparison(found: Comparison, report: BenchReport) -> dict[str, str]:
     return {
         "setup": found.setup,
         "first": found.first,
-        "second": f"{found.second} ({found.family})" if not found.first.endswith(found.second) else found.second,
-        "column": found.column,
+        "second": found.second,
+        "family": found.family,
         "difference": with_interval(difference_kind(found.column), found.difference, report.score_name),
         "seeds": str(found.difference.seeds),
         "p": p_in_print(found.p),

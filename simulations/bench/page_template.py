@@ -82,7 +82,7 @@ svg.panel { width: 100%; height: auto; display: block; } .key { font-size: .8125
 </main></body></html>
 """
 
-COMPARISONS = """{% macro comparison_table(rows) %}<div class="scroll"><table><thead><tr><th>set-up</th><th>first</th><th>second</th><th>column</th><th>difference</th><th>seeds</th><th>p</th><th>p (Holm)</th></tr></thead><tbody>
-{% for row in rows %}<tr><td>{{ row.setup }}</td><td>{{ row.first }}</td><td>{{ row.second }}</td><td>{{ row.column }}</td><td class="n">{{ row.difference }}</td><td class="n">{{ row.seeds }}</td><td class="n">{{ row.p }}</td><td class="n">{{ row.adjusted }}</td></tr>{% endfor %}
+COMPARISONS = """{% macro comparison_table(rows) %}<div class="scroll"><table><thead><tr><th>family</th><th>set-up</th><th>first</th><th>second</th><th>difference</th><th>seeds</th><th>p</th><th>p (Holm)</th></tr></thead><tbody>
+{% for row in rows %}<tr><td>{{ row.family }}</td><td>{{ row.setup }}</td><td>{{ row.first }}</td><td>{{ row.second }}</td><td class="n">{{ row.difference }}</td><td class="n">{{ row.seeds }}</td><td class="n">{{ row.p }}</td><td class="n">{{ row.adjusted }}</td></tr>{% endfor %}
 </tbody></table></div>{% endmacro %}"""
 """A macro that the page uses twice."""
