@@ -173,7 +173,8 @@ def _map_line(report: BenchReport, rows: Sequence[Row], attack: str, column: Col
         interval = row.intervals.get(name)
         if interval is None:
             states = sorted(set(row.states.values()) - {"done"})
-            cells.append({"no": ", ".join(states) or "-", "why": _why(report, row)})
+            absent = "diverged" if row.diverged and column.kind == "score" else "-"
+            cells.append({"no": ", ".join(states) or absent, "why": _why(report, row)})
             continue
         mean, _, bounds = with_interval(column.kind, interval, report.score_name).partition(" [")
         missing = len(report.plan.grid.seeds) - interval.seeds
@@ -213,7 +214,7 @@ def _worst(found: Any, report: BenchReport) -> dict[str, str]:
     return {
         "defence": found.defence,
         "by_score": found.by_score or "",
-        "score": in_print("score", found.score, report.score_name),
+        "score": "diverged" if found.score is None else in_print("score", found.score, report.score_name),
         "by_lift": found.by_lift or "",
         "lift": in_print("points", found.lift, report.score_name) if found.by_lift else "",
     }

@@ -37,6 +37,12 @@ class Row:
     intervals: Mapping[str, Interval] = field(repr=False)
     states: Mapping[int, str] = field(repr=False)
 
+    @property
+    def diverged(self) -> tuple[int, ...]:
+        """Seeds whose model has no finite score, though the run is done: the worst that an attack can do."""
+        scored = self.by_seed.get("score", {})
+        return tuple(seed for seed, state in self.states.items() if state == "done" and seed not in scored)
+
     def mean(self, name: str) -> float | None:
         """The mean of a column; None where it has no value."""
         found = self.intervals.get(name)
@@ -69,7 +75,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Worst:
-    """What does a defence most harm: the attack with the worst score, and the one with the largest lift."""
+    """What harms a defence most: the attack with the worst score (None where it diverged), and with the largest lift."""
 
     setup: str
     defence: str
@@ -196,16 +202,15 @@ def worst_attacks(plan: Plan, rows: Sequence[Row]) -> list[Worst]:
         for defence in plan.grid.defences:
             own = [r for r in rows if (r.setup, r.defence) == (setup.label, defence.label)]
             attacked = [row for row in own if row.attack != plan.unattacked]
-            lost = max(
-                (r for r in attacked if "drop" in r.intervals), key=lambda r: r.mean("drop") or 0.0, default=None
-            )
+            judged = [row for row in attacked if row.diverged or "drop" in row.intervals]
+            lost = max(judged, key=lambda r: (len(r.diverged), r.mean("drop") or 0.0), default=None)
             taken = max((r for r in attacked if lift in r.intervals), key=lambda r: r.mean(lift) or 0.0, default=None)
             found.append(
                 Worst(
                     setup.label,
                     defence.label,
                     None if lost is None else lost.attack,
-                    None if lost is None else lost.mean("score"),
+                    None if lost is None or lost.diverged else lost.mean("score"),
                     None if taken is None else taken.attack,
                     None if taken is None else taken.mean(lift),
                 )

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.table import Table
 
-from simulations.bench.columns import COLUMNS
+from simulations.bench.columns import COLUMNS, Column
 from simulations.bench.report import BenchReport
+from simulations.bench.summary import Row
 from simulations.bench.words import difference_kind, p_in_print, with_interval
 
 
@@ -43,10 +44,17 @@ def _matrix(report: BenchReport, setup: str, name: str) -> Table:
         table.add_column(defence, justify="right")
     for attack in report.plan.grid.attacks:
         own = {row.defence: row for row in report.rows if (row.setup, row.attack) == (setup, attack.label)}
-        cells = [with_interval(column.kind, own[d].intervals.get(name), report.score_name) for d in defences]
+        cells = [_in_table(own[defence], column, name, report.score_name) for defence in defences]
         if any(cell != "-" for cell in cells):
             table.add_row(attack.label, *cells)
     return table
+
+
+def _in_table(row: Row, column: Column, name: str, score_name: str) -> str:
+    found = with_interval(column.kind, row.intervals.get(name), score_name)
+    if not row.diverged or column.kind != "score":
+        return found
+    return "diverged" if found == "-" else f"{found}, {len(row.diverged)} diverged"
 
 
 def verdict_lines(report: BenchReport) -> Iterator[str]:
