@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from fedmeta.attacks.success import AttackSuccess, half_life
+from fedmeta.attacks.success import AttackSuccess
 from fedmeta.attacks.threat import success_steps
 from fedmeta.experiment import Experiment
 from fedmeta.statistics import Evaluation
@@ -115,12 +115,28 @@ def _lift(facts: Facts, step: int) -> float | None:
     return None if facts.success is None else _at(facts.success.lift, facts.success.steps, step)
 
 
-def _half_life(facts: Facts, step: int) -> float | None:
-    stop = facts.experiment.attack.stop
-    followed = success_by_round(facts, step)
-    if stop is None or not followed:
-        return None
-    return half_life(list(followed), list(followed.values()), stop)
+def _lasting(key: str) -> Callable[[Facts, int], float | None]:
+    """A figure of `server.attack.persistence` after so many steps."""
+
+    def read(facts: Facts, step: int) -> float | None:
+        told = facts.results.get("attack_persistence") or {}
+        if key not in told or step not in told["steps"]:
+            return None
+        value: float | None = told[key][told["steps"].index(step)]
+        return value
+
+    return read
+
+
+def _detection(part: str, key: str) -> Callable[[Facts, int], float | None]:
+    """A figure of how well the defence found the malicious clients; `part` as in `detection` of results.json."""
+
+    def read(facts: Facts, _: int) -> float | None:
+        found = (facts.results.get("detection") or {}).get(part) or {}
+        value: float | None = found.get(key)
+        return value
+
+    return read
 
 
 def _share_above_f(facts: Facts, _: int) -> float | None:
@@ -178,11 +194,63 @@ COLUMNS: tuple[Column, ...] = (
         bad="high",
     ),
     Column(
+        "area",
+        "area",
+        "Mean over the rounds of the lift on validation clients.",
+        "points",
+        _lasting("area"),
+        by_step=True,
+    ),
+    Column(
         "half_life",
         "half-life",
-        "Rounds after the attackers' last one until their success on validation clients has halved.",
+        "Rounds after the attackers' last one until their lift on validation clients has halved.",
         "number",
-        _half_life,
+        _lasting("half_life"),
+        by_step=True,
+    ),
+    Column(
+        "auroc",
+        "AUROC",
+        "How the defence's scores rank malicious above honest clients within a round, the mean of the attacked rounds; "
+        "chance 50 %.",
+        "share",
+        _detection("within", "auroc"),
+    ),
+    Column(
+        "auprc",
+        "AUPRC",
+        "Average precision of these scores within a round; chance is the share of malicious clients.",
+        "share",
+        _detection("within", "auprc"),
+    ),
+    Column(
+        "tpr_at_fpr",
+        "TPR at 5 % FPR",
+        "Malicious updates above the one threshold, for the whole run, that 5 % of the honest ones exceed.",
+        "share",
+        _detection("across", "tpr_at_fpr"),
+    ),
+    Column(
+        "flagged",
+        "malicious flagged",
+        "Share of the malicious updates that the rule left out as such.",
+        "share",
+        _detection("attacked", "recall"),
+    ),
+    Column(
+        "lost",
+        "honest flagged",
+        "Share of the honest updates that it left out too, in attacked rounds.",
+        "share",
+        _detection("attacked", "fpr"),
+    ),
+    Column(
+        "false_alarms",
+        "false alarms",
+        "Share of the honest updates that it left out in attack-free rounds.",
+        "share",
+        _detection("clean", "fpr"),
     ),
     Column("attackers", "attackers a round", "Malicious clients a round, the mean.", "number", _mean_attackers),
     Column(

@@ -75,7 +75,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Worst:
-    """What harms a defence most: the attack with the worst score (None where it diverged), and with the largest lift."""
+    """What harms a defence most: the attack with the worst score (None: it diverged), and with the largest lift."""
 
     setup: str
     defence: str
