@@ -97,6 +97,21 @@ def test_ray_and_another_directory_give_the_same_files(
     assert bytes_of(tmp_path) == bytes_of(place) and len(settled) == 12
 
 
+def test_a_worker_that_dies_costs_its_cell_alone(ray_session) -> None:
+    from simulations.bench.schedule import make_workers
+    from simulations.engine.ray_pool import PACKAGES
+
+    with make_workers("ray", threads=1, gpus=0.0, limit=None) as workers:
+        assert workers.room == 2
+        dead = workers._task.remote(workers._path, PACKAGES, "os:_exit", (1,))
+        ticket, reason = workers.first([dead])
+        assert ticket == dead and reason is not None and reason.startswith("its worker died")
+        alive = workers._task.remote(workers._path, PACKAGES, "os:getpid", ())
+        assert workers.first([alive])[1] != os.getpid()
+    with pytest.raises(FedmetaError, match=r"engine.threads = 3"), make_workers("ray", 3, 0.0, None):
+        pass
+
+
 def test_csv_holds_a_line_a_cell(played) -> None:
     place, report = played
     with (place / "results.csv").open() as file:
@@ -131,6 +146,14 @@ def test_labels_cannot_become_markup(waves: dict[str, Any], tmp_path: Path) -> N
     bench(waves, tmp_path, engine="inline")
     text = (tmp_path / "report.html").read_text()
     assert "<b>x</b>" not in text and "&lt;b&gt;x&lt;/b&gt;" in text
+
+
+def test_a_model_that_diverged_is_the_worst_and_no_number(waves: dict[str, Any], tmp_path: Path) -> None:
+    waves |= {"seeds": [0], "set": {"server.rounds": 30}, "defences": []}
+    report = bench(waves, tmp_path, engine="inline")
+    assert [row.diverged for row in report.rows] == [(), (0,)] and report.worst[0].by_score == "sign_flip"
+    assert ">diverged<" in (tmp_path / "report.html").read_text()
+    json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)  # neither NaN nor Infinity
 
 
 def test_a_failing_cell_is_reported_and_the_rest_goes_on(waves: dict[str, Any], tmp_path: Path) -> None:
