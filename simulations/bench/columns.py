@@ -178,7 +178,7 @@ COLUMNS: tuple[Column, ...] = (
         "asr",
         "attack success",
         "Share of triggered queries, of other classes than the target's, that get the attacker's answer after k steps "
-        "on a clean support. Chance is one over the ways.",
+        "on the support, which is clean unless attack.trigger_in names it. Chance is one over the ways.",
         "share",
         _rate,
         by_step=True,

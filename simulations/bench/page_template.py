@@ -11,7 +11,7 @@ main { max-width: 76rem; }
 ul.said { padding-left: 1.1rem; max-width: 60rem; } ul.said li { margin: .35rem 0; } ul.said li.no { color: var(--wrong); font-weight: 600; }
 table.map { border-collapse: separate; border-spacing: 3px; width: auto; } table.map th { border: 0; padding: .3rem .6rem; white-space: nowrap; }
 table.map td { border: 0; border-radius: 8px; padding: .45rem .7rem; text-align: right; font-variant-numeric: tabular-nums; min-width: 6.2rem; background: color-mix(in srgb, var(--wrong) var(--bad, 0%), var(--card)); }
-table.map td small { display: block; color: var(--muted); font-size: .72rem; } table.map td.no { text-align: left; color: var(--muted); font-size: .78rem; }
+table.map td small { display: block; opacity: .75; font-size: .72rem; } table.map td.no { text-align: left; color: var(--muted); font-size: .78rem; }
 .panels { display: flex; flex-wrap: wrap; gap: .5rem 1rem; } .panels div { width: 12rem; } .panels p { font-size: .78rem; color: var(--muted); margin: .2rem 0 0; }
 svg.panel { width: 100%; height: auto; display: block; } .key { font-size: .8125rem; color: var(--muted); } .key b { font-weight: 600; }
 </style>
@@ -57,7 +57,7 @@ svg.panel { width: 100%; height: auto; display: block; } .key { font-size: .8125
 </tbody></table></div>
 {% endfor %}
 {% if setup.adaptation %}<h3>Attack success over adaptation steps <span>· means over seeds</span></h3>
-<p class="key"><b style="color:var(--wrong)">attacked</b> and <b style="color:var(--muted)">clean twin</b>, after so many steps on a clean support</p>
+<p class="key"><b style="color:var(--wrong)">attacked</b> and <b style="color:var(--muted)">clean twin</b>, after so many steps on the support</p>
 {% for figure in setup.adaptation %}<details{% if loop.first %} open{% endif %}><summary>{{ figure.attack }}</summary><div class="panels">{% for p in figure.panels %}<div>{{ p.svg }}<p>{{ p.words }}</p></div>{% endfor %}</div></details>{% endfor %}{% endif %}
 {% if setup.rounds %}<h3>Over the rounds <span>· on validation clients; faint: single seeds</span></h3>
 <p class="key"><b style="color:var(--accent)">{{ score_name }}</b> and <b style="color:var(--wrong)">attack success after {{ step }} steps</b></p>

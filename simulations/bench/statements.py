@@ -6,10 +6,14 @@ from fedmeta.experiment import Experiment
 from fedmeta.paired import ENUMERATED, least_p
 from fedmeta.workload import Workload
 from simulations.bench.cells import Plan
+from simulations.bench.grid_file import NONE
 from simulations.bench.outcome import Outcome
 
 CLAIM_SEEDS, CLAIM_EPISODES = 10, 600
 """Below so many paired seeds, or test episodes a seed, a matrix shows the order of size and supports no claim."""
+
+COVERAGE = "some 76 % (3 seeds), 84 % (5), 89 % (10), 92 % (20)"
+"""Of the intervals of `fedmeta.paired.seed_interval`, measured in its tests."""
 
 DISTANCE_RULES = frozenset(
     {
@@ -40,8 +44,8 @@ def statements(plan: Plan, outcomes: Sequence[Outcome]) -> list[str]:
         _data(plan, runs),
         "Clients' own words count for nothing: every update weighs the same (server.weighting = 'uniform').",
         _checkpoint(plan),
-        _lift(plan),
-        _intervals(plan, runs),
+        _lift(plan, runs),
+        *_intervals(plan, runs),
         *_noise(runs),
     ]
 
@@ -50,10 +54,8 @@ def _completed(plan: Plan) -> list[str]:
     added = plan.grid.added
     if not added:
         return []
-    return [
-        f"{' and '.join(added)} {'was' if len(added) == 1 else 'were'} not in the file and added: every matrix holds "
-        "them."
-    ]
+    were = "was" if len(added) == 1 else "were"
+    return [f"{' and '.join(added)} {were} not in the file and added: every matrix holds them."]
 
 
 def _server_step(plan: Plan, experiment: Experiment) -> str:
@@ -107,8 +109,7 @@ def _assumed(plan: Plan, outcomes: Sequence[Outcome]) -> str:
 def _pairs(plan: Plan) -> str:
     return (
         f"Seeds {', '.join(map(str, plan.grid.seeds))} are paired: with one seed all attacks and defences have the "
-        "same "
-        "initial model, the same clients in each round, the same tasks, and the same malicious clients."
+        "same initial model, the same clients in each round, the same tasks, and the same malicious clients."
     )
 
 
@@ -119,8 +120,7 @@ def _data(plan: Plan, runs: Iterable[Experiment]) -> str:
     )
     return (
         "Test clients, their classes and their episodes take no part in training, in any defence, or in any choice; "
-        "the "
-        f"best round is chosen on validation clients.{trusted}"
+        f"the best round is chosen on validation clients.{trusted}"
     )
 
 
@@ -129,38 +129,38 @@ def _checkpoint(plan: Plan) -> str:
         return "The model of the last round counts, in every cell: nobody chooses a round."
     return (
         "The model of the round that validation clients found best counts, the last one where there is none; lifts "
-        "are over "
-        "the last model of the run without attack."
+        "are over the last model of the run without attack."
     )
 
 
-def _lift(plan: Plan) -> str:
+def _lift(plan: Plan, runs: Iterable[Experiment]) -> str:
+    poisoned = {e.attack.trigger_in for e in runs if e.attack.method.name != NONE} & {"support", "both"}
+    support = "the support is clean"
+    if poisoned:
+        support += f", but where attack.trigger_in = {' or '.join(sorted(poisoned))} puts the trigger on the target's"
     return (
-        "Lift compares with the run of the same defence and seed without attack, on the same frozen episodes with "
-        "the same "
-        f"trigger; where one number is shown, it is after {plan.grid.measure.step} adaptation steps on a clean support."
+        "Lift compares with the run of the same defence and seed without attack, on the same frozen episodes with the "
+        f"same trigger; where one number is shown, it is after {plan.grid.measure.step} adaptation steps; {support}."
     )
 
 
-def _intervals(plan: Plan, runs: Sequence[Experiment]) -> str:
-    seeds = len(plan.grid.seeds)
-    judged = runs[0].evaluation
+def _intervals(plan: Plan, runs: Sequence[Experiment]) -> list[str]:
+    seeds, judged = len(plan.grid.seeds), runs[0].evaluation
     episodes = judged.pooled_episodes if plan.grid.measure.split == "pooled" else judged.episodes
     drawn = "all resamples are listed" if seeds <= ENUMERATED else f"{plan.grid.measure.resamples} resamples"
-    said = (
-        f"Intervals are 95 % percentile intervals that resample whole seeds ({drawn}); all seeds are judged on the "
-        "same "
-        "frozen episodes, so that they speak of training, not of other episodes. Tests are Wilcoxon's signed ranks "
-        "over seeds, "
-        f"with Holm's correction; {seeds} seed{'' if seeds == 1 else 's'} cannot give p below {least_p(seeds):.2g}."
-    )
-    if seeds >= CLAIM_SEEDS and episodes >= CLAIM_EPISODES:
-        return said
-    return (
-        f"{said} {seeds} seeds of {episodes} test episodes show the order of size: a claim that one defence beats "
-        "another "
-        f"wants {CLAIM_SEEDS} seeds of {CLAIM_EPISODES}."
-    )
+    said = [
+        f"Intervals are 95 % percentile intervals that resample whole seeds ({drawn}). All seeds are judged on the "
+        "same frozen episodes, so that intervals speak of training, not of other episodes. Those of few seeds are too "
+        f"narrow: with normal values they hold the mean in {COVERAGE} of all cases.",
+        "Tests are Wilcoxon's signed ranks over seeds, with Holm's correction; with as many seeds as here no p is "
+        f"below {least_p(seeds):.2g}.",
+    ]
+    if seeds < CLAIM_SEEDS or episodes < CLAIM_EPISODES:
+        said.append(
+            f"{seeds} seed{'' if seeds == 1 else 's'} and {episodes} test episodes show the order of size: a claim "
+            f"that one defence beats another wants {CLAIM_SEEDS} and {CLAIM_EPISODES}."
+        )
+    return said
 
 
 def _noise(runs: Iterable[Experiment]) -> list[str]:

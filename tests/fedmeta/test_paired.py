@@ -42,6 +42,13 @@ def test_more_episodes_of_the_same_seeds_are_no_more_seeds(clusters: list[list[f
     assert len(clusters) <= ENUMERATED and (shuffled.low, shuffled.high) == pytest.approx((once.low, once.high))
 
 
+@pytest.mark.parametrize(("seeds", "low", "high"), [(3, 0.70, 0.82), (10, 0.86, 0.93)])
+def test_intervals_of_few_seeds_are_as_narrow_as_the_page_says(seeds: int, low: float, high: float) -> None:
+    draws = np.random.default_rng(3).normal(size=(500, seeds))
+    found = [seed_interval([[value] for value in draw], resamples=500) for draw in draws]
+    assert low < np.mean([one.low <= 0 <= one.high for one in found]) < high
+
+
 def test_seeds_of_unequal_size_weigh_by_their_episodes() -> None:
     assert seed_interval([[1.0, 1.0, 1.0], [0.0]]).mean == 0.75
     with pytest.raises(ValueError, match="every seed"):

@@ -134,7 +134,7 @@ def test_the_page_stands_alone_and_says_how_it_was_made(played) -> None:
         "All defences take the same server step: sgd with lr = 0.5",
         "Rules assume f = 1",
         "The model of the last round counts",
-        "cannot give p below 0.5",
+        "no p is below 0.5",
     ):
         assert sentence in " ".join(text.split()), sentence
     assert text.count('<svg class="panel"') == 6  # two attacks, three defences, over the rounds
