@@ -203,8 +203,7 @@ def _check_fair(experiment: Experiment) -> None:
     if experiment.server.weighting != "uniform":
         raise ConfigurationError(
             f"server.weighting = '{experiment.server.weighting}' lets clients report their own weight, and only the "
-            "mean "
-            "takes it: a benchmark wants uniform"
+            "mean takes it: a benchmark wants uniform"
         )
 
 
