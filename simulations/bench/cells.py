@@ -174,7 +174,7 @@ def raw_experiment(
 def _of_use(threat: Mapping[str, Any], attack: AttackEntry) -> dict[str, Any]:
     """The shared threat model without what this attack has no use for: one file serves attacks of all kinds."""
     kind: Any = ATTACKS.get(attack.method.name)
-    idle = () if getattr(kind, "has_trigger", False) else ("target", "trigger_in", "steps")
+    idle: tuple[str, ...] = () if getattr(kind, "has_trigger", False) else ("target", "trigger_in", "steps")
     idle += ("fraction", "start", "stop") if kind.kind == "deployment" else ()
     return {key: value for key, value in threat.items() if key not in ("method", *idle)}
 

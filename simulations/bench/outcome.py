@@ -9,7 +9,8 @@ from typing import Literal
 from fedmeta.errors import CheckpointError
 from server.rundir import RunDir
 from simulations.bench.cells import Cell, Plan
-from simulations.bench.columns import Facts, column_names, score_by_round, success_by_round
+from simulations.bench.columns import column_names
+from simulations.bench.facts import Facts, score_by_round, success_by_round
 from simulations.bench.schedule import cell_place
 
 State = Literal["done", "failed", "refused", "pending"]

@@ -8,7 +8,8 @@ import pytest
 from fedmeta.attacks.success import AttackSuccess
 from fedmeta.experiment import Component, Experiment
 from fedmeta.statistics import ClientScores, Estimate, summarise
-from simulations.bench.columns import COLUMNS, Facts, column_names, success_by_round
+from simulations.bench.columns import COLUMNS, column_names
+from simulations.bench.facts import Facts, success_by_round
 
 
 def estimates(*means: float) -> tuple[Estimate, ...]:
