@@ -11,10 +11,8 @@ from typing import Any
 
 from fedmeta.errors import CheckpointError, FedmetaError
 from fedmeta.experiment import Experiment
-from server.rounds import run_experiment
 from server.rundir import CONFIG, RunDir
-from simulations.adversarial_grid import attacked
-from simulations.launch import make_grid
+from simulations.launch import Opened, play
 
 FAILURE = "failure.txt"
 """Beside a cell's run directory: the traceback of the last time it failed."""
@@ -86,12 +84,7 @@ def _play(folder: Path, experiment: Experiment) -> None:
     else:
         shutil.rmtree(folder, ignore_errors=True)  # a process that was killed while it made the directory
         rundir = RunDir.create(folder, experiment)
-    try:
-        rundir.write_environment()
-        with make_grid(experiment, "inline") as grid:
-            run_experiment(attacked(grid, experiment), experiment, rundir, simulated=True)
-    finally:
-        rundir.close()
+    play(Opened(experiment, rundir), "inline", draw=False)
 
 
 def _open(place: Path, experiment: Experiment, *, exclusive: bool) -> RunDir:

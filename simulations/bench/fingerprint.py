@@ -14,6 +14,7 @@ SOURCES = (
     "server/*.py",
     "simulations/engine/*.py",
     "simulations/adversarial_grid.py",
+    "simulations/launch.py",
     "simulations/bench/cell_run.py",
 )
 """Files that a number can come from. Reports, tables and the command are not among them: they may change between."""
