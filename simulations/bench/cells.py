@@ -129,7 +129,7 @@ def _cell(
     if experiment is None:
         return Cell(*labels, refused=refused)
     own = experiment.model_copy(update={"seed": seed})
-    clean = twins.get((defence.label, seed)) if success_steps(own) else None
+    clean = (twins.get((defence.label, seed)) or None) if success_steps(own) else None
     return Cell(*labels, experiment=own, key=cell_key(own, clean, code), clean=clean)
 
 

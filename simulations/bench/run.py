@@ -1,22 +1,19 @@
 """`bench`: a grid from its file to its results."""
 
 import fcntl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from fedmeta.errors import FedmetaError
 from server.files import writing
-from simulations.bench.cells import Cell, Plan, make_plan
+from simulations.bench.cells import Plan, make_plan
 from simulations.bench.files import write_files
 from simulations.bench.grid_file import read_grid
 from simulations.bench.page import write_page
 from simulations.bench.report import BenchReport, make_report
-from simulations.bench.schedule import jobs_of, make_workers, play_all
-
-Watch = Callable[[Cell, str | None], None]
-"""Called when a cell is settled: with None, or why it failed."""
+from simulations.bench.schedule import Settled, jobs_of, make_workers, play_all
 
 
 def bench(
@@ -25,7 +22,7 @@ def bench(
     *,
     engine: str = "ray",
     workers: int | None = None,
-    watch: Watch = lambda cell, reason: None,
+    watch: Settled = lambda cell, reason: None,
 ) -> BenchReport:
     """Play a grid, or what is left of it, and write its results.
 

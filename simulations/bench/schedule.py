@@ -46,7 +46,10 @@ def cell_place(out: Path, key: str) -> Path:
 
 
 def jobs_of(plan: Plan, out: Path) -> list[Job]:
-    """One job for each different run, in the order of playing: attack-free runs first, then seed by seed."""
+    """One job for each different run, in the order of playing: attack-free runs first, then seed by seed.
+
+    What a job needs is among them.
+    """
     chosen: dict[str, Job] = {}
     order = {seed: i for i, seed in enumerate(plan.grid.seeds)}
     for cell in sorted(plan.runs, key=lambda cell: (cell.attack != plan.unattacked, order[cell.seed])):
@@ -82,9 +85,7 @@ def play_all(jobs: Iterable[Job], workers: Workers, settled: Settled) -> dict[st
                 break
             if job.needs in failed:
                 waiting.remove(job)
-                settle(
-                    job, f"its twin without attack failed, and there is nothing to measure against: {failed[job.needs]}"
-                )
+                settle(job, f"its twin without attack failed, so that there is no lift: {failed[job.needs]}")
             elif job.needs is None or job.needs in done:
                 waiting.remove(job)
                 if _is_finished(job):
@@ -179,8 +180,7 @@ class OnRay:
         if fit < 1:
             raise ConfigurationError(
                 f"not one cell fits: engine.threads = {threads} and engine.gpus_per_client = {gpus:g} are asked, and "
-                "Ray has "
-                f"{machine.cpus:g} CPUs and {machine.gpus:g} GPUs here. Lower them"
+                f"Ray has {machine.cpus:g} CPUs and {machine.gpus:g} GPUs here. Lower them"
             )
         self.room = fit if limit is None else min(fit, limit)
         ray.cloudpickle.register_pickle_by_value(bootstrap)
