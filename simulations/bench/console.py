@@ -108,13 +108,19 @@ def _cells_table(plan: Plan) -> Table:
     return table
 
 
-def _refused(cells: Iterable[Cell]) -> list[str]:
+def _refused(cells: Iterable[Cell], shown: int = 4) -> list[str]:
+    """One line a reason, with the first few combinations that it holds for."""
     reasons: dict[str, list[str]] = {}
     for cell in cells:
         if cell.refused is not None:
             words = ", ".join(filter(None, (cell.setup, cell.attack, cell.defence)))
             reasons.setdefault(cell.refused, []).append(words)
-    return [f"refused: {'; '.join(dict.fromkeys(where))}: {reason}" for reason, where in reasons.items()]
+    lines = []
+    for reason, where in reasons.items():
+        found = list(dict.fromkeys(where))
+        more = f" and {len(found) - shown} more" if len(found) > shown else ""
+        lines.append(f"refused: {'; '.join(found[:shown])}{more}: {reason}")
+    return lines
 
 
 def _notes(plan: Plan) -> list[str]:

@@ -1,12 +1,14 @@
 """How long a grid will take: from cells that are finished, else from a few rounds of one cell, timed here and now."""
 
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fedmeta.attacks.threat import success_steps
 from fedmeta.experiment import Experiment
+from fedmeta.workload import device_of
 from server.rundir import RunDir
 from simulations.bench.cell_run import finished, play_cell
 from simulations.bench.cells import Cell, Plan
@@ -55,16 +57,15 @@ def estimate(plan: Plan, out: Path) -> Estimate:
             return Estimate(len(jobs), 0, None, found)
         total += sum(_scaled(found, job.experiment) for job in left if job.cell.setup == setup.label)
     why = (
-        f"from {PROBED_ROUNDS} rounds of one cell a set-up, timed just now; what attacks and defences cost "
-        "themselves is not "
-        "counted, and backdoors take up to twice as long"
+        f"from {PROBED_ROUNDS} rounds of one cell a set-up, as if nothing else ran here; what attacks and defences "
+        "cost themselves is not counted, and backdoors take up to twice as long"
     )
     return Estimate(len(jobs), 0, total, why)
 
 
 @dataclass(frozen=True)
 class _Probe:
-    """Seconds of a round, and of one judged episode with one number of adaptation steps."""
+    """Seconds of a round, and of one judged episode, on a machine that does nothing else."""
 
     round: float
     episode: float
@@ -100,15 +101,19 @@ def _probe(cell: Cell) -> _Probe | str:
     )
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "probe"
+        wall, cpu = time.monotonic(), time.process_time()
         failed = play_cell(str(place), shorter)
+        own = (time.process_time() - cpu) / (time.monotonic() - wall) / shorter.engine.threads
         if failed is not None:
             return f"no estimate, since a short run of a cell failed: {failed}"
         rundir = RunDir.open(place, exclusive=False)
         seconds = [record["seconds"] for record in rundir.metrics()]
         results = rundir.results() or {}
     judging = max(0.0, results["seconds"] - sum(seconds))
+    # Other work on the machine does not count; a GPU's work is waited for, and does.
+    share = min(1.0, own) if device_of(shorter).type == "cpu" else 1.0
     # The first round loads, and the last one validates.
-    return _Probe(seconds[1], judging / (PROBED_EPISODES + len(results["last"]["names"])))
+    return _Probe(share * seconds[1], share * judging / (PROBED_EPISODES + len(results["last"]["names"])))
 
 
 def _scaled(probe: _Probe, experiment: Experiment) -> float:
