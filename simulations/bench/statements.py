@@ -8,6 +8,7 @@ from fedmeta.workload import Workload
 from simulations.bench.cells import Plan
 from simulations.bench.grid_file import NONE
 from simulations.bench.outcome import Outcome
+from strategies.group_defence import group_promise
 
 CLAIM_SEEDS, CLAIM_EPISODES = 10, 600
 """Below so many paired seeds, or test episodes a seed, a matrix shows the order of size and supports no claim."""
@@ -46,6 +47,7 @@ def statements(plan: Plan, outcomes: Sequence[Outcome]) -> list[str]:
         _checkpoint(plan),
         _lift(plan, runs),
         *_intervals(plan, runs),
+        *_groups(runs),
         *_noise(runs),
     ]
 
@@ -161,6 +163,17 @@ def _intervals(plan: Plan, runs: Sequence[Experiment]) -> list[str]:
             f"that one defence beats another wants {CLAIM_SEEDS} and {CLAIM_EPISODES}."
         )
     return said
+
+
+def _groups(runs: Iterable[Experiment]) -> list[str]:
+    """What groups leave of a rule's promise: how many are clean, and how many bad ones it bears."""
+    said = dict[str, None]()
+    for experiment in runs:
+        clients = experiment.server.sampling.parameters.get("clients")
+        promise = group_promise(experiment, clients) if experiment.secagg.enabled else None
+        if promise is not None:
+            said[f"Under secure aggregation rules see means of groups. {promise}."] = None
+    return list(said)
 
 
 def _noise(runs: Iterable[Experiment]) -> list[str]:

@@ -145,3 +145,20 @@ def test_noise_of_clients_is_set_against_the_distances_it_swamps() -> None:
     size = Workload(plan.runs[0].experiment).spec.size()
     [krum] = [line for line in statements(plan, []) if "Noise against signal" in line]
     assert krum.startswith("Noise against signal, multi_krum") and f"{2 * size * 1e-4:.3g}" in krum
+
+
+def test_groups_of_secure_aggregation_say_how_many_are_clean() -> None:
+    """n = 40, f = 4, g = 4: a group is clean with probability C(36, 4) / C(40, 4) = .645, from the specification."""
+    plan = grid(
+        attacks=[],
+        compare=[],
+        f=4,
+        defences=[{"aggregator": "trimmed_mean"}],
+        base={
+            "learner": {"name": "fomaml"},
+            "server": {"sampling": {"name": "fixed", "clients": 40}},
+            "secagg": {"enabled": True, "group_size": 4, "allow_unsafe_groups": True},
+        },
+    )
+    said = [line for line in statements(plan, []) if "secure aggregation" in line]
+    assert any("with 4 malicious a group is clean with probability 0.645; trimmed_mean bears" in line for line in said)
