@@ -40,17 +40,25 @@ def load_experiment(
     Raises:
         ConfigurationError: no such file, not TOML, or anything that `parse_experiment` refuses.
     """
+    return parse_experiment(read_toml(path, "experiment"), overrides, registries)
+
+
+def read_toml(path: str | Path, kind: str) -> dict[str, Any]:
+    """What a TOML file holds; `kind` is what an error calls the file.
+
+    Raises:
+        ConfigurationError: no such file, or not TOML.
+    """
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigurationError(f"cannot read the experiment file '{path}': {error.strerror or error}") from error
+        raise ConfigurationError(f"cannot read the {kind} file '{path}': {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise ConfigurationError(f"the experiment file '{path}' is not UTF-8 text: {error}") from error
+        raise ConfigurationError(f"the {kind} file '{path}' is not UTF-8 text: {error}") from error
     try:
-        raw = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"'{path}' is not valid TOML: {error}") from error
-    return parse_experiment(raw, overrides, registries)
 
 
 def parse_experiment(

@@ -329,6 +329,24 @@ def privacy_sweep(
     Console().print(table)
 
 
+@app.command()
+def bench(
+    file: Annotated[Path, typer.Argument(help="A grid file: a base experiment, attacks, defences, seeds.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Directory of the grid; by default runs/NAME. It goes on there.")
+    ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Print the cells and an estimate, and run nothing else.")
+    ] = False,
+    workers: Annotated[int | None, typer.Option(help="Cells at once; by default as many as the cores hold.")] = None,
+    engine: Annotated[str, typer.Option(help="ray (cells on all cores) or inline (this process).")] = "ray",
+) -> None:
+    """Attacks x defences x seeds: matrices with paired statistics, files and a page. Killed, it goes on."""
+    from simulations.bench.console import plan_bench, run_bench
+
+    raise typer.Exit(plan_bench(file, out, workers) if plan else run_bench(file, out, engine, workers))
+
+
 def main() -> None:
     """Entry point: errors that a user can mend are one message and exit code 2; others keep their traceback."""
     # A user needs the words of a warning, not the line of ours that said it.

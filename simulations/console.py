@@ -38,7 +38,7 @@ def run_with_progress(
         The exit code: 0; 1 when a round wanted valid updates, or its step diverged; 130 when interrupted.
     """
     console = Console()
-    _log_to(console)
+    log_to(console)
     from server.privacy import in_one_line
     from server.rounds import RunResult
     from server.secure_aggregation import in_words as learned_in_words
@@ -73,7 +73,8 @@ def run_with_progress(
     return 0
 
 
-def _log_to(console: Console) -> None:
+def log_to(console: Console) -> None:
+    """What is logged and warned of goes to a console, each warning once and in its own words alone."""
     handler = RichHandler(console=console, show_path=False, show_time=False, markup=False)
     log = logging.getLogger("fedmeta")
     log.handlers = [handler]

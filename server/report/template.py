@@ -140,3 +140,6 @@ summary:focus-visible { outline: 2px solid var(--accent); outline-offset: 4px; b
 <details><summary>Environment</summary><pre>{{ environment }}</pre></details>
 </main></body></html>
 """
+
+STYLE = TEMPLATE.partition("<style>")[2].partition("</style>")[0]
+"""The style sheet, which other pages share."""
