@@ -1,12 +1,18 @@
 """Judging a model on this client's frozen episodes."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from flwr.app import Context, Message, RecordDict
 
 from clients.personal import complete_params
 from clients.request import read_request
 from clients.success import measure_success
+from fedmeta.deployment import deploy
 from fedmeta.evaluation import evaluate as judge
 from fedmeta.evaluation import nearest_neighbour
+from fedmeta.experiment import Component
+from fedmeta.learners.base import MetaLearner
 from fedmeta.wire import CONFIG, METRICS, WEIGHT, config_record, metric_record
 from fedmeta.workload import Workload
 
@@ -22,8 +28,8 @@ def evaluate(message: Message, context: Context) -> Message:
     settings, client = workload.experiment.evaluation, workload.experiment.client
     episodes = workload.frozen_episodes(request.client, int(config.get("episodes", settings.validation_episodes)))
     steps = tuple(int(step) for step in config.get("steps", ())) or default_steps(workload)
-    params = complete_params(request, context)
-    scores = judge(workload.learner, params, episodes, steps, client.execution, client.chunk_size)
+    params, learner = complete_params(request, context), deployed_learner(workload, config)
+    scores = judge(learner, params, episodes, steps, client.execution, client.chunk_size)
     if "episodes" not in config:
         name = workload.learner.task.score_name
         means = {"loss": float(scores.loss[-1].mean()), name: float(scores.score[-1].mean()), WEIGHT: len(episodes)}
@@ -35,9 +41,19 @@ def evaluate(message: Message, context: Context) -> Message:
     if config["baseline"] and workload.learner.task.kind == "classification":
         metrics["baseline"] = [float(nearest_neighbour(episode)) for episode in episodes]
     if config.get("success-steps"):
-        metrics |= measure_success(message, request, context, episodes, [int(step) for step in config["success-steps"]])
+        after = [int(step) for step in config["success-steps"]]
+        metrics |= measure_success(message, request, context, episodes, after, learner)
     content = RecordDict({METRICS: metric_record(metrics), CONFIG: config_record(_protocol(workload, steps))})
     return Message(content, reply_to=message)
+
+
+def deployed_learner(workload: Workload, config: Mapping[str, Any]) -> MetaLearner:
+    """The learner, under the defence at deployment that the server asks for."""
+    asked = config.get("deployment")
+    if asked is None:
+        return workload.learner
+    component = Component.model_validate_json(str(asked))
+    return deploy(component.name, workload.learner, **component.parameters)
 
 
 def default_steps(workload: Workload) -> tuple[int, ...]:

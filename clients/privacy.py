@@ -9,6 +9,7 @@ from pathlib import Path
 from flwr.app import Context
 from torch import Tensor
 
+from clients.node import simulated
 from clients.request import Request
 from fedmeta.cohort import Gradient, LocalPlan
 from fedmeta.errors import FedmetaError
@@ -23,9 +24,6 @@ from fedmeta.seeding import numpy_generator
 from fedmeta.tasks import Episode
 from fedmeta.wire import WEIGHT
 from fedmeta.workload import Workload
-
-SIMULATED = "simulated"
-"""Key of a node's own configuration that our engines set. A server cannot set it: it would learn the noise."""
 
 
 class BudgetSpent(FedmetaError):
@@ -165,11 +163,6 @@ def pool_tasks(request: Request, context: Context, step: int, count: int) -> lis
         rng = system_generator()
     chosen = (rng.random(pool) < count / pool).nonzero()[0]
     return [_pool_task(workload, request.client, int(index)) for index in chosen]
-
-
-def simulated(context: Context) -> bool:
-    """Whether this client runs in an engine of ours, where no one's data are real."""
-    return bool(context.node_config.get(SIMULATED, False))
 
 
 def _pool_task(workload: Workload, client: int, index: int) -> Episode:

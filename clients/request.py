@@ -7,10 +7,10 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from torch import Tensor
 
-from fedmeta.errors import ConfigurationError
+from clients.node import client_id, workload_on
 from fedmeta.privacy.secagg_names import RECORD
 from fedmeta.wire import ARRAYS, LAST_UPDATE, MalformedRecord, only, read_vector
-from fedmeta.workload import Workload, device_of, workload_from_json
+from fedmeta.workload import Workload, device_of
 
 
 @dataclass(frozen=True)
@@ -46,26 +46,12 @@ def _config_record(content: RecordDict) -> ConfigRecord:
     return found
 
 
-def client_id(context: Context) -> int:
-    """The stable id of the client: the partition id of its node.
-
-    Raises:
-        ConfigurationError: the node was started without one.
-    """
-    partition = context.node_config.get("partition-id")
-    if partition is None:
-        raise ConfigurationError(
-            'the node has no partition-id: start it with --node-config "partition-id=0 num-partitions=10"'
-        )
-    return int(partition)
-
-
-def workload_of(message: Message) -> tuple[Workload, dict[str, Any]]:
-    """The workload of the experiment that a message carries, and the message's scalars."""
+def workload_of(message: Message, context: Context) -> tuple[Workload, dict[str, Any]]:
+    """The workload on this node of the experiment that a message carries, and the message's scalars."""
     config = dict(_config_record(message.content))
     if "experiment" not in config:
         raise MalformedRecord("the message carries no experiment: pass train_config=ConfigRecord({'experiment': ...})")
-    workload = workload_from_json(str(config.pop("experiment")))
+    workload = workload_on(str(config.pop("experiment")), context)
     announced = str(config.get("experiment-hash", workload.experiment.hash))
     if announced != workload.experiment.hash:
         raise MalformedRecord(f"an experiment of hash {workload.experiment.hash[:12]} under the hash {announced[:12]}")
@@ -80,7 +66,7 @@ def read_request(message: Message, context: Context) -> Request:
     Raises:
         MalformedRecord: no experiment, a model of another specification, or an array that is not the flat vector.
     """
-    workload, config = workload_of(message)
+    workload, config = workload_of(message, context)
     expected = config.get("spec-hash", workload.spec.hash)
     if expected != workload.spec.hash:
         raise MalformedRecord(

@@ -14,38 +14,51 @@ from fedmeta.attacks import ATTACKS
 from fedmeta.attacks.local import Backdoor, Scene
 from fedmeta.attacks.success import Trial, success_rates, trial
 from fedmeta.attacks.triggers import unchanged
+from fedmeta.learners.base import MetaLearner
 from fedmeta.params import Params
 from fedmeta.seeding import numpy_generator
 from fedmeta.tasks import Episode
 from fedmeta.wire import CLEAN, read_vector
+from fedmeta.workload import Workload
 
 
 def measure_success(
-    message: Message, request: Request, context: Context, episodes: Sequence[Episode], steps: Sequence[int]
+    message: Message,
+    request: Request,
+    context: Context,
+    episodes: Sequence[Episode],
+    steps: Sequence[int],
+    learner: MetaLearner,
 ) -> dict[str, list[float]]:
     """Rates of every episode after every number of steps, as metrics `asr.<steps>`; NaN where it does not count.
 
-    Where the message holds a clean model too, its rates are `clean-asr.<steps>`: same episodes, same trigger.
+    Where the message holds a clean model too, its rates are `clean-asr.<steps>`: same episodes, same trigger, same
+    `learner`. Of a defence in that the attacker knows nothing.
     """
     params = complete_params(request, context)
     trials = {index: item for index, item in enumerate(_trials(request, params, episodes)) if item is not None}
-    found = {"asr": _rates(request, params, trials, len(episodes), steps)}
+    found = {"asr": _rates(request, learner, params, trials, len(episodes), steps)}
     clean = message.content.array_records.get(CLEAN)
     if clean is not None:
         vector = read_vector(clean, request.workload.spec.size()).to(request.vector.device)
         others = complete_params(replace(request, vector=vector), context)
-        found["clean-asr"] = _rates(request, others, trials, len(episodes), steps)
+        found["clean-asr"] = _rates(request, learner, others, trials, len(episodes), steps)
     return {f"{name}.{step}": rates[i].tolist() for name, rates in found.items() for i, step in enumerate(steps)}
 
 
-def _rates(request: Request, params: Params, trials: dict[int, Trial], episodes: int, steps: Sequence[int]) -> Tensor:
+def _rates(
+    request: Request,
+    learner: MetaLearner,
+    params: Params,
+    trials: dict[int, Trial],
+    episodes: int,
+    steps: Sequence[int],
+) -> Tensor:
     rates = torch.full((len(steps), episodes), torch.nan)
     if trials:
         plan = request.workload.experiment.client
         chosen = list(trials.values())
-        rates[:, list(trials)] = success_rates(
-            request.workload.learner, params, chosen, steps, plan.execution, plan.chunk_size
-        )
+        rates[:, list(trials)] = success_rates(learner, params, chosen, steps, plan.execution, plan.chunk_size)
     return rates
 
 
@@ -54,7 +67,7 @@ def _trials(request: Request, params: Params, episodes: Sequence[Episode]) -> li
     workload, attack = request.workload, request.workload.experiment.attack
     method = ATTACKS.make(attack.method.name, where="attack.method", **attack.method.parameters)
     assert isinstance(method, Backdoor)
-    trigger = method.whole_trigger(_scene(request, params))
+    trigger = method.whole_trigger(scene_at_deployment(workload, params, request.round))
     found: list[Trial | None] = []
     rng = numpy_generator(workload.experiment.evaluation.seed, 0, request.client, "poisoned support")
     for episode in episodes:
@@ -66,16 +79,15 @@ def _trials(request: Request, params: Params, episodes: Sequence[Episode]) -> li
     return found
 
 
-def _scene(request: Request, params: Params) -> Scene:
-    """What the attacker knows when the model is deployed: the model, and its own data."""
-    workload = request.workload
+def scene_at_deployment(workload: Workload, params: Params, round: int) -> Scene:
+    """What the attacker knows when the model of a round is deployed: the model, and its own data."""
     leader = ringleader(workload)
     return Scene(
         experiment=workload.experiment,
         learner=workload.learner,
         spec=workload.spec,
         input_shape=tuple(workload.spec_of_data.input_shape),
-        round=request.round,
+        round=round,
         client=leader,
         malicious=all_malicious(workload) or (leader,),
         attackers=(),

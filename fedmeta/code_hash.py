@@ -1,4 +1,4 @@
-"""A fingerprint of the code that clients run, so that a server notices clients of another version."""
+"""A fingerprint of the code, so that a server notices clients of another version, and a benchmark its own change."""
 
 import functools
 import hashlib
@@ -7,12 +7,17 @@ from pathlib import Path
 _ROOT = Path(__file__).resolve().parent.parent
 
 
-@functools.cache
 def code_hash() -> str:
     """SHA-256 over the names and contents of every `*.py` of the packages `fedmeta` and `clients`, in hexadecimal."""
+    return source_hash(("fedmeta/**/*.py", "clients/**/*.py"))
+
+
+@functools.cache
+def source_hash(patterns: tuple[str, ...]) -> str:
+    """SHA-256 over the names and contents of the files that glob patterns find beside the packages, in hexadecimal."""
     digest = hashlib.sha256()
-    for package in ("fedmeta", "clients"):
-        for path in sorted((_ROOT / package).rglob("*.py")):
+    for pattern in patterns:
+        for path in sorted(_ROOT.glob(pattern)):
             digest.update(path.relative_to(_ROOT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 

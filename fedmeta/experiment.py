@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from fedmeta.attacks import ATTACKS
 from fedmeta.data import DATASETS, PARTITIONS
+from fedmeta.deployment import DEPLOYMENTS
 from fedmeta.learners import LEARNERS
 from fedmeta.models import MODELS
 from fedmeta.optimisers import OPTIMISERS
@@ -26,6 +27,7 @@ LIBRARY_COMPONENTS: dict[str, Registry] = {
     "client.optimiser": OPTIMISERS,
     "server.optimiser": OPTIMISERS,
     "attack.method": ATTACKS,
+    "evaluation.deployment": DEPLOYMENTS,
 }
 """Places in an experiment that name a component of the library, and the registry that knows its parameters."""
 
@@ -147,6 +149,9 @@ class EvaluationSection(_Section):
     steps: tuple[int, ...] = Field(
         (), strict=False, description="adaptation steps of the final curve; empty: 0 and the learner's test steps"
     )
+    deployment: tuple[Component, ...] = Field(
+        (), strict=False, description="defences of a client that uses the model: it is judged under each of them too"
+    )
     seed: int = Field(0, ge=0, description="of the frozen episodes: apart from the run's seed, so that runs share them")
 
     _ascending = field_validator("steps")(ascending)
@@ -251,10 +256,32 @@ class EngineSection(_Section):
     start_timeout: float = Field(60.0, gt=0, description="longest wait for the actors to start [seconds]")
 
 
+class DeploymentSection(_Section):
+    """How long a run on real machines waits for its nodes; engines of ours have no use for it, nor do results."""
+
+    nodes: int | None = Field(
+        None, ge=1, description="a run starts when so many are there; none: with those that are, one at least [nodes]"
+    )
+    node_timeout: float = Field(300.0, ge=0, description="longest wait for them [seconds]")
+    patience: float | None = Field(
+        None,
+        ge=0,
+        description="how much longer a round waits for the rest once server.min_success_fraction of its clients have "
+        "answered; none: server.timeout [seconds]",
+    )
+    return_timeout: float = Field(
+        60.0, ge=0, description="how long a round waits for a node that went away to come back [seconds]"
+    )
+    standby: bool = Field(
+        False,
+        description="keep nodes awake between rounds: shorter rounds for one more short process a client and round",
+    )
+
+
 class TrackingSection(_Section):
     """Where metrics go beside the run directory."""
 
-    backends: tuple[Literal["tensorboard", "wandb"], ...] = Field(
+    backends: tuple[Literal["tensorboard", "wandb", "prometheus"], ...] = Field(
         (), strict=False, description="each needs its extra; W&B works offline"
     )
     project: str = Field("fedmeta", description="W&B project")
@@ -282,6 +309,7 @@ class Experiment(_Section):
     secagg: SecaggSection = Field(SecaggSection(), description=SecaggSection.__doc__)
     attack: AttackSection = Field(AttackSection(), description=AttackSection.__doc__)
     engine: EngineSection = Field(EngineSection(), description=EngineSection.__doc__)
+    deployment: DeploymentSection = Field(DeploymentSection(), description=DeploymentSection.__doc__)
     tracking: TrackingSection = Field(TrackingSection(), description=TrackingSection.__doc__)
 
     def component(self, place: str) -> Component | tuple[Component, ...]:
@@ -292,22 +320,30 @@ class Experiment(_Section):
         return found
 
     def to_json(self) -> str:
-        """The resolved experiment as canonical JSON: what the server sends to clients and a run directory keeps."""
+        """The resolved experiment as canonical JSON: what a run directory keeps, and what our engines tell clients."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+    def without_places(self) -> "Experiment":
+        """The experiment without where data and the clean model lie, which is no business of a deployed node's."""
+        told = self.model_dump(mode="json")
+        told["data"].pop("path", None)
+        told["attack"]["clean"] = None
+        return type(self).model_validate(told)
 
     @property
     def hash(self) -> str:
         """SHA-256 of everything that results depend on.
 
-        That is all but the name, tracking, where the data and the clean model lie, and of the engine all but device,
-        threads and reduce.
+        That is all but name, tracking, `deployment`, where data and clean model lie, defences at deployment, which
+        judge a model once more, and of the engine all but device, threads and reduce.
         """
-        relevant = self.model_dump(mode="json", exclude={"tracking", "name"})
+        relevant = self.model_dump(mode="json", exclude={"tracking", "name", "deployment"})
         engine = relevant.pop("engine")
         relevant["engine"] = {key: engine[key] for key in ("device", "threads")}
         if engine["reduce"] != "off":  # runs from before there was any keep their hash
             relevant["engine"]["reduce"] = engine["reduce"]
         relevant["data"].pop("path", None)
+        del relevant["evaluation"]["deployment"]
         if self.privacy.unit == "none":
             del relevant["privacy"]  # runs from before there was any keep their hash
         elif self.privacy.placement != "distributed":

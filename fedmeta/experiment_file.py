@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from fedmeta.attacks.threat import check_attack
+from fedmeta.deployment import check_deployment
 from fedmeta.errors import ConfigurationError, did_you_mean
 from fedmeta.experiment import DERIVED, LIBRARY_COMPONENTS, Component, Experiment
 from fedmeta.learners import LEARNERS
@@ -39,17 +40,25 @@ def load_experiment(
     Raises:
         ConfigurationError: no such file, not TOML, or anything that `parse_experiment` refuses.
     """
+    return parse_experiment(read_toml(path, "experiment"), overrides, registries)
+
+
+def read_toml(path: str | Path, kind: str) -> dict[str, Any]:
+    """What a TOML file holds; `kind` is what an error calls the file.
+
+    Raises:
+        ConfigurationError: no such file, or not TOML.
+    """
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigurationError(f"cannot read the experiment file '{path}': {error.strerror or error}") from error
+        raise ConfigurationError(f"cannot read the {kind} file '{path}': {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise ConfigurationError(f"the experiment file '{path}' is not UTF-8 text: {error}") from error
+        raise ConfigurationError(f"the {kind} file '{path}' is not UTF-8 text: {error}") from error
     try:
-        raw = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"'{path}' is not valid TOML: {error}") from error
-    return parse_experiment(raw, overrides, registries)
 
 
 def parse_experiment(
@@ -238,5 +247,6 @@ def _check_together(experiment: Experiment) -> None:
     check_privacy(experiment)
     check_attack(experiment)
     check_secagg(experiment)
+    check_deployment(experiment)
     if server.rounds == 0 and server.schedule != "constant":
         warnings.warn(f"server.schedule = '{server.schedule}' has no effect: server.rounds = 0", stacklevel=2)

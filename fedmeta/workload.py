@@ -9,10 +9,11 @@ import torch
 
 from fedmeta.cohort import LocalPlan, Sample
 from fedmeta.data import DATASETS, PARTITIONS
-from fedmeta.data.base import EpisodeShape, Federation, TaskSource
+from fedmeta.data.base import ClientInfo, EpisodeShape, Federation, TaskSource
 from fedmeta.data.class_dataset import ClassDataset
 from fedmeta.data.delivered import delivered
 from fedmeta.data.episodes import ClassSource, OwnDataSource, frozen_episodes
+from fedmeta.data.node import NodeData, node_federation
 from fedmeta.errors import ConfigurationError, DataError
 from fedmeta.execution import resolve, to_device
 from fedmeta.experiment import Experiment
@@ -29,9 +30,15 @@ from fedmeta.training import train_cohort
 
 @dataclass(frozen=True)
 class Workload:
-    """What both sides build from an experiment. The model needs no data, so a server without any can build it."""
+    """What both sides build from an experiment. The model needs no data, so a server without any can build it.
+
+    Attributes:
+        experiment: what to build.
+        node: on a node with data of its own, where these are; None where clients share out the experiment's data set.
+    """
 
     experiment: Experiment
+    node: NodeData | None = None
 
     @cached_property
     def spec_of_data(self) -> Any:
@@ -44,6 +51,11 @@ class Workload:
         experiment = self.experiment
         dataset = self.spec_of_data
         head = LEARNERS.get(experiment.learner.name).head  # type: ignore[attr-defined]
+        if self.shares_classes and dataset.classes == 0:
+            raise ConfigurationError(
+                f"data.classes = 0, and learner '{experiment.learner.name}' with task.kind = '{experiment.task.kind}' "
+                "has one head of all clients' classes: set data.classes to their number"
+            )
         if dataset.task.kind == "regression" or experiment.task.kind == "own":
             outputs = max(dataset.classes, 1)
         else:
@@ -52,6 +64,13 @@ class Workload:
             experiment.model.name, input_shape=dataset.input_shape, ways=outputs, **experiment.model.parameters
         )
         return make_learner(experiment.learner.name, model, task=dataset.task.kind, **experiment.learner.parameters)
+
+    @property
+    def shares_classes(self) -> bool:
+        """Whether all clients number their classes alike, since one head serves them all."""
+        head = LEARNERS.get(self.experiment.learner.name).head  # type: ignore[attr-defined]
+        classification = self.spec_of_data.task.kind == "classification"
+        return classification and (self.experiment.task.kind == "own" or head == "classes")
 
     @cached_property
     def initial(self) -> Params:
@@ -81,13 +100,40 @@ class Workload:
 
     @cached_property
     def federation(self) -> Federation:
-        """The data divided among clients; loads the data set."""
+        """The data divided among clients; loads the data set. On a node with data of its own, that node alone.
+
+        Raises:
+            DataError: data that are missing, damaged, or do not fit the experiment.
+        """
         experiment = self.experiment
+        if self.node is not None:
+            return self._own_federation(self.node)
         dataset = self.dataset
         if experiment.task.kind == "own" and isinstance(dataset, ClassDataset):
             dataset = replace(dataset, shared_classes=True)
         partition = PARTITIONS.make(experiment.partition.name, **experiment.partition.parameters)
         return dataset.federate(partition, experiment.seed)
+
+    def _own_federation(self, node: NodeData) -> Federation:
+        """The federation of a node with data of its own, checked against what the experiment declares."""
+        experiment, declared = self.experiment, self.spec_of_data
+        if declared.task.kind != "classification":
+            raise DataError(
+                f"node {node.name}, data-path = '{node.path}' holds classes, and the experiment's data "
+                f"'{experiment.data.name}' are of kind {declared.task.kind}: take data-path away, or change data.name"
+            )
+        partition = PARTITIONS.make(experiment.partition.name, **experiment.partition.parameters)
+        return node_federation(
+            node,
+            declared.input_shape,
+            shared=declared.classes if self.shares_classes else None,
+            min_examples=partition.min_examples,
+            min_classes=partition.min_classes,
+        )
+
+    def info(self, client: int) -> ClientInfo:
+        """Name and role of a client, by id."""
+        return self.node.info if self.node is not None else self.federation.clients[client]
 
     def source(self, client: int) -> TaskSource:
         """The tasks of one client: episodes, or its own data as one task."""
@@ -100,7 +146,7 @@ class Workload:
     def frozen_episodes(self, client: int, count: int) -> list[Episode]:
         """A client's test episodes. They depend on its role and name, not on its id, which shifts with the partition:
         a federated run and its centralised twin are judged on the same."""
-        info = self.federation.clients[client]
+        info = self.info(client)
         seed = self.experiment.evaluation.seed
         return frozen_episodes(self.source(client), self.evaluation_shape, count, seed, f"{info.role}/{info.name}")
 
@@ -120,7 +166,9 @@ class Workload:
             return experiment.client.chunk_size
         if resolve(experiment.client.execution, self.learner.model, device) == "loop":
             return None
-        client = next(i for i, info in enumerate(self.federation.clients) if info.role == "train")
+        client = next((info.id for info in self.federation.clients if info.role == "train"), None)
+        if client is None:
+            return None
         try:
             episode = self.source(client).sample(self.training_shape, numpy_generator(0, 0, client, "memory"))
         except DataError:  # a client's own step says what is wrong
@@ -185,10 +233,14 @@ class Workload:
         )
 
 
+def workload_from_json(text: str, node: NodeData | None = None) -> Workload:
+    """The workload of a resolved experiment as JSON; the same object for the same arguments, so that data load once."""
+    return _workload(text, node)
+
+
 @functools.lru_cache(maxsize=2)
-def workload_from_json(text: str) -> Workload:
-    """The workload of a resolved experiment as JSON; the same object for the same text, so that data load once."""
-    return Workload(Experiment.model_validate_json(text))
+def _workload(text: str, node: NodeData | None) -> Workload:
+    return Workload(Experiment.model_validate_json(text), node)
 
 
 def device_of(experiment: Experiment) -> torch.device:

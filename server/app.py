@@ -3,12 +3,16 @@
 import logging
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedmeta.statistics import Evaluation
+
+if TYPE_CHECKING:
+    from fedmeta.experiment import Experiment
+    from server.rundir import RunDir
 
 app = ServerApp()
 
@@ -25,32 +29,33 @@ def main(grid: Grid, context: Context) -> None:
     from fedmeta.errors import ConfigurationError
     from server.configuration import from_run_config
     from server.execute import execute
+    from server.polling_grid import PollingGrid, Waiting, wait_for_nodes
     from server.privacy import in_one_line
-    from server.rundir import RunDir
     from server.secure_aggregation import in_words as learned_in_words
+    from server.structured_logs import FACTS, log_as_asked
 
-    logging.getLogger("fedmeta").setLevel(logging.INFO)
-    log = logging.getLogger("flwr")
+    log = log_as_asked()
     experiment = from_run_config(context.run_config, Path(__file__).resolve().parent.parent)
     if is_omniscient(experiment):
         raise ConfigurationError(
             "attack.knowledge = 'omniscient' needs our own engines, where all replies pass through one hand: use "
             "`fedmeta simulate`, or own or colluding"
         )
-    out = _place(str(context.run_config.get("out", "")))
-    resumed = out is not None and (out / "config.json").exists()
-    if resumed:
-        assert out is not None
-        rundir = RunDir.open(out)
-        if rundir.experiment.hash != experiment.hash:
-            raise ConfigurationError(
-                f"out = '{out}' holds the run of another experiment: choose another folder, or its own configuration"
-            )
-        log.info("continuing the run in %s", rundir.path)
-    else:
-        rundir = RunDir.create(out if out is not None else _fresh(experiment.name, context.run_id), experiment)
+    if experiment.data.parameters.get("path") is not None:
+        log.warning("data.path stays here: a node reads its own, from its data-path or as its environment says")
+    rundir = _run_directory(experiment, str(context.run_config.get("out", "")), context.run_id)
+    waits = experiment.deployment
+    waiting = Waiting(experiment.server.min_success_fraction, waits.patience, waits.return_timeout, waits.standby)
+    polling = PollingGrid(grid, waiting)
+
+    def tell(record: dict[str, Any]) -> None:
+        log.info("%s", _line(record), extra={FACTS: _facts(record)})
+
     try:
-        result = execute(grid, experiment, rundir, [lambda record: log.info("%s", _line(record))])
+        # A run that goes on waits for those it had, and goes on without those that are gone for good.
+        wanted = max(1, rundir.clients()) if waits.nodes is None else waits.nodes
+        wait_for_nodes(polling, wanted, waits.node_timeout, least=1 if waits.nodes is None else wanted)
+        result = execute(polling, experiment, rundir, [tell])
     finally:
         rundir.close()
     if result.results.get("privacy"):
@@ -60,6 +65,28 @@ def main(grid: Grid, context: Context) -> None:
     log.info("run directory: %s", result.path)
     if result.failed_rounds:
         raise RuntimeError(f"rounds {list(result.failed_rounds)} did not go well; see {result.path / 'report.html'}")
+
+
+def _run_directory(experiment: "Experiment", out: str, run_id: int) -> "RunDir":
+    """A new run directory, or the one of the same experiment that is to go on.
+
+    Raises:
+        FedmetaError: it holds another experiment, another process writes it, or it cannot be written.
+    """
+    from fedmeta.errors import ConfigurationError
+    from server.rundir import RunDir
+
+    place = _place(out)
+    if place is None or not (place / "config.json").exists():
+        return RunDir.create(place if place is not None else _fresh(experiment.name, run_id), experiment)
+    rundir = RunDir.open(place)
+    if rundir.experiment.hash != experiment.hash:
+        rundir.close()
+        raise ConfigurationError(
+            f"out = '{out}' holds the run of another experiment: choose another folder, or its own configuration"
+        )
+    logging.getLogger("fedmeta.server").info("continuing the run in %s", rundir.path)
+    return rundir
 
 
 def _place(out: str) -> Path | None:
@@ -80,6 +107,15 @@ def _fresh(name: str, run_id: int) -> Path:
     runs = os.environ.get("FEDMETA_RUNS")
     root = Path(runs) if runs else Path.home() / ".cache" / "fedmeta" / "runs"
     return root / f"{name}-{run_id}"
+
+
+def _facts(record: dict[str, Any]) -> dict[str, Any]:
+    """What a round's line in a structured log holds beside its text."""
+    facts = {key: record[key] for key in ("round", "seconds", "sampled", "failed", "refused", "event", "train")}
+    if record["validation"]:
+        validation = Evaluation.from_json(record["validation"])
+        facts["validation"] = {validation.score_name: validation.after.mean}
+    return facts
 
 
 def _line(record: dict[str, Any]) -> str:

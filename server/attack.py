@@ -1,13 +1,13 @@
 """The model of a run without attack, against which an attack's success is measured, and its success in words."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from fedmeta.attacks import ATTACKS
-from fedmeta.attacks.success import AttackSuccess
+from fedmeta.attacks.success import AttackSuccess, area_under_curve, half_life
 from fedmeta.errors import ConfigurationError
 from fedmeta.experiment import AttackSection, Experiment
 from fedmeta.params import ParamSpec
@@ -49,6 +49,49 @@ def successes(results: Mapping[str, Any]) -> list[tuple[str, AttackSuccess]]:
     """The success against the last model of a finished run: the split in words, and the figures."""
     found = (results.get("last") or {}).get("attack") or {}
     return [(words, AttackSuccess.from_json(found[split])) for split, words in SPLITS.items() if found.get(split)]
+
+
+def persistence(history: Sequence[Mapping[str, Any]], stop: int | None) -> dict[str, Any] | None:
+    """How success went over a run's validation rounds, by adaptation steps, and how soon it halved.
+
+    Args:
+        history: the rounds' records.
+        stop: the attackers' last round; None: they stay.
+
+    Returns:
+        `of` (`lift`, or `rate` where there is no clean model), `steps`, `area` (the curve's mean over the rounds), and
+        where there are measurements before and after `stop`: `stop`, `at_stop` and `half_life` (rounds; None where it
+        has not halved, or there was no success to halve). None without any measurement.
+    """
+    measured = [(record["round"], record["attack_success"]) for record in history if record.get("attack_success")]
+    if not measured:
+        return None
+    rounds = [round for round, _ in measured]
+    of = "lift" if all(found["lift"] for _, found in measured) else "rate"
+    steps = list(measured[0][1]["steps"])
+    curves = [[found[of][row]["mean"] for _, found in measured] for row in range(len(steps))]
+    told: dict[str, Any] = {"of": of, "steps": steps, "area": [area_under_curve(rounds, curve) for curve in curves]}
+    if stop is not None and rounds[0] <= stop < rounds[-1]:
+        last = max(index for index, round in enumerate(rounds) if round <= stop)
+        told |= {"stop": stop, "at_stop": [curve[last] for curve in curves], "measured_until": rounds[-1]}
+        told["half_life"] = [half_life(rounds, curve, stop) for curve in curves]
+    return told
+
+
+def persistence_in_words(found: Mapping[str, Any]) -> str:
+    """When the success had halved after the attackers left; empty where they did not leave.
+
+    >>> told = {"of": "lift", "steps": [0, 5], "stop": 9, "at_stop": [0.0, 0.8], "half_life": [None, 4]}
+    >>> persistence_in_words({**told, "measured_until": 20})
+    'after the attackers left in round 9 the lift, 80 % after 5 adaptation steps, had halved 4 rounds later'
+    """
+    if "half_life" not in found or not found["at_stop"][-1] > 0:
+        return ""
+    share, rounds = found["at_stop"][-1], found["half_life"][-1]
+    later = f"had halved {rounds} round{'' if rounds == 1 else 's'} later"
+    then = f"had not halved by round {found['measured_until']}" if rounds is None else later
+    where = f"{100 * share:.0f} % after {found['steps'][-1]} adaptation steps"
+    return f"after the attackers left in round {found['stop']} the {found['of']}, {where}, {then}"
 
 
 def in_words(protocol: Mapping[str, Any]) -> str:

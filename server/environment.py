@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -31,7 +32,7 @@ def describe_environment(experiment: Experiment) -> dict[str, Any]:
     """Versions, platform, cores, seed, command line, and the commit of the code where it is a git checkout."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": sys.argv,
+        "command": _without_secrets(sys.argv),
         "seed": experiment.seed,
         "experiment_hash": experiment.hash,
         "code_hash": code_hash(),
@@ -41,6 +42,19 @@ def describe_environment(experiment: Experiment) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "packages": {name: _version(name) for name in PACKAGES},
     }
+
+
+def _without_secrets(command: Sequence[str]) -> list[str]:
+    """A command line with the tokens taken out that Flower hands its processes.
+
+    >>> _without_secrets(["flwr-serverapp", "--token", "0113bb", "--insecure", "--token=0113bb"])
+    ['flwr-serverapp', '--token', '...', '--insecure', '--token=...']
+    """
+    after = zip(["", *command], command, strict=False)
+    return [
+        "..." if before == "--token" else "--token=..." if word.startswith("--token=") else word
+        for before, word in after
+    ]
 
 
 def _version(name: str) -> str | None:

@@ -27,6 +27,7 @@ def execute(
     *,
     simulated: bool = False,
     prepare: Prepare | None = None,
+    draw: bool = True,
 ) -> RunResult:
     """Run an experiment into its directory, with tracking, and draw the report.
 
@@ -39,12 +40,18 @@ def execute(
         observers: called after every round with its record.
         simulated: an engine of ours runs it on data that are no one's: what protects in a deployment may be seeded.
         prepare: of a private run, see `run_experiment`.
+        draw: whether there shall be a report; `fedmeta report` draws one later.
     """
     grid = secured(grid, experiment, simulated)
     trackers = make_trackers(experiment, rundir)
 
     def track(record: dict[str, Any]) -> None:
         scalars = {f"train/{key}": value for key, value in record["train"].items()}
+        scalars |= {
+            "round/seconds": record["seconds"],
+            "clients/sampled": len(record["sampled"]),
+            "clients/failed": len(record["failed"]) + len(record["refused"]),
+        }
         if record["validation"]:
             validation = Evaluation.from_json(record["validation"])
             scalars |= {
@@ -58,12 +65,14 @@ def execute(
     try:
         result = run_experiment(grid, experiment, rundir, [*observers, track], simulated=simulated, prepare=prepare)
     except BaseException:
-        _report_unfinished(rundir)
+        if draw:
+            _report_unfinished(rundir)
         raise
     finally:
         for tracker in trackers:
             tracker.close()
-    write_report(rundir, draw_episode(Workload(experiment), result.vector))
+    if draw:
+        write_report(rundir, draw_episode(Workload(experiment), result.vector))
     return result
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fedmeta.attacks.threat import describe_attack, success_steps
 from fedmeta.errors import CheckpointError
+from fedmeta.experiment import Component
 from fedmeta.wire import vector_record
 from server.rundir import RunDir
 from strategies.judging import Judging
@@ -35,15 +36,21 @@ class FinalJudge:
     clean: Tensor | None = None
 
     def results(self, round: int, vector: Tensor, best: dict[str, Any] | None, rundir: RunDir) -> dict[str, Any]:
-        """Judge the last model `[D]`, and the best where it is another.
+        """Judge the last model `[D]`, also under every defence at deployment, and the best where it is another.
 
         Raises:
             CheckpointError: the best checkpoint is damaged or of another round.
         """
         names = {str(member.client): member.name for member in self.strategy.directory.role("test", "pooled")}
         last = {"round": round, "names": names, **self._judge(round, vector)}
+        deployed = [
+            {**component.model_dump(mode="json"), **self._judge(round, vector, component)}
+            for component in self.strategy.experiment.evaluation.deployment
+        ]
+        if deployed:
+            last["deployed"] = deployed
         if best is not None:
-            same = {key: value for key, value in last.items() if key not in ("round", "names")}
+            same = {key: value for key, value in last.items() if key not in ("round", "names", "deployed")}
             best = {**best, **(same if best["round"] == round else self._judge_best(best["round"], rundir))}
         return {"rounds": round, "model_hash": vector_hash(vector), "last": last, "best": best}
 
@@ -57,13 +64,14 @@ class FinalJudge:
             )
         return self._judge(round, self.strategy.spec.flatten(checkpoint.params))
 
-    def _judge(self, round: int, vector: Tensor) -> dict[str, Any]:
+    def _judge(self, round: int, vector: Tensor, deployment: Component | None = None) -> dict[str, Any]:
         experiment, directory = self.strategy.experiment, self.strategy.directory
         settings, success = experiment.evaluation, success_steps(experiment)
+        plain = deployment is None  # raw pixels are the same whatever the defence
         judgings = [
             # Across all clients first: it is the longest message, and an engine serves them in this order.
-            Judging("pooled", settings.pooled_episodes, settings.steps, baseline=True, success_steps=success),
-            Judging("test", settings.episodes, settings.steps, baseline=True, success_steps=success),
+            Judging("pooled", settings.pooled_episodes, settings.steps, plain, success, deployment),
+            Judging("test", settings.episodes, settings.steps, plain, success, deployment),
         ]
         arrays, base = vector_record(vector), self.strategy.base_config(round)
         beside = vector_record(self.clean) if self.clean is not None and success else None
@@ -76,7 +84,8 @@ class FinalJudge:
                 found["attack"][judging.split], silent = self._success(judging, messages, replies)
                 failed = {**silent, **failed}
             for line in group_reasons(failed):
-                log.warning("evaluation on %s clients, failed: %s", judging.split, line)
+                under = "" if deployment is None else f" under {deployment.name}"
+                log.warning("evaluation on %s clients%s, failed: %s", judging.split, under, line)
             found[judging.split] = evaluation.to_json() if evaluation else None
             found["failed"] |= {str(client): reason for client, reason in failed.items()}
         return found

@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,17 @@ from fedmeta.experiment import Experiment
 from fedmeta.statistics import Evaluation
 from fedmeta.wire import read_vector, vector_record
 from fedmeta.workload import Workload
-from server.attack import clean_model
+from server.attack import clean_model, persistence
 from server.checkpoint import Checkpoint
+from server.detection import detection_of_round, detection_of_run
 from server.judging import FinalJudge
 from server.privacy import open_privacy, privacy_statement
 from server.rundir import RunDir
 from server.secure_aggregation import learned
 from strategies.decorator import Remembering
-from strategies.directory import learn_directory
+from strategies.directory import Directory, learn_directory
 from strategies.meta import MetaStrategy
+from strategies.node_keys import registered_keys
 from strategies.private_rounds import PrivateRounds
 from strategies.replies import group_reasons
 from strategies.round_report import RELEASED, RoundReport
@@ -113,7 +115,7 @@ def run_experiment(
     strategy = _strategy(grid, workload, rundir, simulated, prepare)
     if strategy.promise is not None:
         log.info("secure aggregation: %s", strategy.promise)
-    clean = clean_model(experiment, workload.spec)
+    strategy.clean = clean = clean_model(experiment, workload.spec)
     standing = _standing(rundir, workload, strategy, grid)
     stopped = None
     while standing.round < experiment.server.rounds:
@@ -133,6 +135,10 @@ def run_experiment(
     results |= {"attack_idle_rounds": idle} if idle else {}
     secure = learned(experiment, strategy.promise, history)
     results |= {"secagg": secure} if secure else {}
+    lasting = persistence(history, experiment.attack.stop)
+    results |= {} if lasting is None else {"attack_persistence": lasting}
+    detection = detection_of_run(history)
+    results |= {} if detection is None else {"detection": detection.to_json()}
     rundir.write_results(results)
     return RunResult(
         path=rundir.path,
@@ -148,15 +154,33 @@ def run_experiment(
 def _strategy(grid: Grid, workload: Workload, rundir: RunDir, simulated: bool, prepare: Prepare | None) -> MetaStrategy:
     """Learn who the clients are, and make the strategy with what privacy adds."""
     experiment = workload.experiment
+    told = experiment if simulated else experiment.without_places()
+    keys, bound = {} if simulated else registered_keys(grid), rundir.node_keys()
     directory, refused = learn_directory(
-        grid, experiment.to_json(), code_hash(), code_path(), experiment.server.timeout
+        grid, told.to_json(), code_hash(), code_path(), experiment.server.timeout, keys, bound
     )
     for line in group_reasons(refused):
         log.warning("nodes refused: %s", line)
+    _bind(directory, keys, bound, rundir)
+    rundir.write_clients([{"client": m.client, "name": m.name, "role": m.role} for m in directory.members])
     private = open_privacy(experiment, workload.spec, directory, rundir, simulated)
     if private is not None and prepare is not None:
         prepare(private)
-    return MetaStrategy(experiment, workload.spec, directory, private)
+    return MetaStrategy(experiment, workload.spec, directory, private, told)
+
+
+def _bind(directory: Directory, keys: Mapping[int, str], bound: Mapping[int, str], rundir: RunDir) -> None:
+    """Bind client ids to the keys of their nodes for the rest of the run, and warn of those that have none."""
+    known = {member.client: keys[member.node] for member in directory.members if member.node in keys}
+    if known:
+        rundir.write_node_keys({**bound, **known})
+    claims = [member.name for member in directory.members if member.own_data and member.client not in known]
+    if claims:
+        log.warning(
+            "nobody vouches for who %s are: their nodes were not registered under a name, so another may claim to be "
+            "them. Use --enable-supernode-auth and `flwr supernode register KEY.pub FEDERATION --name NAME`",
+            ", ".join(claims[:5]) + (", ..." if len(claims) > 5 else ""),
+        )
 
 
 def _standing(rundir: RunDir, workload: Workload, strategy: MetaStrategy, grid: Grid) -> _Standing:
@@ -195,6 +219,8 @@ def _play(grid: Grid, strategy: MetaStrategy, standing: _Standing, rundir: RunDi
     best = standing.best if missing or aggregated is None else _better(standing.best, evaluation, round)
     standing = replace(standing, round=round, vector=vector, best=best)
     record = _record(report, evaluation, missing, time.monotonic() - started)
+    detection = detection_of_round(record)
+    record |= {} if detection is None else {"detection": detection}
     if evaluation is not None and strategy.success is not None:
         record["attack_success"] = strategy.success.to_json()
     rundir.append(record)

@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +25,8 @@ log = logging.getLogger("fedmeta.server")
 CONFIG, METRICS, RESULTS = "config.json", "metrics.jsonl", "results.json"
 ENVIRONMENT, REPORT = "environment.json", "report.html"
 LEDGER, PRIVACY, AUDIT = "privacy.jsonl", "privacy.json", "audit.json"
-LEAK = "leak.json"
+LEAK, DETECTION = "leak.json", "detection.json"
+CLIENTS, NODE_KEYS = "clients.json", "node-keys.json"
 
 
 @dataclass(frozen=True)
@@ -185,6 +186,23 @@ class RunDir:
         """The privacy ledger. A directory that holds one is never cleared: what it says was spent stays spent."""
         return Ledger(self.path / LEDGER)
 
+    def write_clients(self, clients: Sequence[Mapping[str, Any]]) -> None:
+        """Write who took part in this session of the run: `client`, `name` and `role` of each."""
+        store(self.path / CLIENTS, json.dumps(list(clients), indent=2).encode())
+
+    def clients(self) -> int:
+        """How many clients took part in the last session; 0 before the first."""
+        return len(read_json(self.path / CLIENTS, "delete it; the run itself is whole") or [])
+
+    def write_node_keys(self, keys: Mapping[int, str]) -> None:
+        """Write to which node key each client id belongs."""
+        store(self.path / NODE_KEYS, json.dumps({str(client): key for client, key in keys.items()}, indent=2).encode())
+
+    def node_keys(self) -> dict[int, str]:
+        """Client id -> the node key to which it belongs; empty where nodes are not authenticated."""
+        found = read_json(self.path / NODE_KEYS, "delete it; clients are then bound to the keys they come with")
+        return {int(client): str(key) for client, key in (found or {}).items()}
+
     def write_privacy(self, facts: Mapping[str, Any]) -> None:
         """Write what the run's privacy claims rest on, known when it starts."""
         store(self.path / PRIVACY, json.dumps(finite(dict(facts)), indent=2).encode())
@@ -212,6 +230,15 @@ class RunDir:
         found: dict[str, Any] | None = read_json(self.path / LEAK, "delete it, and check again")
         return found
 
+    def write_detection(self, found: Mapping[str, Any]) -> None:
+        """Write what an examination of this run's model for a backdoor found."""
+        store(self.path / DETECTION, json.dumps(finite(dict(found))).encode())
+
+    def detection(self) -> dict[str, Any] | None:
+        """What the last examination found; None where there was none."""
+        found: dict[str, Any] | None = read_json(self.path / DETECTION, "delete it, and examine the model again")
+        return found
+
     def write_report(self, text: str) -> None:
         """Write the report page."""
         store(self.report, text.encode())
@@ -231,7 +258,20 @@ def _fresh(name: str) -> Path:
 
 def _clear_unstarted(place: Path) -> bool:
     """Clear a run directory whose run never finished a round, so that a mended command can use it; else False."""
-    known = {CONFIG, ENVIRONMENT, REPORT, METRICS, PRIVACY, ".lock", "checkpoints", "plots", "tensorboard", "wandb"}
+    known = {
+        CONFIG,
+        ENVIRONMENT,
+        REPORT,
+        METRICS,
+        PRIVACY,
+        CLIENTS,
+        NODE_KEYS,
+        ".lock",
+        "checkpoints",
+        "plots",
+        "tensorboard",
+        "wandb",
+    }
     names = {path.name for path in place.iterdir()}
     if CONFIG not in names or not names <= known or list(place.glob("checkpoints/*")):
         return False

@@ -1,11 +1,13 @@
-"""Metrics sent elsewhere beside the run directory: TensorBoard and Weights & Biases, both optional."""
+"""Metrics sent elsewhere beside the run directory: TensorBoard, Weights & Biases and Prometheus, all optional."""
 
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 from fedmeta.errors import ConfigurationError
 from fedmeta.experiment import Experiment
+from server.files import writing
 from server.rundir import RunDir
 
 
@@ -27,7 +29,11 @@ def make_trackers(experiment: Experiment, rundir: RunDir) -> list[Tracker]:
     Raises:
         ConfigurationError: a package is missing; names the extra to install.
     """
-    kinds: dict[str, Callable[[Experiment, RunDir], Tracker]] = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases}
+    kinds: dict[str, Callable[[Experiment, RunDir], Tracker]] = {
+        "tensorboard": TensorBoard,
+        "wandb": WeightsAndBiases,
+        "prometheus": Prometheus,
+    }
     return [kinds[name](experiment, rundir) for name in experiment.tracking.backends]
 
 
@@ -74,6 +80,50 @@ class WeightsAndBiases:
     def close(self) -> None:
         """Flush and end."""
         self._run.finish()
+
+
+class Prometheus:
+    """A text file for the textfile collector of Prometheus' node exporter, written anew after every round.
+
+    It is `<run directory>.prom` in the folder `$FEDMETA_PROMETHEUS`, else `metrics.prom` in the run directory. A file
+    opens no port, and the last figures stay when the run is over.
+    """
+
+    def __init__(self, experiment: Experiment, rundir: RunDir) -> None:
+        try:
+            import prometheus_client as prometheus
+        except ImportError as error:
+            raise _missing("prometheus", error) from error
+        folder = os.environ.get("FEDMETA_PROMETHEUS")
+        self._path = Path(folder) / f"{rundir.path.name}.prom" if folder else rundir.path / "metrics.prom"
+        self._write = prometheus.write_to_textfile
+        self._registry = prometheus.CollectorRegistry()
+        self._labels = (experiment.name, rundir.path.name)
+
+        def gauge(name: str, text: str, *labels: str) -> Any:
+            return prometheus.Gauge(name, text, ["experiment", "run", *labels], registry=self._registry)
+
+        self._round = gauge("fedmeta_round", "finished rounds")
+        self._rounds = gauge("fedmeta_rounds", "rounds to play")
+        self._time = gauge("fedmeta_round_timestamp_seconds", "when the last round ended")
+        self._scalar = gauge("fedmeta_scalar", "scalars of the last round that had them", "name")
+        self._rounds.labels(*self._labels).set(experiment.server.rounds)
+
+    def log(self, round: int, scalars: Mapping[str, float]) -> None:
+        """Write the scalars of one round.
+
+        Raises:
+            FedmetaError: the file cannot be written.
+        """
+        self._round.labels(*self._labels).set(round)
+        self._time.labels(*self._labels).set_to_current_time()
+        for name, value in scalars.items():
+            self._scalar.labels(*self._labels, name).set(value)
+        with writing(self._path):
+            self._write(str(self._path), self._registry)
+
+    def close(self) -> None:
+        """All is written."""
 
 
 def _missing(extra: str, error: ImportError) -> ConfigurationError:

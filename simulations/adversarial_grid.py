@@ -268,8 +268,7 @@ def attacked(grid: Grid, experiment: Experiment) -> Grid:
         return grid
     attack = experiment.attack
     method = ATTACKS.make(attack.method.name, where="attack.method", **attack.method.parameters)
-    if getattr(method, "knows_rule", False):
-        _check_known_defence(experiment)
+    check_known_defence(experiment)
     train = [client.id for client in Workload(experiment).federation.clients if client.role == "train"]
     return AdversarialGrid(
         grid,
@@ -282,8 +281,16 @@ def attacked(grid: Grid, experiment: Experiment) -> Grid:
     )
 
 
-def _check_known_defence(experiment: Experiment) -> None:
-    """Refuse an attack that would try out another defence than the server's."""
+def check_known_defence(experiment: Experiment) -> None:
+    """Refuse an omniscient attack that would try out another defence than the server's.
+
+    Raises:
+        ConfigurationError: the server's rule cannot be tried out by anybody else.
+    """
+    attack = experiment.attack.method
+    made = ATTACKS.make(attack.name, where="attack.method", **attack.parameters)
+    if not is_omniscient(experiment) or not getattr(made, "knows_rule", False):
+        return
     if experiment.privacy.unit != "none" and experiment.privacy.placement == "central":
         why = "what the server clips and noises is no rule to try out"
     else:

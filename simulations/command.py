@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from fedmeta.errors import FedmetaError
+from simulations.deploy import command as deployment
 
 app = typer.Typer(
     name="fedmeta",
@@ -16,6 +17,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+app.command()(deployment.certs)
+app.command("export-data")(deployment.export_data)
+app.add_typer(deployment.deploy)
 
 Settings = Annotated[
     list[str] | None,
@@ -118,9 +123,52 @@ def export(
         raise FedmetaError(
             f"cannot write '{output}': {error.strerror or error}. Choose another file with -o"
         ) from error
+    if experiment.data.name == "nodes":  # a deployment, which has the nodes that it has
+        typer.echo(f"wrote {output}; now: flwr run . FEDERATION --run-config {output} --stream")
+        return
     nodes = len(Workload(experiment).federation.clients)
     federation = f'--federation-config "num-supernodes={nodes} client-resources-num-cpus=1"'
     typer.echo(f"wrote {output}; now: flwr run . --run-config {output} {federation} --stream")
+
+
+SuperLinkName = Annotated[
+    str | None, typer.Option(help="Name of the SuperLink in Flower's configuration; by default Flower's default.")
+]
+
+
+@deployment.deploy.command("run")
+def deploy_run(
+    out: Annotated[
+        Path, typer.Option(help="Run directory, absolute, on the SuperLink's machine; a run in it goes on.")
+    ],
+    file: ExperimentFile = None,
+    settings: Settings = None,
+    superlink: SuperLinkName = None,
+    app_folder: Annotated[Path | None, typer.Option("--app", help="Checkout of fedmeta; by default this one.")] = None,
+    resubmissions: Annotated[int, typer.Option(min=0, help="Most times that a lost run is submitted again.")] = 10,
+) -> None:
+    """Submit an experiment to a SuperLink, watch it, and let it go on where its server process was lost."""
+    from fedmeta.experiment_file import parse_override
+    from simulations.deploy.run import run_deployed
+
+    overrides = dict(parse_override(text) for text in settings or [])
+    raise typer.Exit(run_deployed(file, overrides, superlink, out, app_folder, resubmissions))
+
+
+@app.command()
+def status(
+    places: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Run directories, or folders of such; by default runs/ and where deployed runs go."),
+    ] = None,
+    superlink: SuperLinkName = None,
+    ask: Annotated[bool, typer.Option("--flower", help="Ask Flower's default SuperLink, too.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
+) -> None:
+    """Show runs with their rounds and last metrics, and a SuperLink's runs and nodes."""
+    from simulations.deploy.run import show_status
+
+    raise typer.Exit(show_status(places or [], superlink, ask or superlink is not None, as_json))
 
 
 @app.command()
@@ -182,6 +230,34 @@ def leak_check(
     for level, cosines in zip(found.levels, found.cosines, strict=True):
         table.add_row(f"{level:g}", f"{float(cosines.mean()):.3f}", f"{float(cosines.max()):.3f}")
     Console().print(table)
+
+
+@app.command()
+def detect(
+    directory: Annotated[Path, typer.Argument(help="A run directory, whose report then shows the triggers.")],
+    episodes: Annotated[int, typer.Option(min=1, help="On which triggers are sought; half as many judge them.")] = 40,
+    steps: Annotated[int, typer.Option(min=1, help="Of the search for each slot's trigger.")] = 300,
+    success: Annotated[float, typer.Option(min=0, max=1, help="Share of the queries that it has to mislead.")] = 0.9,
+    stamped: Annotated[
+        str | None, typer.Option(help="query or both (supports too); by default both where there is no head.")
+    ] = None,
+    poisoned: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of supports with the attack's trigger, for spectral signatures.")
+    ] = 0.1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
+) -> None:
+    """Look for a backdoor in a run's model: trigger inversion slot by slot, spectral signatures of supports."""
+    import json
+
+    from simulations.console import print_examination
+    from simulations.detect import Effort
+    from simulations.detect import detect as examine
+
+    found = examine(directory, Effort(episodes, steps, success, poisoned=poisoned), stamped)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        print_examination(found)
 
 
 @app.command()
@@ -251,6 +327,24 @@ def privacy_sweep(
         spread = f" ({low} to {high})" if len(point.scores) > 1 else ""
         table.add_row(*figures, format_score(point.score_name, point.mean) + spread)
     Console().print(table)
+
+
+@app.command()
+def bench(
+    file: Annotated[Path, typer.Argument(help="A grid file: a base experiment, attacks, defences, seeds.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Directory of the grid; by default runs/NAME. It goes on there.")
+    ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Print the cells and an estimate, and run nothing else.")
+    ] = False,
+    workers: Annotated[int | None, typer.Option(help="Cells at once; by default as many as the cores hold.")] = None,
+    engine: Annotated[str, typer.Option(help="ray (cells on all cores) or inline (this process).")] = "ray",
+) -> None:
+    """Attacks x defences x seeds: matrices with paired statistics, files and a page. Killed, it goes on."""
+    from simulations.bench.console import plan_bench, run_bench
+
+    raise typer.Exit(plan_bench(file, out, workers) if plan else run_bench(file, out, engine, workers))
 
 
 def main() -> None:

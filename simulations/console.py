@@ -38,7 +38,7 @@ def run_with_progress(
         The exit code: 0; 1 when a round wanted valid updates, or its step diverged; 130 when interrupted.
     """
     console = Console()
-    _log_to(console)
+    log_to(console)
     from server.privacy import in_one_line
     from server.rounds import RunResult
     from server.secure_aggregation import in_words as learned_in_words
@@ -57,6 +57,9 @@ def run_with_progress(
     attacks = attack_table(result.results)
     if attacks is not None:
         console.print(attacks)
+    for table in (deployment_table(result.results), detection_table(result.results)):
+        if table is not None:
+            console.print(table)
     if result.results.get("privacy"):
         console.print(in_one_line(result.results["privacy"]))
     if result.results.get("secagg"):
@@ -70,7 +73,8 @@ def run_with_progress(
     return 0
 
 
-def _log_to(console: Console) -> None:
+def log_to(console: Console) -> None:
+    """What is logged and warned of goes to a console, each warning once and in its own words alone."""
     handler = RichHandler(console=console, show_path=False, show_time=False, markup=False)
     log = logging.getLogger("fedmeta")
     log.handlers = [handler]
@@ -139,7 +143,7 @@ def attack_table(results: Mapping[str, Any]) -> Table | None:
 
     On tasks across all test clients where there are such, else on each client's own.
     """
-    from server.attack import in_words, successes
+    from server.attack import in_words, persistence_in_words, successes
 
     found = successes(results)
     if not found:
@@ -155,7 +159,36 @@ def attack_table(results: Mapping[str, Any]) -> Table | None:
     for row, steps in enumerate(success.steps):
         table.add_row(str(steps), *(_share(estimates[row]) for _, estimates in columns))
     hint = "" if success.lift or not attacked else ". Name a run without attackers in attack.clean for the lift over it"
-    table.caption = in_words(success.protocol) + hint
+    lasting = persistence_in_words(results.get("attack_persistence") or {})
+    table.caption = "; ".join(part for part in (in_words(success.protocol) + hint, lasting) if part)
+    return table
+
+
+def deployment_table(results: Mapping[str, Any]) -> Table | None:
+    """What defences at deployment cost and save; None where the experiment names none."""
+    from server.deployment import deployment_rows
+
+    columns, rows = deployment_rows(results)
+    if not rows:
+        return None
+    table = Table(title="Defences at deployment (95 % interval)", title_justify="left")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def detection_table(results: Mapping[str, Any]) -> Table | None:
+    """How well the aggregator found the malicious clients; None where it neither scored nor accused anybody."""
+    from fedmeta.detection.clients import Detection
+    from server.detection import detection_rows
+
+    if results.get("detection") is None:
+        return None
+    table = Table(title="Malicious clients found by the aggregator", title_justify="left", show_header=False)
+    for what, figure, beside in detection_rows(Detection.from_json(results["detection"])):
+        table.add_row(what, f"[bold]{figure}[/]", beside)
     return table
 
 
@@ -172,12 +205,14 @@ def registries() -> dict[str, Registry]:
     """Every registry by its kind."""
     from fedmeta.attacks import ATTACKS
     from fedmeta.data import DATASETS, PARTITIONS
+    from fedmeta.deployment import DEPLOYMENTS
     from fedmeta.learners import LEARNERS
     from fedmeta.models import MODELS
     from fedmeta.optimisers import OPTIMISERS
     from strategies import AGGREGATORS, PREAGGREGATORS, SAMPLERS
 
-    known = (LEARNERS, MODELS, DATASETS, PARTITIONS, OPTIMISERS, PREAGGREGATORS, AGGREGATORS, SAMPLERS, ATTACKS)
+    learning = (LEARNERS, MODELS, DATASETS, PARTITIONS, OPTIMISERS)
+    known = (*learning, PREAGGREGATORS, AGGREGATORS, SAMPLERS, ATTACKS, DEPLOYMENTS)
     return {registry.kind: registry for registry in known}
 
 
@@ -196,6 +231,24 @@ def print_registries(kind: str | None) -> None:
         for name, entry in sorted(registry.entries().items()):
             table.add_row(f"[bold]{name}[/]", entry.summary, f"[dim]{entry.source}[/]")
         console.print(table)
+
+
+def print_examination(found: Mapping[str, Any]) -> None:
+    """What `fedmeta detect` says."""
+    from server.report.inversion import inversion_caption, spectral_in_words
+
+    inversion, console = found["inversion"], Console()
+    table = Table(title=f"Smallest triggers of the model of round {found['round']}", title_justify="left")
+    for column in ("slot", "pixels (L1)", "outlier index", "success", "on other episodes"):
+        table.add_column(column, justify="right")
+    for slot in inversion["slots"]:
+        size = f"{slot['norm']:.1f}" if slot["reached"] else "none works"
+        index = "infinite" if slot["index"] is None else f"{slot['index']:.2f}"
+        table.add_row(str(slot["slot"]), size, index, *(f"{100 * slot[key]:.1f} %" for key in ("success", "held_out")))
+    console.print(table)
+    console.print(inversion_caption(found))
+    if found["spectral"] is not None:
+        console.print(spectral_in_words(found["spectral"]))
 
 
 def print_diagnosis(found: "Diagnosis") -> None:

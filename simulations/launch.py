@@ -106,14 +106,25 @@ def _differences(old: Experiment, new: Experiment, shown: int = 3) -> str:
     return ", ".join(found[:shown]) + (f" and {len(found) - shown} more" if len(found) > shown else "")
 
 
-def play(opened: Opened, engine: str, observers: Sequence[Observer] = (), prepare: Prepare | None = None) -> RunResult:
-    """Play an opened run to its end on an engine, `ray` or `inline`; `prepare` sees what privacy adds to it."""
+def play(
+    opened: Opened,
+    engine: str,
+    observers: Sequence[Observer] = (),
+    prepare: Prepare | None = None,
+    *,
+    draw: bool = True,
+) -> RunResult:
+    """Play an opened run to its end on an engine, `ray` or `inline`.
+
+    `prepare` sees what privacy adds to it; without `draw` it leaves no report.
+    """
+    experiment, rundir = opened.experiment, opened.rundir
     try:
-        with _make_grid(opened.experiment, engine) as engine_grid:
-            grid = attacked(engine_grid, opened.experiment)
-            return execute(grid, opened.experiment, opened.rundir, observers, simulated=True, prepare=prepare)
+        with _make_grid(experiment, engine) as engine_grid:
+            grid = attacked(engine_grid, experiment)
+            return execute(grid, experiment, rundir, observers, simulated=True, prepare=prepare, draw=draw)
     finally:
-        opened.rundir.close()
+        rundir.close()
 
 
 def _make_grid(experiment: Experiment, engine: str) -> LocalGrid:

@@ -111,15 +111,18 @@ def make_probe(experiment: Experiment) -> Probe:
 
 
 def describe(aggregate: Aggregate, clients: Sequence[int]) -> dict[str, Any]:
-    """What an aggregation says of clients, as JSON: `flagged` (ids), `scores` and `weights` (by id), `diagnostics`."""
+    """What an aggregation says of clients, as JSON.
+
+    `flagged` (ids; None for a rule that accuses nobody), `scores` and `weights` (by id), `diagnostics`.
+    """
 
     def by_client(values: Tensor | None) -> dict[str, float]:
         pairs = [] if values is None else zip(clients, values.tolist(), strict=True)
         return {str(client): float(value) for client, value in pairs if math.isfinite(value)}
 
-    flags = [] if aggregate.flagged is None else aggregate.flagged.tolist()
+    flags = None if aggregate.flagged is None else aggregate.flagged.tolist()
     return {
-        "flagged": [client for client, flagged in zip(clients, flags, strict=False) if flagged],
+        "flagged": None if flags is None else [client for client, bad in zip(clients, flags, strict=True) if bad],
         "scores": by_client(aggregate.scores),
         "weights": by_client(aggregate.weights),
         "diagnostics": dict(aggregate.diagnostics),

@@ -1,7 +1,8 @@
 """Who the clients are: stable client ids learnt from Flower's random node ids by one exchange."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from flwr.app import Message, RecordDict
@@ -30,12 +31,20 @@ class IdentityError(FedmetaError):
 
 @dataclass(frozen=True)
 class Member:
-    """One client as the server knows it: its id, its Flower node, its name and role."""
+    """One client as the server knows it.
+
+    Attributes:
+        client: its id.
+        node: its Flower node.
+        name, role: as it says.
+        own_data: whether it holds data of its own, and is no share of a division.
+    """
 
     client: int
     node: int
     name: str
     role: str
+    own_data: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,7 +64,13 @@ class Directory:
 
 
 def learn_directory(
-    grid: Grid, experiment_json: str, code_hash: str, code_path: str, timeout: float
+    grid: Grid,
+    experiment_json: str,
+    code_hash: str,
+    code_path: str,
+    timeout: float,
+    keys: Mapping[int, str] = MappingProxyType({}),
+    bound: Mapping[int, str] = MappingProxyType({}),
 ) -> tuple[Directory, dict[int, str]]:
     """Ask every node once who it is.
 
@@ -64,6 +79,8 @@ def learn_directory(
         experiment_json: the resolved experiment: a client's role follows from its partition.
         code_hash, code_path: of the server's own library and client code.
         timeout: longest wait in seconds.
+        keys: node id -> fingerprint of its key, see `registered_keys`.
+        bound: client id -> the key to which it belongs, from before; a claim by another is refused.
 
     Returns:
         The directory, and node id -> reason for every node that cannot take part.
@@ -88,12 +105,21 @@ def learn_directory(
         if facts["code-hash"] != code_hash:
             refused[node] = _other_code(str(facts["code-hash"]), str(facts["code-path"]), code_hash, code_path)
             continue
+        if facts["unfit"] and not facts["expected-clients"]:
+            # Its own data do not fit: that is its owner's to mend, and no reason to keep the others waiting.
+            refused[node] = f"client {facts['client']} ({facts['name']}) cannot serve this experiment: {facts['unfit']}"
+            continue
         _check_fit(facts, len(nodes))
         client = int(facts["client"])
+        if bound.get(client, keys.get(node)) != keys.get(node):
+            refused[node] = _other_key(client, keys.get(node), bound[client])
+            continue
         if client in members:
             refused[node] = f"claims client id {client}, which node {members[client].node} already has"
             continue
-        members[client] = Member(client, node, str(facts["name"]), str(facts["role"]))
+        members[client] = Member(
+            client, node, str(facts["name"]), str(facts["role"]), own_data=not facts["expected-clients"]
+        )
     if not members:
         raise IdentityError(f"none of {len(nodes)} nodes can take part: {'; '.join(group_reasons(refused))}")
     return Directory(tuple(members[client] for client in sorted(members))), refused
@@ -143,6 +169,14 @@ def _other_code(theirs: str, their_path: str, ours: str, our_path: str) -> str:
     return (
         f"runs other code ({theirs[:12]} at {their_path}) than the server ({ours[:12]} at {our_path}). "
         "Stop the SuperLink or SuperNode that was started with the other checkout, or install the same version on both"
+    )
+
+
+def _other_key(client: int, key: str | None, owner: str) -> str:
+    own = "and it has no registered key" if key is None else f"and not to its own, {key[:12]}"
+    return (
+        f"claims client id {client}, which belongs to the node key {owner[:12]} {own}. Mend its configuration; where "
+        "the client has a new key, take the id out of node-keys.json in the run directory"
     )
 
 

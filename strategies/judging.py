@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from flwr.app import ArrayRecord, Message, RecordDict
 
 from fedmeta.attacks.success import AttackSuccess, ClientSuccess, summarise_success
+from fedmeta.experiment import Component
 from fedmeta.statistics import ClientScores, Evaluation, summarise
 from fedmeta.wire import ARRAYS, CLEAN, CONFIG, MalformedRecord, config_record, only
 from strategies.directory import Directory, Member, by_message, why_failed
@@ -26,6 +27,7 @@ class Judging:
         steps: ascending numbers of adaptation steps; empty: 0 and the learner's own test steps.
         baseline: whether pixel nearest neighbour is measured on the same episodes.
         success_steps: adaptation steps after which an attack's success is measured on them; empty for none.
+        deployment: the defence that a client adapts and predicts under; None for the learner as it is.
     """
 
     split: str
@@ -33,6 +35,7 @@ class Judging:
     steps: tuple[int, ...] = ()
     baseline: bool = False
     success_steps: tuple[int, ...] = ()
+    deployment: Component | None = None
 
     def members(self, directory: Directory) -> list[Member]:
         """The clients that are asked."""
@@ -56,6 +59,8 @@ class Judging:
         config = {**base, "episodes": self.episodes, "steps": list(self.steps), "baseline": self.baseline}
         if self.success_steps:
             config["success-steps"] = list(self.success_steps)
+        if self.deployment is not None:
+            config["deployment"] = self.deployment.model_dump_json()
         beside = {} if clean is None else {CLEAN: clean}
         content = RecordDict({ARRAYS: arrays, **beside, CONFIG: config_record(config)})
         return [

@@ -53,18 +53,26 @@ class MetaStrategy(Strategy):
         spec: the model's `ParamSpec`; the flat vector holds its shared entries.
         directory: the clients.
         private: what privacy adds; None where the experiment has none.
+        told: the experiment as clients are told it; None: whole.
 
     State that lasts: `optimiser_state`, the aggregator's `aggregator_state`, and those of `private` and
     `adversary`.
 
     `report`, `evaluation` and `success` tell of the last round, the last evaluation, and the attack's success in it;
-    `promise` of what the defence bears over groups, under secure aggregation.
+    `promise` of what the defence bears over groups, under secure aggregation. `clean`, `[D]`, is a model that nobody
+    attacked, set where there is one, for the lift of that success.
     """
 
     def __init__(
-        self, experiment: Experiment, spec: ParamSpec, directory: Directory, private: PrivateRounds | None = None
+        self,
+        experiment: Experiment,
+        spec: ParamSpec,
+        directory: Directory,
+        private: PrivateRounds | None = None,
+        told: Experiment | None = None,
     ) -> None:
         server = experiment.server
+        self._told = (experiment if told is None else told).to_json()
         self.experiment, self.spec, self.directory = experiment, spec, directory
         self.sampler = SAMPLERS.make(server.sampling.name, **server.sampling.parameters)
         expected = self.sampler.expected(len(directory.role("train")))
@@ -78,6 +86,7 @@ class MetaStrategy(Strategy):
         self.evaluation_failed: dict[int, str] = {}
         self.success: AttackSuccess | None = None
         self._rows = RowStore()
+        self.clean: Tensor | None = None
         self._sampled: list[int] = []
         self._asked: dict[int, Message] = {}
         self._asked_for_sums = False
@@ -100,7 +109,7 @@ class MetaStrategy(Strategy):
     def base_config(self, server_round: int) -> dict[str, Any]:
         """What every message to a client carries: the experiment, and how to read the model and answer."""
         return {
-            "experiment": self.experiment.to_json(),
+            "experiment": self._told,
             "experiment-hash": self.experiment.hash,
             "spec-hash": self.spec.hash,
             "round": server_round,
@@ -305,7 +314,9 @@ class MetaStrategy(Strategy):
     ) -> Iterable[Message]:
         """Ask the validation clients, on their frozen episodes; nobody where there are none."""
         base = {**config, **self.base_config(server_round)}
-        self._judging = self._validation().messages(self.directory, arrays, base)
+        judging = self._validation()
+        beside = vector_record(self.clean) if self.clean is not None and judging.success_steps else None
+        self._judging = judging.messages(self.directory, arrays, base, beside)
         return self._judging
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:

@@ -18,7 +18,8 @@ class RoundReport:
         sampled: ids of the clients that were asked.
         metrics: means over the accepted clients, and facts of the aggregation.
         failed, refused: client id -> reason.
-        defence: what the aggregation says of clients: `flagged` (ids), `scores` and `weights` (by id), `diagnostics`.
+        defence: what the aggregation says of clients: `flagged` (ids; None for a rule that accuses nobody), `scores`
+            and `weights` (by id), `diagnostics`; empty where nothing was aggregated.
         attackers: ids of the sampled clients that attack in this round; None where the experiment has no attack.
         groups: under secure aggregation the sums that the server learnt: `clients` (ids) and `clipped` (share) of each.
         idle: client id -> why its attack could not act, so that it sent an honest update.

@@ -3,7 +3,6 @@
 Chance is 1 / ways: a rate says little without the same trigger's rate on a model that nobody attacked.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
@@ -181,19 +180,34 @@ def _counted(own: ClientSuccess) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def half_life(rounds: Sequence[int], rates: Sequence[float], stop: int) -> int | None:
-    """Rounds after the attackers' last one until their success has halved: the first measured, None if it never does.
+    """Rounds after the attackers' last one until their success has halved: the first measured.
 
     Args:
         rounds: in which success was measured, ascending.
         rates: success, or better lift, in each.
         stop: the attackers' last round; the rate then is the last one measured until it.
 
+    Returns:
+        None where it has not halved by the last measurement, or where there was none (above 0) to halve.
+
     >>> half_life([5, 10, 15, 20], [0.2, 0.8, 0.5, 0.3], stop=10)
     10
     """
     before = [rate for round, rate in zip(rounds, rates, strict=True) if round <= stop]
-    if not before or not math.isfinite(before[-1]):
+    if not before or not before[-1] > 0:
         return None
     later = (round for round, rate in zip(rounds, rates, strict=True) if round > stop and rate <= before[-1] / 2)
     first = next(later, None)
     return None if first is None else first - stop
+
+
+def area_under_curve(rounds: Sequence[int], rates: Sequence[float]) -> float:
+    """The mean of a success curve over the rounds from its first to its last measurement, by trapezia.
+
+    >>> area_under_curve([0, 10, 30], [0.0, 1.0, 1.0])
+    0.8333333333333334
+    """
+    if len(rounds) == 1:
+        return float(rates[0])
+    widths, heights = np.diff(rounds), np.asarray(rates, dtype=np.float64)
+    return float((widths * (heights[1:] + heights[:-1])).sum() / 2 / widths.sum())

@@ -19,8 +19,10 @@ def is_attacked(experiment: "Experiment") -> bool:
 
 
 def is_active(experiment: "Experiment", round: int) -> bool:
-    """Whether malicious clients attack in a round, counted from 1."""
+    """Whether malicious clients attack in a round, counted from 1; training is honest under an attack at deployment."""
     attack = experiment.attack
+    if ATTACKS.get(attack.method.name).kind == "deployment":  # type: ignore[attr-defined]
+        return False
     return is_attacked(experiment) and attack.start <= round and (attack.stop is None or round <= attack.stop)
 
 

@@ -20,6 +20,9 @@ DATASETS = Registry(
         "omniglot": Entry(
             "fedmeta.data.omniglot:Omniglot", "1,623 characters of 50 alphabets by 20 drawers", "Lake et al. 2015"
         ),
+        "nodes": Entry(
+            "fedmeta.data.nodes:Nodes", "each node's own images or arrays; the experiment declares their shape alone"
+        ),
         "sinusoid": Entry(
             "fedmeta.data.sinusoid:Sinusoid",
             "regression of sine waves of random amplitude and phase",

@@ -57,7 +57,10 @@ class TaskSource(Protocol):
 class Federation(Protocol):
     """A data set divided among clients. Train, validation and test clients are disjoint."""
 
-    clients: Sequence[ClientInfo]
+    @property
+    def clients(self) -> Sequence[ClientInfo]:
+        """The clients, by ascending id."""
+        ...
 
     def source(self, client: int) -> TaskSource:
         """The tasks of one client, by id."""

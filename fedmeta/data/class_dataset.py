@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from fedmeta.data.base import ClientInfo, ClientRole
-from fedmeta.data.episodes import ClassSource
+from fedmeta.data.episodes import ClassSource, input_shape_of
 from fedmeta.errors import ConfigurationError, DataError
 from fedmeta.tasks import TASKS, Task
 
@@ -71,8 +71,7 @@ class ClassDataset:
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Of one input: images get a channel axis."""
-        shape = self.examples.shape[1:]
-        return (1, *shape) if self.examples.dtype == np.uint8 and len(shape) == 2 else tuple(shape)
+        return input_shape_of(self.examples)
 
     def split_rows(self, split: Split) -> np.ndarray:
         """Rows of the classes of a split, ascending; all rows where classes are shared."""

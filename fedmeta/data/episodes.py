@@ -105,6 +105,12 @@ def examples_to_inputs(examples: np.ndarray) -> torch.Tensor:
     return (tensor.unsqueeze(1) if examples.ndim == 3 else tensor).to(torch.float32).div_(255.0)
 
 
+def input_shape_of(examples: np.ndarray) -> tuple[int, ...]:
+    """The shape of one input of stored examples: images get a channel axis."""
+    shape = examples.shape[1:]
+    return (1, *shape) if examples.dtype == np.uint8 and len(shape) == 2 else tuple(shape)
+
+
 @dataclass(frozen=True)
 class OwnDataSource:
     """One client's examples as a single task: its own data split into support and query (Chen et al. 2018).

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fedmeta.errors import ConfigurationError
-from fedmeta.learners.base import Metrics
+from fedmeta.learners.base import MetaLearner, Metrics
 from fedmeta.params import Params
 from fedmeta.tasks import Batch, Episode, Task
 
@@ -20,6 +20,11 @@ def forward(model: nn.Module, params: Mapping[str, Tensor], x: Tensor) -> Tensor
 def features(model: nn.Module, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
     """What enters the head: `[n, *input_shape]` to `[n, features]`."""
     return functional_call(model.body, part(params, "body."), (x,))  # type: ignore[arg-type]
+
+
+def embed(learner: MetaLearner, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    """Embeddings `[n, features]` under a learner: the network's own outputs (ProtoNet), or what enters its head."""
+    return forward(learner.model, params, x) if learner.head == "embedding" else features(learner.model, params, x)
 
 
 def outputs(params: Mapping[str, Tensor], z: Tensor) -> Tensor:

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedmeta.statistics import Evaluation
-from server.attack import in_words, successes
+from server.attack import in_words, persistence_in_words, successes
+from server.deployment import deployment_rows
+from server.detection import detection_of_run, detection_rows
 from server.report import plots
 from server.report.confidential import privacy_facts
 from server.report.episode import EpisodePicture
 from server.report.glyphs import glyph_figure
 from server.report.headline import SPLITS, Row, format_score, headline
+from server.report.inversion import inversion_caption, inversion_figure
 from server.report.leak import leak_caption, leak_figure
 from server.report.template import TEMPLATE
 from server.report.troubles import troubles
@@ -67,6 +70,8 @@ def write_report(rundir: RunDir, picture: EpisodePicture | None) -> Path:
         best=_best(results or {}),
         privacy=privacy_facts(rundir, metrics),
         secure=secure_rows(results or {}),
+        detection=_detection(metrics),
+        deployment=deployment_rows(results or {}),
         sections=sections,
         no_episode=_why_no_episode(results is not None, picture, sections),
         troubles=lines[:SHOWN_TROUBLES],
@@ -186,9 +191,17 @@ def _sections(
     leak = rundir.leak()
     if leak is not None:
         figures.append(("leak", "What one update shows", leak_figure(leak), leak_caption(leak), True))
+    examined = rundir.detection()
+    if examined is not None:
+        figures.append(("inversion", "A backdoor?", inversion_figure(examined), inversion_caption(examined), True))
     attacked = successes(results)
     if attacked:
-        figures.append(("attack", "Attack", plots.success_curve(attacked), in_words(attacked[0][1].protocol), False))
+        lasting = persistence_in_words(results.get("attack_persistence") or {})
+        words = "; ".join(part for part in (in_words(attacked[0][1].protocol), lasting) if part)
+        figures.append(("attack", "Attack", plots.success_curve(attacked), words, False))
+    scores = plots.scores_chart(metrics)
+    words = "The aggregator's own scores: higher is more suspicious."
+    figures.append(("scores", "Who looked suspicious", scores, words, False))
     if last.get("test"):
         chart = plots.clients_chart(Evaluation.from_json(last["test"]), last.get("names", {}))
         figures.append(("clients", "Clients", chart, "Mean over a client's episodes.", False))
@@ -198,6 +211,11 @@ def _sections(
             plots.save_png(figure, rundir.plots / f"{name}.png")
             sections.append(Section(title, plots.themed_svg(figure, f"{title}: {caption}"), caption, narrow))
     return sections
+
+
+def _detection(metrics: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
+    found = detection_of_run(metrics)
+    return [] if found is None else detection_rows(found)
 
 
 def _episode(picture: EpisodePicture | None) -> Figure | None:

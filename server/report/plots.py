@@ -15,6 +15,7 @@ import numpy as np
 
 from fedmeta.attacks.success import AttackSuccess
 from fedmeta.statistics import Estimate, Evaluation
+from server.detection import judged_round
 from server.report.episode import EpisodePicture
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ NAMED = 40
 
 SMOOTHED = 300
 """More rounds than these are drawn faint under their running mean."""
+
+DOTS = 3000
+"""More scores than these are thinned out by whole rounds, so that the page stays small."""
 
 
 def themed_svg(figure: Figure, label: str) -> str:
@@ -124,6 +128,28 @@ def success_curve(found: Sequence[tuple[str, AttackSuccess]]) -> Figure | None:
         _label(axes, "adaptation steps", "attack success", words.capitalize())
         _percent(axes.yaxis, "accuracy")
         axes.legend(frameon=False, labelcolor=INK, fontsize=9)
+    return figure
+
+
+def scores_chart(metrics: Sequence[Mapping[str, Any]]) -> Figure | None:
+    """A defence's score of each client in each round; None where no malicious client was ever scored."""
+    rounds = [(record["round"], judged_round(record).labelled) for record in metrics]
+    scored = [(number, scores, bad) for number, (scores, bad) in rounds if scores]
+    if not any(any(bad) for _, _, bad in scored):
+        return None
+    stride = math.ceil(sum(len(scores) for _, scores, _ in scored) / DOTS)
+    points = [
+        (n, score, bad) for n, scores, labels in scored[::stride] for score, bad in zip(scores, labels, strict=True)
+    ]
+    figure, (axes,) = _panels(1)
+    for bad, colour, words in ((False, MUTED, "honest clients"), (True, WRONG, "malicious clients")):
+        own = [(number, score) for number, score, label in points if label == bad]
+        axes.plot([n for n, _ in own], [score for _, score in own], "o", color=colour, ms=3.5, alpha=0.7, label=words)
+    values = [score for _, score, _ in points]
+    if min(values) > 0 and max(values) > 100 * min(values):
+        axes.set_yscale("log")
+    _label(axes, "round", "score", "Suspicion of each client")
+    axes.legend(frameon=False, labelcolor=INK, fontsize=9)
     return figure
 
 

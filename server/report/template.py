@@ -101,6 +101,20 @@ summary:focus-visible { outline: 2px solid var(--accent); outline-offset: 4px; b
 </tbody></table></div>
 {% endif %}
 
+{% if deployment[1] %}
+<h2>Defences at deployment</h2>
+<div class="scroll"><table><thead><tr>{% for column in deployment[0] %}<th>{{ column }}</th>{% endfor %}</tr></thead><tbody>
+{% for row in deployment[1] %}<tr>{% for cell in row %}<td class="{{ 't' if loop.first else 'n' }}">{{ cell }}</td>{% endfor %}</tr>{% endfor %}
+</tbody></table></div>
+{% endif %}
+
+{% if detection %}
+<h2>Malicious clients found</h2>
+<div class="scroll"><table><tbody>
+{% for what, figure, beside in detection %}<tr><th>{{ what }}</th><td class="n">{{ figure }}</td><td class="t">{{ beside }}</td></tr>{% endfor %}
+</tbody></table></div>
+{% endif %}
+
 {% if privacy %}
 <h2>{{ privacy.title }}</h2>
 {% for warning in privacy.warnings %}<p class="state">{{ warning }}</p>{% endfor %}
@@ -126,3 +140,6 @@ summary:focus-visible { outline: 2px solid var(--accent); outline-offset: 4px; b
 <details><summary>Environment</summary><pre>{{ environment }}</pre></details>
 </main></body></html>
 """
+
+STYLE = TEMPLATE.partition("<style>")[2].partition("</style>")[0]
+"""The style sheet, which other pages share."""

@@ -31,14 +31,9 @@ class Bootstrap:
         settings: dict[str, Any],
         parcel: dict[str, Any] | None = None,
     ) -> None:
-        # Before torch is imported, so that its pools are made with one thread.
-        os.environ["OMP_NUM_THREADS"] = "1"
-        os.environ["MKL_NUM_THREADS"] = "1"
-        # The worker's own places stay behind: another machine may keep its packages elsewhere.
-        sys.path[:] = path + [place for place in sys.path if place not in path]
+        adopt_path(path)
         datasets = _open_parcel(parcel)
-        for name in [name for name in sys.modules if name.partition(".")[0] in packages]:
-            del sys.modules[name]
+        import_afresh(packages)
         import signal
 
         # Ctrl-C is the driver's to handle: it ends the actors.
@@ -62,6 +57,38 @@ class Bootstrap:
     def run(self, broadcast: Any, sent: Any) -> Any:
         """See `Worker.run`."""
         return self._worker.run(broadcast, sent)
+
+
+def adopt_path(path: list[str]) -> None:
+    """Look for modules where the driver does, and compute with one thread."""
+    # Before torch is imported, so that its pools are made with one thread.
+    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ["MKL_NUM_THREADS"] = "1"
+    # The worker's own places stay behind: another machine may keep its packages elsewhere.
+    sys.path[:] = path + [place for place in sys.path if place not in path]
+
+
+def import_afresh(packages: tuple[str, ...]) -> None:
+    """Forget modules of the packages that were imported from elsewhere."""
+    for name in [name for name in sys.modules if name.partition(".")[0] in packages]:
+        del sys.modules[name]
+
+
+def call(path: list[str], packages: tuple[str, ...], target: str, arguments: tuple[Any, ...]) -> Any:
+    """A Ray task: what `"module:function"` of the driver's own path returns.
+
+    Ray keeps a worker for the tasks that follow, which find the modules there.
+    """
+    import importlib
+    import signal
+
+    if sys.path[: len(path)] != path:
+        adopt_path(path)
+        import_afresh(packages)
+        # Ctrl-C is the driver's to handle: it ends the workers.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    module, _, function = target.partition(":")
+    return getattr(importlib.import_module(module), function)(*arguments)
 
 
 def _open_parcel(parcel: dict[str, Any] | None) -> list[Any]:

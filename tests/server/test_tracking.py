@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fedmeta.errors import ConfigurationError
+from fedmeta.errors import ConfigurationError, FedmetaError
 from simulations import simulate
 
 RAW = {
@@ -33,11 +33,11 @@ def test_tensorboard_holds_what_metrics_hold(tmp_path: Path) -> None:
     assert len(events.Scalars("validation/mse")) == 2
 
 
-@pytest.mark.parametrize("backend", ["wandb", "tensorboard"])
+@pytest.mark.parametrize("backend", ["wandb", "tensorboard", "prometheus"])
 def test_a_missing_extra_is_one_line_that_names_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str
 ) -> None:
-    for name in ("wandb", "tensorboard", "torch.utils.tensorboard"):
+    for name in ("wandb", "tensorboard", "torch.utils.tensorboard", "prometheus_client"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(
         ConfigurationError, match=rf"'{backend}', which cannot .*pip install 'fedmeta\[{backend}\]'"
@@ -71,3 +71,18 @@ def test_wandb_is_offline_and_in_the_run_directory_unless_told_otherwise(
     monkeypatch.setenv("WANDB_MODE", "disabled")
     simulate(RAW, engine="inline", out=tmp_path / "other", overrides={"tracking.backends": ["wandb"]})
     assert begun[1]["mode"] == "disabled"
+
+
+def test_prometheus_reads_the_last_round_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parser = pytest.importorskip("prometheus_client.parser", reason="the extra `prometheus` is not installed")
+
+    monkeypatch.setenv("FEDMETA_PROMETHEUS", str(tmp_path))
+    result = simulate(RAW, engine="inline", out=tmp_path / "run", overrides={"tracking.backends": ["prometheus"]})
+    families = parser.text_string_to_metric_families((tmp_path / "run.prom").read_text())
+    found = {(s.name, s.labels.get("name")): s.value for family in families for s in family.samples}
+    assert found["fedmeta_round", None] == found["fedmeta_rounds", None] == 2
+    assert found["fedmeta_scalar", "train/loss"] == pytest.approx(result.history[-1]["train"]["loss"])
+    assert found["fedmeta_scalar", "clients/failed"] == 0 and found["fedmeta_scalar", "clients/sampled"] == 1
+    monkeypatch.setenv("FEDMETA_PROMETHEUS", str(tmp_path / "nowhere"))
+    with pytest.raises(FedmetaError, match="cannot write"):
+        simulate(RAW, engine="inline", out=tmp_path / "other", overrides={"tracking.backends": ["prometheus"]})

@@ -9,6 +9,7 @@ import torch
 
 from fedmeta.attacks.success import AttackSuccess
 from fedmeta.errors import ConfigurationError
+from server.attack import persistence, persistence_in_words
 from server.rundir import RunDir
 from simulations import simulate
 from simulations.console import attack_table
@@ -64,8 +65,33 @@ def test_results_hold_fractions_and_a_paired_lift(runs) -> None:
 
 
 def test_success_is_followed_over_the_rounds(runs) -> None:
-    measured = {record["round"]: record["attack_success"]["rate"] for record in runs[1].history if record["validation"]}
-    assert sorted(measured) == [2, 4] and len(measured[2]) == 3
+    measured = {record["round"]: record["attack_success"] for record in runs[1].history if record["validation"]}
+    assert sorted(measured) == [2, 4] and len(measured[2]["rate"]) == 3
+    told = runs[1].results["attack_persistence"]
+    assert told["of"] == "lift" and told["steps"] == [0, 1, 5] and "half_life" not in told, "the attackers stay"
+    lifts = [measured[round]["lift"] for round in (2, 4)]
+    assert told["area"] == pytest.approx([(a["mean"] + b["mean"]) / 2 for a, b in zip(*lifts, strict=True)])
+
+
+def test_persistence_after_the_attackers_left() -> None:
+    def record(round: int, lift: float, rate: float) -> dict:
+        found = {"steps": [5], "lift": [{"mean": lift}], "rate": [{"mean": rate}]}
+        return {"round": round, "attack_success": found if round % 5 == 0 else None}
+
+    curve = {5: 0.2, 10: 0.8, 15: 0.5, 20: 0.3}
+    history = [record(round, curve.get(round, 0.0), 0.9) for round in range(1, 21)]
+    told = persistence(history, 12)
+    assert told is not None and (told["at_stop"], told["half_life"]) == ([0.8], [8])
+    assert "the lift, 80 % after 5 adaptation steps, had halved 8 rounds later" in persistence_in_words(told)
+    staying = persistence(
+        [{**r, "attack_success": r["attack_success"] and {**r["attack_success"], "lift": []}} for r in history], 12
+    )
+    assert staying is not None and staying["of"] == "rate" and staying["half_life"] == [None]
+    assert "had not halved by round 20" in persistence_in_words(staying)
+    for stop in (None, 4, 20):
+        found = persistence(history, stop)
+        assert found is not None and "half_life" not in found and persistence_in_words(found) == ""
+    assert persistence([{"round": 1}], 1) is None
 
 
 def test_table_and_report_show_it(runs) -> None:

@@ -3,12 +3,21 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from fedmeta.attacks.aims import Aim
-from fedmeta.attacks.success import AttackSuccess, ClientSuccess, half_life, success_rates, summarise_success, trial
+from fedmeta.attacks.success import (
+    AttackSuccess,
+    ClientSuccess,
+    area_under_curve,
+    half_life,
+    success_rates,
+    summarise_success,
+    trial,
+)
 from fedmeta.attacks.triggers import make_trigger, unchanged
 from fedmeta.learners import make_learner
 from fedmeta.learners.functional import forward
@@ -130,3 +139,12 @@ def test_half_life() -> None:
     assert half_life(rounds, [0.1, 0.8, 0.41, 0.4], stop=12) == 8
     assert half_life(rounds, [0.1, 0.8, 0.7, 0.6], stop=10) is None
     assert half_life(rounds, [0.1, 0.8, 0.7, 0.6], stop=4) is None
+    assert half_life(rounds, [0.1, 0.0, -0.1, -0.2], stop=10) is None, "nothing to halve"
+    assert half_life(rounds, [0.1, NONE, 0.0, 0.0], stop=10) is None
+
+
+def test_the_area_under_a_curve_is_its_integral_over_its_length() -> None:
+    rounds, rates = [2, 3, 7, 20], [0.0, 0.5, 0.1, 0.9]
+    fine = np.linspace(2, 20, 180_001)
+    assert area_under_curve(rounds, rates) == pytest.approx(np.interp(fine, rounds, rates).mean(), abs=1e-5)
+    assert area_under_curve([4], [0.3]) == 0.3

@@ -40,6 +40,11 @@ def test_the_schedule_has_both_ends() -> None:
     assert not any(is_active(quietly({**FLIP, "stop": 0}), round) for round in range(4))
 
 
+def test_training_is_honest_under_an_attack_at_deployment() -> None:
+    method = {"name": "support_poisoning"}
+    assert not is_active(quietly({"method": method, "trigger_in": "support"}), 1)
+
+
 def test_the_hash_holds_the_attack_and_is_the_old_one_without() -> None:
     plain, flip = load({}), quietly(FLIP)
     assert plain.hash == quietly({"fraction": 0.4}).hash, "settings without an attack change nothing"

@@ -1,0 +1,1 @@
+"""Detection: of malicious clients round by round, and of a backdoored model after training."""

@@ -1,0 +1,80 @@
+"""`bench`: a grid from its file to its results."""
+
+import fcntl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fedmeta.errors import FedmetaError
+from server.files import writing
+from simulations.bench.cells import Plan, make_plan
+from simulations.bench.files import write_files
+from simulations.bench.grid_file import read_grid
+from simulations.bench.page import write_page
+from simulations.bench.report import BenchReport, make_report
+from simulations.bench.schedule import Settled, jobs_of, make_workers, play_all
+
+
+def bench(
+    source: str | Path | Mapping[str, Any] | Plan,
+    out: str | Path | None = None,
+    *,
+    engine: str = "ray",
+    workers: int | None = None,
+    watch: Settled = lambda cell, reason: None,
+) -> BenchReport:
+    """Play a grid, or what is left of it, and write its results.
+
+    Args:
+        source: a grid file, the same as nested mappings, or a plan.
+        out: its directory; None: `runs/NAME`, so that the same command goes on where the last one ended.
+        engine: `ray`, as many cells at once as the cores hold, or `inline`, one after the other in this process.
+        workers: no more cells at once.
+        watch: called as cells are settled.
+
+    Raises:
+        FedmetaError: a grid that cannot be, or a directory that another bench works in or that cannot be written.
+    """
+    plan = source if isinstance(source, Plan) else make_plan(read_grid(source))
+    place = default_place(plan) if out is None else Path(out)
+    place = place.resolve()
+    engines = [cell.experiment.engine for cell in plan.runs if cell.experiment is not None]
+    threads, gpus = max(e.threads for e in engines), max(e.gpus_per_client for e in engines)
+    with _held(place):
+        try:
+            with make_workers(engine, threads, gpus, workers) as crew:
+                failed = play_all(jobs_of(plan, place), crew, watch)
+        except KeyboardInterrupt:
+            write_report(plan, place, {})
+            raise
+        return write_report(plan, place, failed)
+
+
+def write_report(plan: Plan, place: Path, failed: dict[str, str]) -> BenchReport:
+    """Write files and page of what there is."""
+    report = make_report(plan, place, failed)
+    write_files(report, place)
+    write_page(report, place)
+    return report
+
+
+def default_place(plan: Plan) -> Path:
+    """The directory of a grid that is given none."""
+    return Path("runs") / plan.grid.name
+
+
+@contextmanager
+def _held(place: Path) -> Iterator[None]:
+    """Hold the directory against another bench; the operating system lets go when this process ends."""
+    with writing(place):
+        place.mkdir(parents=True, exist_ok=True)
+        file = (place / ".lock").open("w")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FedmetaError(
+                f"another bench works in '{place}': wait for it, or choose another folder with --out"
+            ) from None
+        yield

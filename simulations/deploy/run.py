@@ -1,0 +1,141 @@
+"""The commands of an operator: `fedmeta deploy run` and `fedmeta status`."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedmeta.code_hash import code_path
+from fedmeta.errors import ConfigurationError, FedmetaError
+
+if TYPE_CHECKING:
+    from fedmeta.experiment import Experiment
+    from simulations.deploy.flower import FlowerRun
+    from simulations.deploy.status import RunStatus, Status
+
+
+def run_deployed(
+    file: Path | None, overrides: dict[str, Any], superlink: str | None, out: Path, app: Path | None, resubmissions: int
+) -> int:
+    """Submit an experiment to a SuperLink and see it through; returns the exit code, 0 where the run went well.
+
+    Raises:
+        FedmetaError: an experiment, folder or app that does not fit; a SuperLink that stays silent.
+    """
+    from rich.console import Console
+
+    from server.configuration import load
+    from simulations.deploy.flower import Flower
+    from simulations.deploy.supervisor import Patience, supervise
+
+    console = Console()
+    experiment = load(file if file is not None else {}, overrides)
+    place = app if app is not None else _app()
+    with tempfile.TemporaryDirectory(prefix="fedmeta-") as folder:
+        run_config = Path(folder) / "run.toml"
+        run_config.write_text(run_configuration(experiment, out), encoding="utf-8")
+        flower = Flower(superlink)
+
+        def say(line: str) -> None:
+            console.print(line, markup=False, highlight=False)
+
+        say(f"{experiment.name}: {experiment.server.rounds} rounds, into {out} on the SuperLink's machine")
+        try:
+            ended = supervise(
+                flower, lambda: flower.submit(place, run_config), Patience(resubmissions=resubmissions), say
+            )
+        except KeyboardInterrupt:
+            say("no longer watched; the run itself goes on: `flwr list` shows it, `flwr stop RUN-ID` ends it")
+            return 130
+    return _say_end(ended, out, say)
+
+
+def run_configuration(experiment: "Experiment", out: Path) -> str:
+    """The TOML of a run configuration: the resolved experiment, and where its run directory lies.
+
+    Raises:
+        ConfigurationError: `out` is not absolute.
+    """
+    if not out.is_absolute():
+        raise ConfigurationError(
+            f"--out '{out}' must be an absolute path, on the machine of the SuperLink: it is where the run goes on "
+            "from, should its server process be lost"
+        )
+    return f"experiment = '''{experiment.to_json()}'''\nout = {json.dumps(str(out))}\n"
+
+
+def show_status(places: list[Path], superlink: str | None, ask: bool, as_json: bool) -> int:
+    """Print what is known of runs and, where one is asked, of a SuperLink; 1 where that does not answer."""
+    from rich.console import Console
+
+    from simulations.deploy.flower import Flower
+    from simulations.deploy.status import look
+
+    found = look(places or _usual_places(), Flower(superlink) if ask else None)
+    if as_json:
+        print(json.dumps(found.to_json(), indent=2))
+        return int(bool(found.problem))
+    for table in _tables(found):
+        Console().print(table)
+    if found.problem:
+        Console().print(found.problem, markup=False)
+    return int(bool(found.problem))
+
+
+def _say_end(ended: "FlowerRun", out: Path, say: Any) -> int:
+    if ended.status == "finished:completed":
+        say(f"the run went well: {out}; {ended.seconds:.0f} s in its last process, {ended.bytes:,} bytes")
+        return 0
+    say(f"the run did not go well ({ended.status}): {ended.details or 'no details'}")
+    return 1
+
+
+def _app() -> Path:
+    """The folder with the pyproject.toml that makes a Flower app of this code."""
+    root = Path(code_path())
+    if not (root / "pyproject.toml").exists():
+        raise FedmetaError(f"'{root}' is an installed package and no Flower app: name a checkout of fedmeta with --app")
+    return root
+
+
+def _usual_places() -> list[Path]:
+    chosen = os.environ.get("FEDMETA_RUNS")
+    places = [Path("runs"), Path(chosen) if chosen else Path.home() / ".cache" / "fedmeta" / "runs"]
+    return [place for place in places if place.is_dir()]
+
+
+def _tables(found: "Status") -> list[Any]:
+    from rich.table import Table
+
+    runs = Table("run", "rounds", "last written", "training", "validation", "failed", title="Run directories")
+    for run in found.directories:
+        runs.add_row(*_row(run))
+    tables = [runs]
+    if found.flower_runs is not None:
+        submitted = Table("id", "status", "details", "seconds", "bytes", title="Runs of the SuperLink")
+        for each in found.flower_runs:
+            submitted.add_row(each.run_id, each.status, each.details, f"{each.seconds:.0f}", f"{each.bytes:,}")
+        tables.append(submitted)
+    if found.flower_nodes is not None:
+        nodes = Table("id", "status", "owner", title="SuperNodes")
+        for node in found.flower_nodes:
+            nodes.add_row(node.node_id, node.status, node.name)
+        tables.append(nodes)
+    return tables
+
+
+def _row(run: "RunStatus") -> list[str]:
+    if run.problem:
+        return [run.path, "", "", run.problem, "", ""]
+    rounds = f"{run.round} of {run.rounds}" + (", finished" if run.finished else "")
+    age = "" if run.age is None else f"{run.age:.0f} s ago"
+    shown = ("loss", "accuracy", "mse", "epsilon-rdp")
+    train = ", ".join(f"{key} {run.train[key]:.4g}" for key in shown if run.train.get(key) is not None)
+    validation = (
+        "" if run.validation is None else f"{run.validation[1]} {run.validation[2]:.4g} (round {run.validation[0]})"
+    )
+    failed = "; ".join(f"client {client}: {reason}" for client, reason in run.failed.items())
+    if run.failed_rounds:
+        failed = "; ".join([f"rounds {list(run.failed_rounds)} did not go well", *([failed] if failed else [])])
+    return [run.path, rounds, age, train, validation, failed]

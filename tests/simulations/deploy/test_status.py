@@ -1,0 +1,59 @@
+"""`fedmeta status` of run directories."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from fedmeta.errors import FedmetaError
+from simulations import simulate
+from simulations.command import app
+from simulations.deploy.run import run_configuration
+from simulations.deploy.status import look
+
+RAW = {
+    "name": "little",
+    "data": {"name": "sinusoid"},
+    "partition": {"name": "iid", "clients": 2, "validation_clients": 1, "test_clients": 1},
+    "task": {"ways": 1, "shots": 2, "queries": 2},
+    "model": {"name": "sinusoid"},
+    "learner": {"name": "fomaml", "inner_lr": 0.01},
+    "server": {"rounds": 2, "sampling": {"name": "fixed", "clients": 1}},
+    "evaluation": {"every": 2, "episodes": 1, "validation_episodes": 1, "pooled_episodes": 1},
+}
+
+
+def test_status_tells_rounds_metrics_and_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path / "flwr"))
+    result = simulate(RAW, engine="inline", out=tmp_path / "runs" / "a")
+    simulate(RAW, engine="inline", out=tmp_path / "runs" / "b", overrides={"server.rounds": 1})
+    (tmp_path / "runs" / "b" / "results.json").unlink()
+    (tmp_path / "runs" / "broken").mkdir()
+    (tmp_path / "runs" / "broken" / "config.json").write_text("{")
+    found = {Path(run.path).name: run for run in look([tmp_path / "runs"], None).directories}
+    a = found["a"]
+    assert (a.name, a.round, a.rounds, a.finished) == ("little", 2, 2, True)
+    assert a.train == result.history[-1]["train"] and a.validation is not None and a.validation[:2] == (2, "mse")
+    assert a.age is not None and 0 <= a.age < 60
+    assert not found["b"].finished and found["b"].round == 1
+    assert "damaged" in found["broken"].problem
+    assert [run.path for run in look([tmp_path / "runs" / "a"], None).directories] == [a.path]
+    silent = CliRunner().invoke(app, ["status", str(tmp_path / "runs"), "--superlink", "nobodys", "--json"])
+    said = json.loads(silent.output)
+    assert silent.exit_code == 1 and "nobodys" in said["problem"] and len(said["directories"]) == 3
+    with pytest.raises(FedmetaError, match="there is no folder"):
+        look([tmp_path / "nowhere"], None)
+    printed = CliRunner().invoke(app, ["status", str(tmp_path / "runs"), "--json"])
+    assert {Path(run["path"]).name for run in json.loads(printed.output)["directories"]} == set(found)
+    table = CliRunner().invoke(app, ["status", str(tmp_path / "runs" / "a")], env={"COLUMNS": "200"})
+    assert "2 of 2, finished" in table.output and "mse" in table.output
+
+
+def test_a_deployed_runs_directory_is_absolute() -> None:
+    from server.configuration import load
+
+    experiment = load(RAW)
+    with pytest.raises(FedmetaError, match="must be an absolute path"):
+        run_configuration(experiment, Path("runs/a"))
+    assert run_configuration(experiment, Path('/runs/a "b"')).endswith('out = "/runs/a \\"b\\""\n')
