@@ -130,7 +130,7 @@ def describe(aggregate: Aggregate, clients: Sequence[int]) -> dict[str, Any]:
 
 
 def describe_groups(aggregate: Aggregate, groups: int) -> dict[str, Any]:
-    """As `describe` for rows that are groups: nothing of single clients, and the rest by the group's place."""
+    """As `describe` for rows that are groups: no client is accused, and what is said goes by the group's place."""
     said = describe(aggregate, range(groups))
     by_group = {key: said[key] for key in ("flagged", "scores", "weights")}
-    return {"flagged": [], "scores": {}, "weights": {}, "groups": by_group, "diagnostics": said["diagnostics"]}
+    return {"flagged": None, "scores": {}, "weights": {}, "groups": by_group, "diagnostics": said["diagnostics"]}

@@ -320,6 +320,8 @@ def test_attackers_within_clients_meet_a_robust_rule_over_groups(tmp_path: Path)
         [record] = run.history
         assert len(record["attackers"]) == 2 and len(record["groups"]) == 5
         norms[name] = record["train"]["update-norm"]
+        assert record["defence"]["flagged"] is None, "a rule over groups accuses no client"
+        assert "groups" in record["defence"] and "detection" not in run.results
     server = {"rounds": 1, "sampling": {"name": "fixed", "clients": 20}}
     [record] = play(tmp_path / "honest", {**base, "attack": {}, "server": server}).history
     honest = record["train"]["update-norm"]
