@@ -166,7 +166,7 @@ def attack_table(results: Mapping[str, Any]) -> Table | None:
 
 def deployment_table(results: Mapping[str, Any]) -> Table | None:
     """What defences at deployment cost and save; None where the experiment names none."""
-    from server.deployment import deployment_rows
+    from server.report.deployment import deployment_rows
 
     columns, rows = deployment_rows(results)
     if not rows:

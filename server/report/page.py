@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from fedmeta.statistics import Evaluation
 from server.attack import in_words, persistence_in_words, successes
-from server.deployment import deployment_rows
 from server.detection import detection_of_run, detection_rows
 from server.report import plots
 from server.report.confidential import privacy_facts
+from server.report.deployment import deployment_rows
 from server.report.episode import EpisodePicture
 from server.report.glyphs import glyph_figure
 from server.report.headline import SPLITS, Row, format_score, headline
