@@ -132,7 +132,7 @@ def success_curve(found: Sequence[tuple[str, AttackSuccess]]) -> Figure | None:
 
 
 def scores_chart(metrics: Sequence[Mapping[str, Any]]) -> Figure | None:
-    """A defence's score of each client in each round; None where no malicious client was ever scored."""
+    """A defence's score of each update of each round; None where no malicious one was ever scored."""
     rounds = [(record["round"], judged_round(record).labelled) for record in metrics]
     scored = [(number, scores, bad) for number, (scores, bad) in rounds if scores]
     if not any(any(bad) for _, _, bad in scored):
@@ -142,13 +142,13 @@ def scores_chart(metrics: Sequence[Mapping[str, Any]]) -> Figure | None:
         (n, score, bad) for n, scores, labels in scored[::stride] for score, bad in zip(scores, labels, strict=True)
     ]
     figure, (axes,) = _panels(1)
-    for bad, colour, words in ((False, MUTED, "honest clients"), (True, WRONG, "malicious clients")):
+    for bad, colour, words in ((False, MUTED, "honest updates"), (True, WRONG, "malicious updates")):
         own = [(number, score) for number, score, label in points if label == bad]
         axes.plot([n for n, _ in own], [score for _, score in own], "o", color=colour, ms=3.5, alpha=0.7, label=words)
     values = [score for _, score, _ in points]
     if min(values) > 0 and max(values) > 100 * min(values):
         axes.set_yscale("log")
-    _label(axes, "round", "score", "Suspicion of each client")
+    _label(axes, "round", "score", "Suspicion of each update")
     axes.legend(frameon=False, labelcolor=INK, fontsize=9)
     return figure
 
