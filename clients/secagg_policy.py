@@ -39,9 +39,15 @@ def node_policy(context: Context) -> Policy:
     return Policy(
         smallest_group=int(config.get("secagg-smallest-group", least.smallest_group)),
         corrupt=float(config.get("secagg-corrupt", least.corrupt)),
-        active=bool(config.get("secagg-active", least.active)),
+        active=_truth(config.get("secagg-active", least.active)),
         trusted=None if trusted is None else read_trusted(Path(str(trusted))),
     )
+
+
+def _truth(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"the node's secagg-active = {value!r} must be true or false")
+    return value
 
 
 def node_identity(context: Context) -> "PrivateIdentity | None":

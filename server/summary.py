@@ -1,4 +1,4 @@
-"""An experiment in one line: what learns on what, who attacks it, and what defends it."""
+"""An experiment in one line: what learns on what, who attacks it, what defends it, and what the server sees."""
 
 from fedmeta.attacks import ATTACKS
 from fedmeta.attacks.threat import is_attacked
@@ -17,6 +17,10 @@ def in_one_line(experiment: Experiment) -> str:
     chain = [component.name for component in (*experiment.server.preaggregators, experiment.server.aggregator)]
     if chain != ["mean"] or is_attacked(experiment):
         parts.append("aggregator " + ", then ".join(chain))
+    secagg = experiment.secagg
+    if secagg.enabled:
+        groups = "one group" if secagg.group_size is None else f"groups of {secagg.group_size}"
+        parts.append(f"secure aggregation in {groups}")
     return "; ".join(parts)
 
 

@@ -23,6 +23,7 @@ from fedmeta.errors import ConfigurationError
 from fedmeta.experiment import OPTIMISERS, Experiment
 from fedmeta.optimisers import schedule
 from fedmeta.params import ParamSpec
+from fedmeta.privacy.secagg_settings import least_clients
 from fedmeta.seeding import SERVER, numpy_generator, torch_generator
 from fedmeta.statistics import Evaluation
 from fedmeta.wire import ARRAYS, CONFIG, LAST_UPDATE, config_record, metric_record, read_vector, vector_record
@@ -155,7 +156,7 @@ class MetaStrategy(Strategy):
             store=self._rows,
         )
         event = self._why_not(found)
-        failed_round = self._below_quorum(found)
+        failed_round = self._below_quorum(found) and not self._too_few_to_hide
         metrics = client_metrics(found.updates)
         if self.private is not None:
             epsilon = self.private.account.quick_epsilon()
@@ -203,6 +204,11 @@ class MetaStrategy(Strategy):
             return describe_groups(aggregate, len(updates))
         return describe(aggregate, [update.client for update in updates])
 
+    @property
+    def _too_few_to_hide(self) -> bool:
+        """Whether secure aggregation has no sum of this draw, which is as ordinary as an empty one."""
+        return self.experiment.secagg.enabled and len(self._sampled) < least_clients(self.experiment)
+
     def _below_quorum(self, found: Sorted) -> bool:
         needed = self.experiment.server.min_success_fraction * len(self._sampled)
         return bool(self._sampled) and (not found.updates or found.answered < needed)
@@ -226,6 +232,8 @@ class MetaStrategy(Strategy):
             return None  # whoever came: keeping the model would tell, and the accounting counts the release
         if not self._sampled:
             return "no client was sampled"
+        if self._too_few_to_hide:
+            return f"{len(self._sampled)} clients were drawn: secure aggregation has no sum of so few"
         if self._below_quorum(found):
             return (
                 f"{found.answered} of {len(self._sampled)} clients gave a valid update, "

@@ -114,7 +114,6 @@ class Exchanges:
     ) -> None:
         self._grid, self.groups, self._training, self._silent = grid, groups, training, silent
         self._started, self._seconds = time.monotonic(), seconds
-        self._asked: dict[tuple[int, int], Message] = {}
 
     def play(self, stage: str) -> None:
         """One exchange of all groups that still can have a sum: ask, wait, hand what came to the sessions, go on."""
@@ -127,7 +126,7 @@ class Exchanges:
         }
         replies: Iterable[Message] = []
         if asked:
-            replies = self._grid.send_and_receive(asked.values(), timeout=self._time_left(stage))
+            replies = self._grid.send_and_receive(list(asked.values()), timeout=self._time_left(stage))
         answers = by_message(asked.values(), replies)
         read = {key: self._read(stage, key, answers.get(message.metadata.message_id)) for key, message in asked.items()}
         usual = self._usual_layout()
@@ -176,8 +175,7 @@ class Exchanges:
                 return _reply(_masked_bytes(message.content))
             return _reply(record[names.MESSAGE])
         except (FedmetaError, LookupError, TypeError, ValueError) as error:
-            group.facts.pop(node, None)
-            group.failed[node] = f"in exchange '{stage}': {error}"
+            self._fail(stage, group, node, f"in exchange '{stage}': {error}")
             return None
 
     def _usual_layout(self) -> tuple[Any, ...] | None:
@@ -186,14 +184,19 @@ class Exchanges:
 
     def _hand_over(self, stage: str, group: Group, node: int, reply: Reply, usual: tuple[Any, ...] | None) -> None:
         if stage == "masked" and group.facts[node].layout != usual:
-            found = group.facts.pop(node)
-            group.failed[node] = f"its vector holds {_in_words(found.layout)}, where most hold {_in_words(usual)}"
+            mine = _in_words(group.facts[node].layout)
+            self._fail(stage, group, node, f"its vector holds {mine}, where most hold {_in_words(usual)}")
             return
         try:
             group.session.receive(node, reply)
         except Refused as error:
+            self._fail(stage, group, node, f"refused in exchange '{stage}': {error}")
+
+    def _fail(self, stage: str, group: Group, node: int, why: str) -> None:
+        """Note why a client is out, or helps no more: what it said of a vector that is in the sum stays."""
+        group.failed[node] = why
+        if stage == "masked":
             group.facts.pop(node, None)
-            group.failed[node] = f"refused in exchange '{stage}': {error}"
 
     def _advance(self, stage: str, group: Group) -> None:
         if group.ended is not None:

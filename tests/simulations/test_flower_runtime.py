@@ -167,8 +167,8 @@ def test_a_private_run_is_a_deployed_one(tmp_path: Path, flower: dict[str, str])
 
 
 @pytest.mark.slow
-def test_secure_aggregation_is_the_same_in_processes_of_their_own(tmp_path: Path, flower: dict[str, str]) -> None:
-    """Every message to a process of its own, whose secrets wait in the node's Context; the same model to rounding."""
+def test_secure_aggregation_under_flwr_run(tmp_path: Path, flower: dict[str, str]) -> None:
+    """Flower's runtime carries each client's session from message to message; the model is the same to rounding."""
     raw = RAW.replace("clients = 3\n", "clients = 5\n").replace("clients = 2 }", "clients = 5 }")
     (tmp_path / "e.toml").write_text(raw + "[secagg]\nenabled = true\n")
     (tmp_path / "empty").mkdir()

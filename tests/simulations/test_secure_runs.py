@@ -1,5 +1,6 @@
 """Secure aggregation in whole runs: on both engines, and with the learner it is shipped for."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from fedmeta.errors import ConfigurationError
 from fedmeta.workload import Workload
 from server.configuration import load
 from server.report import write_report
-from server.rounds import RunResult, run_experiment
+from server.rounds import Observer, RunResult, run_experiment
 from server.rundir import RunDir
 from server.secure_aggregation import in_words, secured
 from simulations import InlineGrid, RayGrid
@@ -37,12 +38,14 @@ SINUSOID = {
 }
 
 
-def play(folder: Path, raw: dict, engine: type = InlineGrid) -> RunResult:
+def play(folder: Path, raw: dict, engine: type = InlineGrid, observers: Sequence[Observer] = ()) -> RunResult:
+    """A whole run, or the rest of one, but for the report, which takes seconds to draw."""
     experiment = load(raw)
     with engine("clients.app:app", len(Workload(experiment).federation.clients), check=False) as grid:
-        rundir = RunDir.create(folder, experiment)
+        rundir = RunDir.open(folder) if folder.exists() else RunDir.create(folder, experiment)
         try:
-            return run_experiment(secured(grid, experiment, simulated=True), experiment, rundir, simulated=True)
+            secure = secured(grid, experiment, simulated=True)
+            return run_experiment(secure, experiment, rundir, observers, simulated=True)
         finally:
             rundir.close()
 
@@ -72,6 +75,29 @@ def test_ray_gives_what_inline_gives_dropouts_and_noise_included(tmp_path: Path,
     assert inline.model_hash == ray.model_hash
     assert [record["failed"] for record in inline.history] == [record["failed"] for record in ray.history]
     assert any(record["failed"] for record in ray.history) and any(record["groups"] for record in ray.history)
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
+    """Groups and dropouts follow from the seed and the round, and an adaptive clip norm from the checkpoint."""
+    raw = {
+        **SINUSOID,
+        "server": {"rounds": 3, "sampling": {"name": "fixed", "clients": 8}},
+        "secagg": {"enabled": True, "group_size": 4, "dropout": {"masked": 0.1}},
+        "privacy": {
+            "unit": "client", "placement": "distributed", "noise_multiplier": 0.5, "delta": 1e-2,
+            "clipping": "adaptive", "colluders": 0, "min_survivors": 3,
+        },
+    }  # fmt: skip
+    whole = play(tmp_path / "whole", raw)
+
+    def stop(record: dict) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        play(tmp_path / "parts", raw, observers=[stop])
+    resumed = play(tmp_path / "parts", raw)
+    assert resumed.model_hash == whole.model_hash and resumed.rounds == 3
+    assert [record["groups"] for record in resumed.history] == [record["groups"] for record in whole.history]
 
 
 def test_simulated_dropouts_are_refused_in_a_deployment() -> None:

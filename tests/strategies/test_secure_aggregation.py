@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp.strategy import FedAvg
 
 from fedmeta.errors import ConfigurationError, FedmetaError
+from fedmeta.privacy import secagg_names as names
 from fedmeta.privacy.secagg import parse
 from fedmeta.privacy.secagg_section import DropoutSection, SecaggSection
 from fedmeta.wire import ARRAYS, CONFIG, GROUP, METRICS, WEIGHT, config_record, read_vector, vector_record
@@ -216,6 +217,61 @@ def test_a_client_that_cannot_train_is_left_out_by_name(workload: Workload, plai
     assert_is_mean(mean, np.delete(plain, 3, axis=0))
 
 
+@pytest.mark.parametrize("stage", STAGES)
+def test_rubbish_from_a_client_costs_that_client_alone(workload: Workload, plain: np.ndarray, stage: str) -> None:
+    """Text or floats for bytes, a request for a reply, a cut message, an empty one; and all replies come twice."""
+    kind = {"keys": names.KEYS, "shares": names.SHARES, "masked": "train", "unmask": names.UNMASK}[stage]
+
+    def spoilt(content: RecordDict, data: bytes | None) -> RecordDict:
+        """The content with other bytes of the protocol in it, or without any."""
+        if data is None:
+            return RecordDict({})
+        if stage == "masked":
+            array = Array(np.frombuffer(data, np.uint8) if data else np.ones(3))
+            return RecordDict({**content, names.MASKED: ArrayRecord({names.BYTES: array})})
+        return RecordDict({**content, names.RECORD: ConfigRecord({names.MESSAGE: data or "text"})})
+
+    class Malicious(GridDecorator):
+        def send_and_receive(self, messages, *, timeout=None):
+            sent = list(messages)
+            replies = {reply.metadata.src_node_id: reply for reply in self._grid.send_and_receive(sent)}
+            if sent[0].metadata.message_type == kind:
+                request = sent[0].content[names.RECORD][names.MESSAGE]
+                for node, data in ((1000, b""), (1001, request), (1002, b"\x02\x00"), (1003, None)):
+                    replies[node].content = spoilt(replies[node].content, data)
+            return [*replies.values(), *replies.values()][::-1]
+
+    settings = SecaggSection(corrupt=0.0, dropouts=0.4, adversary="semi-honest")
+    inner = InlineGrid("clients.app:app", 11, check=False)
+    grid = SecureAggregationGrid(Malicious(inner), settings, weighting="uniform", seed=0)
+    messages = train_messages(workload, inner)
+    replies = grid.send_and_receive(messages)
+    errors = {reply.metadata.reply_to_message_id for reply in replies if reply.has_error()}
+    bad = [client for client, message in enumerate(messages) if message.metadata.message_id in errors]
+    # In the last exchange their vectors are in the sum already, and enough others help to unmask it.
+    assert bad == ([] if stage == "unmask" else [0, 1, 2, 3])
+    [mean] = [reply for reply in replies if not reply.has_error()]
+    assert_is_mean(mean, np.delete(plain, bad, axis=0))
+
+
+def test_one_deadline_is_over_all_exchanges(workload: Workload) -> None:
+    """A grid that always takes all the time it is given leaves a share to the exchanges that follow."""
+    clock, given = [1000.0], []
+
+    class Slow(GridDecorator):
+        def send_and_receive(self, messages, *, timeout=None):
+            given.append(timeout)
+            clock[0] += timeout
+            return self._grid.send_and_receive(messages)
+
+    inner = InlineGrid("clients.app:app", 11)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("strategies.secagg_round.time.monotonic", lambda: clock[0])
+        grid = SecureAggregationGrid(Slow(inner), SecaggSection(seconds=50.0), weighting="uniform", seed=0)
+        replies = grid.send_and_receive(train_messages(workload, inner), timeout=3600.0)
+    assert given == pytest.approx([5.0, 5.0, 35.0, 5.0]) and not any(reply.has_error() for reply in replies)
+
+
 def test_runs_with_and_without_it_agree(tmp_path: Path) -> None:
     """MetaStrategy over several rounds, groups of unequal size: the same model and metrics to rounding."""
     runs = {}
@@ -287,6 +343,16 @@ def test_sums_on_actors_are_off_under_it(tmp_path: Path) -> None:
     run = {**RAW, "secagg": SECURE, "engine": {"reduce": "auto"}, "server": {**RAW["server"], "rounds": 0}}
     with pytest.warns(UserWarning, match=r"engine.reduce = 'auto' has no effect"):
         play(tmp_path / "run", run)
+
+
+def test_a_small_draw_is_an_ordinary_round_without_a_sum(tmp_path: Path) -> None:
+    server = {"rounds": 4, "sampling": {"name": "poisson", "rate": 0.4}}
+    run = play(tmp_path / "run", {**RAW, "server": server, "secagg": {"enabled": True}})
+    sampled = [len(record["sampled"]) for record in run.history]
+    assert min(sampled) < 4 <= max(sampled) and not run.failed_rounds
+    for record in run.history:
+        assert bool(record.get("groups")) == (len(record["sampled"]) >= 4)
+        assert record["event"] is None or "has no sum of so few" in record["event"]
 
 
 def test_a_group_that_is_too_small_to_hide_in_has_no_sum(workload: Workload) -> None:
