@@ -93,9 +93,7 @@ class Cohort:
         shared = self.spec.size()
         return {**self.spec.unflatten(theta[..., :shared]), **self.spec.unflatten(theta[..., shared:], "personal")}
 
-    def advance(
-        self, state: dict[str, Tensor], theta: Tensor, direction: Tensor
-    ) -> tuple[dict[str, Tensor], Tensor]:
+    def advance(self, state: dict[str, Tensor], theta: Tensor, direction: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """The optimiser's next state, and `[D + P]` or `[C, D + P]` after its step along `-direction`.
 
         Entries that the learner keeps for the client itself take the step that the direction holds.

@@ -32,11 +32,11 @@ NO_EXAMPLE_LEVEL = {
     "fomaml, which is its first-order form, or the client unit",
     "lstm_meta": "the learned gates see every gradient of the support, so that its examples enter beyond any noise in "
     "the inner loop. Use the task unit",
-    **{name: _PERSONAL for name in ("pfedme", "ditto")},
+    **dict.fromkeys(("pfedme", "ditto"), _PERSONAL),
 }
 """Learners without example-level privacy, and why. Client level is offered by all."""
 
-NO_TASK_LEVEL = {name: _PERSONAL for name in ("pfedme", "ditto")}
+NO_TASK_LEVEL = dict.fromkeys(("pfedme", "ditto"), _PERSONAL)
 """Learners without task-level privacy, and why."""
 
 

@@ -25,7 +25,14 @@ SETTINGS: dict[str, dict] = {
     "perfedavg": {"inner_lr": 0.5},
     "matchingnet": {"learn_temperature": True},
     "lstm_meta": {"inner_lr": 0.3, "inner_steps": 2},
-    "abml": {"inner_lr": 0.5, "inner_steps": 2, "initial_sigma": 0.1, "samples": 2, "test_samples": 3, "prior_weight": 0},
+    "abml": {
+        "inner_lr": 0.5,
+        "inner_steps": 2,
+        "initial_sigma": 0.1,
+        "samples": 2,
+        "test_samples": 3,
+        "prior_weight": 0,
+    },
     "pfedme": {"inner_lr": 0.05, "inner_steps": 3, "regularisation": 2.0},
     "ditto": {"inner_lr": 0.3},
 }

@@ -63,7 +63,9 @@ def test_f16_zero_steps_is_a_value(make_case, name):
     else:
         if name == "abml":  # a mean over weights around theta: of one draw without spread it is theta's
             case = make_case(name, **settings, initial_sigma=1e-12, test_samples=1)
-            logits = case.learner.predict(case.learner.adapt(case.params, case.episode.support, 3), case.episode.query.x)
+            logits = case.learner.predict(
+                case.learner.adapt(case.params, case.episode.support, 3), case.episode.query.x
+            )
         own = {key for key, _ in case.model.named_parameters()}
         theta = {key: value for key, value in case.params.items() if key in own}
         plain = torch.func.functional_call(case.model, theta, (case.episode.query.x,))

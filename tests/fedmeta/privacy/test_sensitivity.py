@@ -66,9 +66,7 @@ def train(work, episodes):
     plan = replace(protection.plan(work.local_plan(1)), execution="loop")
     own = work.first_personal(work.initial_vector())[None]
     start = work.initial_vector()
-    result = train_cohort(
-        work.learner, work.spec, start, 1, lambda client, step, count: episodes, plan, personal=own
-    )
+    result = train_cohort(work.learner, work.spec, start, 1, lambda client, step, count: episodes, plan, personal=own)
     assert not result.failures, result.failures
     return protection.update(result.updates[0], 0).double()
 
