@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BINS = 15
-"""Equal widths over [0, 1]: bin b holds confidences in (b / 15, (b + 1) / 15], the first one 0 too (Guo et al. 2017)."""
+"""Of equal width over [0, 1]: bin b holds confidences in (b / 15, (b + 1) / 15] (Guo et al. 2017, section 2)."""
 
 Bins = npt.NDArray[np.float64]
 """`[3, BINS]`: how many predictions lie in each bin, the sum of their confidences, and how many of them are right."""

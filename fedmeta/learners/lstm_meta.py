@@ -1,4 +1,4 @@
-"""The LSTM meta-learner (Ravi and Larochelle 2017): a learned cell, shared by all coordinates, is the inner optimiser."""
+"""The LSTM meta-learner (Ravi and Larochelle 2017): a learned cell that all weights share is the inner optimiser."""
 
 import math
 from collections.abc import Iterator

@@ -45,8 +45,8 @@ class Memory(NamedTuple):
 class MatchingNet:
     """Attention over the support (Vinyals et al. 2016, equation 1; appendix A for the full context).
 
-    p(k | x, S) = sum over class k of a(x, x_i), a = softmax over i of temperature * cosine(f(x), g(x_i)); the logits are
-    log p. The paper has no temperature; at 1 the softmax is nearly even and little is learnt (71 % against 88 %).
+    p(k | x, S) = sum over class k of a(x, x_i), a = softmax over i of temperature * cosine(f(x), g(x_i)); the logits
+    are log p. The paper has no temperature; at 1 the softmax is nearly even and less is learnt (71 % against 88 %).
     With `full_context` g(x_i) adds to an embedding what a bidirectional LSTM makes of the support in its order, and
     f(x) is an LSTM of `processing_steps` steps that reads the support by attention. In training the order is drawn anew
     for every task; in use it is as given. There are no inner steps: before the support is seen all classes are equal.

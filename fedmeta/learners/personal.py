@@ -1,4 +1,4 @@
-"""What learners with personal weights share: a network for all beside one of the client's own, which never leaves it."""
+"""What learners with personal weights share: a network for all, and beside it one that never leaves the client."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,10 +22,10 @@ PERSONAL = "personal."
 class PersonalWeights:
     """A shared model w, and personal weights v near it: argmin F_k(v) + regularisation/2 ||v - w||^2.
 
-    The entries `personal.*` are personal whatever `sharing.personal` says. They start at the shared model that a client
-    is first sent, and move by what the learner says, not by the client's optimiser: where `meta_gradient` gives a shared
-    entry's gradient, it gives a personal entry's step. A client keeps them from round to round; one that never trained
-    fits them to its support. Classes need a meaning that lasts: `task.kind = "own"`.
+    The entries `personal.*` are personal whatever `sharing.personal` says. They start at the shared model that a
+    client is first sent, and move by what the learner says, not by the client's optimiser: where `meta_gradient` gives
+    a shared entry's gradient, it gives a personal entry's step. A client keeps them from round to round; one that never
+    trained fits them to its support. Classes need a meaning that lasts: `task.kind = "own"`.
     """
 
     serves: ClassVar[tuple[str, ...]] = ("classification", "regression")

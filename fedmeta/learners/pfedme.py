@@ -15,8 +15,9 @@ from fedmeta.tasks import Episode
 class PFedMe(PersonalWeights):
     """Personalised federated learning with Moreau envelopes (Dinh et al. 2020, algorithm 1, equations 3 and 5).
 
-    F_k(w) = min over v of f_k(v) + regularisation/2 ||v - w||^2. Its gradient is regularisation * (w - v*(w)): the inner
-    problem is solved by `inner_steps` of gradient descent from the client's last personal weights, which then are v.
+    F_k(w) = min over v of f_k(v) + regularisation/2 ||v - w||^2. Its gradient is regularisation * (w - v*(w)): the
+    inner problem is solved by `inner_steps` of gradient descent from the client's last personal weights, which then
+    are v. The steps are stable where inner_lr < 2 / (regularisation + curvature).
     """
 
     inner_lr: float = parameter(0.05, doc="step size of the personal weights", gt=0)

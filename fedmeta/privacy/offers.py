@@ -22,16 +22,16 @@ NO_EXAMPLE_LEVEL = {
     "metasgd": _SECOND_ORDER,
     "protonet": "a support example moves every query's gradient through its prototype (7.9 clip norms measured, where "
     "clipping rows claims 2), and noised prototypes are not offered. Use the task unit: it clips whole episodes",
-    "matchingnet": "a support example is in every query's attention, so that one moves all gradients of its episode. Use "
-    "the task unit: it clips whole episodes",
+    "matchingnet": "a support example is in every query's attention, so that one moves all gradients of its episode. "
+    "Use the task unit: it clips whole episodes",
     "boil": _SECOND_ORDER,
     "abml": _SECOND_ORDER,
-    "imaml": "its meta-gradient divides by the Hessian of the support loss, so that a support example enters beyond any "
-    "noise in the inner loop. Use fomaml, or the task unit",
-    "perfedavg": "its meta-gradient holds a product with a Hessian (hf), whose examples no row-wise clipping bounds. Use "
-    "fomaml, which is its first-order form, or the client unit",
-    "lstm_meta": "the learned gates see every gradient of the support, so that its examples enter beyond any noise in "
-    "the inner loop. Use the task unit",
+    "imaml": "its meta-gradient divides by the Hessian of the support loss, so that a support example enters beyond "
+    "any noise in the inner loop. Use fomaml, or the task unit",
+    "perfedavg": "its meta-gradient holds a product with a Hessian (hf), whose examples no clipping of rows bounds. "
+    "Use fomaml, which is much as its first-order form, or the client unit",
+    "lstm_meta": "gates learnt from the gradients themselves are no post-processing of noised ones while the learner "
+    "has no private form. Use the task unit",
     **dict.fromkeys(("pfedme", "ditto"), _PERSONAL),
 }
 """Learners without example-level privacy, and why. Client level is offered by all."""

@@ -3,7 +3,8 @@
 The twin below shares no line with the library: the net is written out, cross-entropy too, and the inner loops are plain
 `torch.autograd.grad(create_graph=True)`. Whose derivative a meta-gradient is, differs:
 
-- MAML, ANIL, BOIL, Meta-SGD: of theta -> query loss at theta_k(theta), with respect to all meta-parameters, alpha included;
+- MAML, ANIL, BOIL, Meta-SGD: of theta -> query loss at theta_k(theta), with respect to all meta-parameters, alpha
+  included;
 - FOMAML: of phi -> query loss at phi, at the point phi = theta_k;
 - ProtoNet: of theta -> query loss; FedAvg: of theta -> loss on support and query;
 - Reptile: of nothing (its field is no gradient). The finite-difference check replaces every inner gradient by
