@@ -1,6 +1,7 @@
 """Personal weights through real rounds: no message holds them, a client finds its own again, a new one starts at w."""
 
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -99,7 +100,7 @@ def test_a_new_client_starts_at_the_model_it_is_sent_and_an_old_one_at_its_own()
     moved = workload.initial_vector() + 1.0
 
     class Empty:
-        state: dict = {}
+        state: ClassVar[dict] = {}
 
     own = personal_vector(workload, Empty(), moved)  # type: ignore[arg-type]
     assert torch.equal(own, moved) and not torch.equal(own, workload.spec.flatten(workload.initial, "personal"))
