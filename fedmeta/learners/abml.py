@@ -35,8 +35,9 @@ class ABML:
     loss is E_q[loss of support and query] + kl_outer KL + prior_weight (-log p(theta)), with N(0, 1) on mu0 and
     Gamma(gamma_shape, gamma_rate) on the precision; the meta-gradient is of second order.
 
-    The loss is a mean over examples: a KL weight of 1 / (their number) is the bound itself. With much larger ones
-    nothing is learnt; a smaller one tempers the bound, and what it leaves is no posterior. Expectations are means over
+    The loss is a mean over examples: a KL weight of 1 / (their number) is the bound itself. A smaller one tempers the
+    bound, and what it leaves is no posterior; but with tens of thousands of weights nothing is learnt at 1e-3, and much
+    at 1e-5 (docs/results.md). Expectations are means over
     `samples` of the weights, drawn from the task itself (`fedmeta.learners.draws`). In use the probabilities, or the
     outputs in regression, are means over `test_samples`.
     """
@@ -50,9 +51,9 @@ class ABML:
     inner_steps: int = parameter(1, doc="inner steps in training", unit="steps", ge=0)
     test_steps: int | None = parameter(None, doc="inner steps in use; none: as in training", unit="steps", ge=0)
     initial_sigma: float = parameter(math.exp(-4), doc="standard deviation that every weight starts with", gt=0)
-    kl_inner: float = parameter(1e-3, doc="weight of the KL in the inner loss", ge=0)
-    kl_outer: float = parameter(1e-3, doc="weight of the KL in the outer loss", ge=0)
-    prior_weight: float = parameter(1e-5, doc="weight of the hyper-prior in the outer loss", ge=0)
+    kl_inner: float = parameter(1e-5, doc="weight of the KL in the inner loss", ge=0)
+    kl_outer: float = parameter(1e-5, doc="weight of the KL in the outer loss", ge=0)
+    prior_weight: float = parameter(0.0, doc="weight of the hyper-prior in the outer loss; 0 leaves it away", ge=0)
     gamma_shape: float = parameter(1.0, doc="of the hyper-prior on the precision", gt=0)
     gamma_rate: float = parameter(0.01, doc="of the hyper-prior on the precision", gt=0)
     samples: int = parameter(1, doc="weights drawn for an expectation in training", unit="samples", ge=1)

@@ -127,7 +127,7 @@ def main() -> None:
         cells = []
         for place in range(len(ADAPTED)):
             found = estimate([100 * run["accuracy"][place] for run in runs], "episodes")
-            cells.append(f"{found.mean:.1f} [{found.low:.1f}, {found.high:.1f}]")
+            cells.append(f"{found.mean:.1f} [{max(0.0, found.low):.1f}, {min(100.0, found.high):.1f}]")
         print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
     if given.output is not None:
         given.output.write_text(json.dumps(table, indent=2), encoding="utf-8")

@@ -31,7 +31,6 @@ SETTINGS: dict[str, dict] = {
         "initial_sigma": 0.1,
         "samples": 2,
         "test_samples": 3,
-        "prior_weight": 0,  # the hyper-prior pulls at unused weights too, as it should
     },
     "pfedme": {"inner_lr": 0.05, "inner_steps": 3, "regularisation": 2.0},
     "ditto": {"inner_lr": 0.3},
