@@ -140,14 +140,14 @@ def scores_chart(metrics: Sequence[Mapping[str, Any]]) -> Figure | None:
     points = [
         (n, score, bad) for n, scores, labels in scored[::stride] for score, bad in zip(scores, labels, strict=True)
     ]
-    figure, (axes,) = _panels(1)
+    figure, (axes,) = panels(1)
     for bad, colour, words in ((False, MUTED, "honest clients"), (True, WRONG, "malicious clients")):
         own = [(number, score) for number, score, label in points if label == bad]
         axes.plot([n for n, _ in own], [score for _, score in own], "o", color=colour, ms=3.5, alpha=0.7, label=words)
     values = [score for _, score, _ in points]
     if min(values) > 0 and max(values) > 100 * min(values):
         axes.set_yscale("log")
-    _label(axes, "round", "score", "Suspicion of each client")
+    label(axes, "round", "score", "Suspicion of each client")
     axes.legend(frameon=False, labelcolor=INK, fontsize=9)
     return figure
 
