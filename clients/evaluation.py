@@ -38,6 +38,9 @@ def evaluate(message: Message, context: Context) -> Message:
     for i, step in enumerate(steps):
         metrics[f"loss.{step}"] = scores.loss[i].tolist()
         metrics[f"score.{step}"] = scores.score[i].tolist()
+        if len(scores.brier):
+            metrics[f"brier.{step}"] = scores.brier[i].tolist()
+            metrics[f"bins.{step}"] = scores.bins[i].flatten().tolist()
     if config["baseline"] and workload.learner.task.kind == "classification":
         metrics["baseline"] = [float(nearest_neighbour(episode)) for episode in episodes]
     if config.get("success-steps"):

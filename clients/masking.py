@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from flwr.app import ConfigRecord, Context
 from torch import Tensor
 
-from clients.privacy import simulated
+from clients.node import simulated
 from clients.request import Request
 from clients.secure_aggregation import Encoded
 from fedmeta.experiment import Experiment

@@ -119,7 +119,8 @@ def train_group(protection: Protection, attacker: Attacker | None = None) -> Coh
         return drawn if attacker is None else attacker.poison(drawn, step)
 
     plan = protection.plan(workload.local_plan(requests[0].round))
-    personal = torch.stack([personal_vector(workload, context) for context in contexts])
+    given = zip(requests, contexts, strict=True)
+    personal = torch.stack([personal_vector(workload, context, request.vector) for request, context in given])
     frozen = {entry.name: workload.initial[entry.name] for entry in workload.spec.select("frozen")}
     device = requests[0].vector.device
     return train_cohort(

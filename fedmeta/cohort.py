@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
 
 from fedmeta.execution import Execution, over_tasks
-from fedmeta.learners.base import MetaLearner, Metrics
+from fedmeta.learners.base import MetaLearner, Metrics, personal_prefix
 from fedmeta.optimisers import Optimiser
 from fedmeta.params import Params, ParamSpec
 from fedmeta.tasks import Episode
@@ -92,6 +92,24 @@ class Cohort:
         """The inverse of `flatten`, for `[D + P]` or `[C, D + P]`."""
         shared = self.spec.size()
         return {**self.spec.unflatten(theta[..., :shared]), **self.spec.unflatten(theta[..., shared:], "personal")}
+
+    def advance(self, state: dict[str, Tensor], theta: Tensor, direction: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """The optimiser's next state, and `[D + P]` or `[C, D + P]` after its step along `-direction`.
+
+        Entries that the learner keeps for the client itself take the step that the direction holds.
+        """
+        state, change = self.plan.optimiser.step(state, direction, self.plan.scale)
+        kept = self._kept
+        return state, theta + (change if kept is None else torch.where(kept.to(theta.device), -direction, change))
+
+    @cached_property
+    def _kept(self) -> Tensor | None:
+        """`[D + P]`, which entries the learner itself moves; None for none."""
+        prefix = personal_prefix(self.learner)
+        if prefix is None:
+            return None
+        entries = (*self.spec.select("shared"), *self.spec.select("personal"))
+        return torch.cat([torch.full((entry.size,), entry.name.startswith(prefix)) for entry in entries])
 
     def episodes(self, client: int, step: int) -> Sequence[Episode]:
         """A client's tasks of one step."""

@@ -38,8 +38,7 @@ def train_together(cohort: Cohort, start: Tensor) -> Progress:
                 else:
                     direction[client] = found[0]
                     progress.add(client, found[1])
-        state, change = plan.optimiser.step(state, direction, plan.scale)
-        progress.theta = progress.theta + change
+        state, progress.theta = cohort.advance(state, progress.theta, direction)
     return progress
 
 

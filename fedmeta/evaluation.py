@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from fedmeta.calibration import BINS, brier, count_bins
 from fedmeta.execution import Execution, TaskFunction, over_tasks, resolve, stackable, to_device
 from fedmeta.learners.base import MetaLearner
 from fedmeta.learners.functional import ways_of
@@ -21,11 +22,16 @@ class EpisodeScores(NamedTuple):
         steps: adaptation steps, ascending.
         loss: `[len(steps), episodes]`, mean loss over an episode's queries.
         score: `[len(steps), episodes]`, the task's score: accuracy in [0, 1], or mean squared error.
+        brier: `[len(steps), episodes]`, the Brier score of an episode's queries; empty `[0, episodes]` in regression.
+        bins: `[len(steps), 3, BINS]`, confidence against accuracy over all episodes together
+            (`fedmeta.calibration.count_bins`); empty `[0, 3, BINS]` in regression.
     """
 
     steps: tuple[int, ...]
     loss: Tensor
     score: Tensor
+    brier: Tensor
+    bins: Tensor
 
 
 def evaluate(
@@ -56,13 +62,15 @@ def evaluate(
     if not steps or steps[0] < 0 or list(steps) != sorted(set(steps)):
         raise ValueError(f"steps {list(steps)} must ascend from 0 or more without repeats")
 
-    def judge(params: Params, episode: Episode) -> tuple[Tensor, Tensor]:
-        losses, scores = [], []
+    classes = learner.task.kind == "classification"
+
+    def judge(params: Params, episode: Episode) -> tuple[Tensor, ...]:
+        found = []
         for adapted in learner.trajectory(params, episode.support, ways_of(episode), steps):
-            output = learner.predict(adapted, episode.query.x)
-            losses.append(learner.task.loss(output, episode.query.y))
-            scores.append(learner.task.score(output, episode.query.y))
-        return torch.stack(losses), torch.stack(scores)
+            output, y = learner.predict(adapted, episode.query.x), episode.query.y
+            figures = (learner.task.loss(output, y), learner.task.score(output, y))
+            found.append((*figures, brier(output, y), count_bins(output, y)) if classes else figures)
+        return tuple(torch.stack(column) for column in zip(*found, strict=True))
 
     way = resolve(execution, learner.model, next(iter(params.values())).device)
     if execution == "auto" and not stackable(episodes):
@@ -70,8 +78,11 @@ def evaluate(
     with torch.no_grad():
         if chunk_size == "auto":
             chunk_size = fitting_episodes(judge, params, episodes[0]) if way == "vmap" else None
-        loss, score = over_tasks(judge, params, episodes, way, chunk_size)
-    return EpisodeScores(tuple(steps), loss.T, score.T)
+        loss, score, *calibration = over_tasks(judge, params, episodes, way, chunk_size)
+    if not calibration:
+        return EpisodeScores(tuple(steps), loss.T, score.T, loss.T[:0], loss.new_zeros((0, 3, BINS)))
+    briers, bins = calibration
+    return EpisodeScores(tuple(steps), loss.T, score.T, briers.T, bins.double().sum(dim=0))
 
 
 def fitting_episodes(judge: TaskFunction, params: Params, episode: Episode) -> int:

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from fedmeta.calibration import calibration_error
+
 Unit = Literal["episodes", "clients"]
 
 
@@ -64,6 +66,10 @@ class Evaluation:
         clients: client id -> mean score after adaptation.
         baseline: pixel nearest neighbour on the same episodes, where the task has one.
         protocol: ways, shots, queries, episodes per client, seed, transductive: what must stand beside the number.
+        brier: the Brier score, an Estimate for every number of steps; empty in regression, and in files from before.
+        bins: confidence against accuracy, `[3][BINS]` for every number of steps (`fedmeta.calibration`), over all
+            queries of all clients; empty as above.
+        ece: the expected calibration error by these bins, for every number of steps; empty as above.
     """
 
     split: str
@@ -76,6 +82,9 @@ class Evaluation:
     baseline: Estimate | None
     adapted: int
     protocol: dict[str, Any] = field(default_factory=dict)
+    brier: tuple[Estimate, ...] = ()
+    bins: tuple[Sequence[Sequence[float]], ...] = ()
+    ece: tuple[float, ...] = ()
 
     @property
     def before(self) -> Estimate:
@@ -88,21 +97,34 @@ class Evaluation:
         return self.score[self.steps.index(self.adapted)]
 
     @property
+    def brier_after(self) -> Estimate | None:
+        """The Brier score after `adapted` steps; None where it was not measured."""
+        return self.brier[self.steps.index(self.adapted)] if self.brier else None
+
+    @property
+    def ece_after(self) -> float | None:
+        """The expected calibration error after `adapted` steps, in [0, 1]; None where it was not measured."""
+        return self.ece[self.steps.index(self.adapted)] if self.ece else None
+
+    @property
     def loss_after(self) -> Estimate:
         """The loss after `adapted` steps."""
         return self.loss[self.steps.index(self.adapted)]
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; `Evaluation.from_json` reads it back."""
-        estimates = {key: [asdict(item) for item in getattr(self, key)] for key in ("loss", "score")}
-        return {**asdict(self), **estimates, "steps": list(self.steps)}
+        estimates = {key: [asdict(item) for item in getattr(self, key)] for key in ("loss", "score", "brier")}
+        bins = [[list(row) for row in each] for each in self.bins]
+        return {**asdict(self), **estimates, "steps": list(self.steps), "bins": bins, "ece": list(self.ece)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Evaluation":
         """Rebuild from `to_json`; null, which stands for NaN and infinity in files, becomes NaN."""
-        estimates = {key: tuple(_estimate_from(item) for item in data[key]) for key in ("loss", "score")}
+        estimates = {key: tuple(map(_estimate_from, data.get(key, ()))) for key in ("loss", "score", "brier")}
         baseline = _estimate_from(data["baseline"]) if data["baseline"] is not None else None
-        return cls(**{**data, **estimates, "steps": tuple(data["steps"]), "baseline": baseline})
+        ece = tuple(math.nan if value is None else value for value in data.get("ece", ()))
+        read = {"steps": tuple(data["steps"]), "baseline": baseline, "bins": tuple(data.get("bins", ())), "ece": ece}
+        return cls(**{**data, **estimates, **read})
 
 
 def _estimate_from(item: Mapping[str, Any]) -> Estimate:
@@ -112,11 +134,16 @@ def _estimate_from(item: Mapping[str, Any]) -> Estimate:
 
 @dataclass(frozen=True)
 class ClientScores:
-    """What one client measured: `[steps][episodes]` losses and scores, and the baseline's scores `[episodes]`."""
+    """What one client measured: `[steps][episodes]` losses and scores, and the baseline's scores `[episodes]`.
+
+    In classification Brier scores too, and `[steps][3][BINS]`, confidence against accuracy over all its queries.
+    """
 
     loss: Sequence[Sequence[float]]
     score: Sequence[Sequence[float]]
     baseline: Sequence[float] = ()
+    brier: Sequence[Sequence[float]] = ()
+    bins: Sequence[Sequence[Sequence[float]]] = ()
 
 
 def summarise(
@@ -145,6 +172,9 @@ def summarise(
     adapted = wanted if wanted in steps else steps[-1]
     place = list(steps).index(adapted)
     means = {str(client): float(np.mean(scores[client].score[place])) for client in sorted(scores)}
+    calibrated = all(len(item.brier) == len(item.bins) == len(steps) for item in ordered)
+    # Every client has as many episodes as the others: added up, each query counts alike.
+    bins = np.sum([np.asarray(item.bins, dtype=np.float64) for item in ordered], axis=0) if calibrated else []
     levels = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
     return Evaluation(
         split=split,
@@ -159,4 +189,7 @@ def summarise(
         else None,
         adapted=adapted,
         protocol=dict(protocol),
+        brier=tuple(pool([item.brier[i] for item in ordered]) for i in range(len(steps))) if calibrated else (),
+        bins=tuple(each.tolist() for each in bins),
+        ece=tuple(calibration_error(each) for each in bins),
     )

@@ -91,8 +91,7 @@ def _train_one(cohort: Cohort, client: int, theta: Tensor, progress: Progress) -
     state = plan.optimiser.init(theta)
     for step in range(plan.steps):
         direction, metrics = cohort.alone(client, step, theta, cohort.episodes(client, step))
-        state, change = plan.optimiser.step(state, direction, plan.scale)
-        theta = theta + change
+        state, theta = cohort.advance(state, theta, direction)
         progress.add(client, metrics)
     return theta
 

@@ -18,7 +18,7 @@ from fedmeta.errors import ConfigurationError, DataError
 from fedmeta.execution import resolve, to_device
 from fedmeta.experiment import Experiment
 from fedmeta.learners import LEARNERS, make_learner
-from fedmeta.learners.base import MetaLearner
+from fedmeta.learners.base import MetaLearner, personal_prefix
 from fedmeta.memory import available_bytes, fitting_tasks
 from fedmeta.models import make_model
 from fedmeta.optimisers import OPTIMISERS, schedule
@@ -79,13 +79,22 @@ class Workload:
 
     @cached_property
     def spec(self) -> ParamSpec:
-        """Order, shapes and roles of the parameters."""
-        sharing = self.experiment.sharing
-        return ParamSpec.of(self.initial, personal=sharing.personal, frozen=sharing.frozen)
+        """Order, shapes and roles of the parameters; a learner's own personal entries are so whatever is set."""
+        sharing, own = self.experiment.sharing, personal_prefix(self.learner)
+        personal = sharing.personal if own is None else (*sharing.personal, own + "*")
+        return ParamSpec.of(self.initial, personal=personal, frozen=sharing.frozen)
 
     def initial_vector(self) -> torch.Tensor:
         """The shared initial parameters, `[D]`."""
         return self.spec.flatten(self.initial)
+
+    def first_personal(self, shared: torch.Tensor) -> torch.Tensor:
+        """`[P]`, the personal parameters of a client that has none yet and is sent the shared ones, `[D]`."""
+        start = getattr(self.learner, "personal_start", None)
+        if start is None:
+            return self.spec.flatten(self.initial, "personal")
+        known = {**self.initial, **self.spec.unflatten(shared.cpu())}
+        return self.spec.flatten({**known, **start(known)}, "personal")
 
     @cached_property
     def dataset(self) -> Any:
@@ -209,7 +218,7 @@ class Workload:
             1,
             sample,
             self.local_plan(round),
-            personal=spec.flatten(self.initial, "personal")[None],
+            personal=self.first_personal(model)[None].to(model.device),
             frozen={entry.name: self.initial[entry.name] for entry in spec.select("frozen")},
         )
         if result.failures:

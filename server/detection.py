@@ -10,15 +10,21 @@ def judged_round(record: Mapping[str, Any]) -> JudgedRound:
     """What the record of a round says of its clients.
 
     Clients that did not answer, and replies that were refused, never came before the defence. An attacker that could
-    not act sent an honest update.
+    not act sent an honest update. Under secure aggregation the defence sees groups: each is known by its place, and
+    malicious with an attacker in it.
     """
     absent = {*record["failed"], *record["refused"]}
-    defence = record.get("defence", {})
-    flagged = defence.get("flagged")
     idle = record.get("attack_idle", {})
+    attackers = frozenset(client for client in record.get("attackers") or () if str(client) not in idle)
+    defence, clients = record.get("defence", {}), tuple(c for c in record["sampled"] if str(c) not in absent)
+    if "groups" in defence:
+        groups, defence = record.get("groups", []), defence["groups"]
+        clients = tuple(range(len(groups)))
+        attackers = frozenset(place for place in clients if attackers.intersection(groups[place]["clients"]))
+    flagged = defence.get("flagged")
     return JudgedRound(
-        clients=tuple(client for client in record["sampled"] if str(client) not in absent),
-        attackers=frozenset(client for client in record.get("attackers") or () if str(client) not in idle),
+        clients=clients,
+        attackers=attackers,
         scores={int(client): score for client, score in defence.get("scores", {}).items()},
         flagged=None if flagged is None else frozenset(flagged),
     )

@@ -54,6 +54,9 @@ def run_with_progress(
         console.print(f"interrupted; continue with: fedmeta simulate --resume {opened.rundir.path}")
         return INTERRUPTED
     console.print(results_table(result.results))
+    calibration = calibration_table(result.results)
+    if calibration is not None:
+        console.print(calibration)
     attacks = attack_table(result.results)
     if attacks is not None:
         console.print(attacks)
@@ -138,6 +141,25 @@ def results_table(results: Mapping[str, Any]) -> Table:
     return table
 
 
+def calibration_table(results: Mapping[str, Any]) -> Table | None:
+    """How far the last model's probabilities can be believed after adaptation; None in regression."""
+    from server.report.calibration import figures_in_words
+    from server.report.headline import SPLITS
+
+    judged = results.get("last") or {}
+    found = [(words, Evaluation.from_json(judged[split])) for split, words in SPLITS.items() if judged.get(split)]
+    rows = [(words, figures_in_words(evaluation)) for words, evaluation in found if evaluation.ece]
+    if not rows:
+        return None
+    table = Table(title="Calibration after adaptation", title_justify="left", caption_justify="left")
+    table.add_column("")
+    for name in rows[0][1]:
+        table.add_column(name, justify="right")
+    for words, figures in rows:
+        table.add_row(words, *figures.values())
+    return table
+
+
 def attack_table(results: Mapping[str, Any]) -> Table | None:
     """How often the attacker got the wanted answer, by adaptation steps; None where nothing was measured.
 
@@ -166,7 +188,7 @@ def attack_table(results: Mapping[str, Any]) -> Table | None:
 
 def deployment_table(results: Mapping[str, Any]) -> Table | None:
     """What defences at deployment cost and save; None where the experiment names none."""
-    from server.deployment import deployment_rows
+    from server.report.deployment import deployment_rows
 
     columns, rows = deployment_rows(results)
     if not rows:

@@ -101,10 +101,12 @@ def make_probe(experiment: Experiment) -> Probe:
     """How a rule asks models of this experiment for class probabilities; what is not shared stays as it began."""
     workload = Workload(experiment)
     rest = {entry.name: workload.initial[entry.name] for entry in workload.spec.entries if entry.role != "shared"}
+    network = {name for name, _ in workload.learner.model.named_parameters()}
 
     @torch.no_grad()
     def probabilities(shared: Tensor, inputs: Tensor) -> Tensor:
         params = {**workload.spec.unflatten(shared), **rest}
+        params = {name: value for name, value in params.items() if name in network}
         return forward(workload.learner.model, params, inputs).softmax(dim=1)
 
     return Probe(tuple(workload.spec_of_data.input_shape), probabilities, has_fixed_slots(experiment))

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from flwr.app import ArrayRecord, Message, RecordDict
 
 from fedmeta.attacks.success import AttackSuccess, ClientSuccess, summarise_success
+from fedmeta.calibration import BINS
 from fedmeta.experiment import Component
 from fedmeta.statistics import ClientScores, Evaluation, summarise
 from fedmeta.wire import ARRAYS, CLEAN, CONFIG, MalformedRecord, config_record, only
@@ -153,7 +154,20 @@ def _read_scores(reply: Message, episodes: int, asked: tuple[int, ...]) -> tuple
     lengths = {len(row) for row in [*loss, *score, *([baseline] if baseline else [])]}
     if lengths != {episodes} or not facts["score-name"]:
         raise MalformedRecord(f"{sorted(lengths)} episodes where {episodes} were asked for")
-    return ClientScores(loss, score, baseline), facts
+    return ClientScores(loss, score, baseline, *_read_calibration(metrics, steps, episodes)), facts
+
+
+def _read_calibration(
+    metrics: Mapping[str, Any], steps: list[int], episodes: int
+) -> tuple[list[list[float]], list[list[list[float]]]]:
+    """Brier scores `[steps][episodes]` and bins `[steps][3][BINS]`; empty lists where the task has none."""
+    if f"brier.{steps[0]}" not in metrics:
+        return [], []
+    brier = [list(metrics[f"brier.{step}"]) for step in steps]
+    flat = [list(metrics[f"bins.{step}"]) for step in steps]
+    if {len(row) for row in brier} != {episodes} or {len(row) for row in flat} != {3 * BINS}:
+        raise MalformedRecord(f"calibration of other than {episodes} episodes in {BINS} bins")
+    return brier, [[row[start : start + BINS] for start in range(0, 3 * BINS, BINS)] for row in flat]
 
 
 def _read_success(reply: Message, episodes: int, steps: tuple[int, ...]) -> ClientSuccess:

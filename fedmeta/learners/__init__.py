@@ -45,6 +45,42 @@ LEARNERS = Registry(
             "joint training, fine-tuned at test: the baseline",
             "McMahan et al. 2017; Chen et al. 2018, FedAvg(Meta)",
         ),
+        "boil": Entry("fedmeta.learners.boil:BOIL", "MAML whose inner loop adapts all but the head", "Oh et al. 2021"),
+        "imaml": Entry(
+            "fedmeta.learners.imaml:IMAML",
+            "implicit meta-gradient of a proximal optimum, by conjugate gradients",
+            "Rajeswaran et al. 2019, algorithms 1 and 2",
+        ),
+        "perfedavg": Entry(
+            "fedmeta.learners.perfedavg:PerFedAvg",
+            "MAML on a client's own batches, first order or with Hessian products by differences",
+            "Fallah et al. 2020, algorithm 1",
+        ),
+        "matchingnet": Entry(
+            "fedmeta.learners.matchingnet:MatchingNet",
+            "attention over support embeddings, full-context ones as an option",
+            "Vinyals et al. 2016, equation 1 and appendix A",
+        ),
+        "lstm_meta": Entry(
+            "fedmeta.learners.lstm_meta:LSTMMeta",
+            "a learned LSTM cell is the inner optimiser",
+            "Ravi and Larochelle 2017, section 3",
+        ),
+        "abml": Entry(
+            "fedmeta.learners.abml:ABML",
+            "a Gaussian over the weights, adapted by variational inference",
+            "Ravi and Beatson 2019, algorithms 1 and 2",
+        ),
+        "pfedme": Entry(
+            "fedmeta.learners.pfedme:PFedMe",
+            "shared model on Moreau envelopes, personal weights beside it",
+            "Dinh et al. 2020, algorithm 1",
+        ),
+        "ditto": Entry(
+            "fedmeta.learners.ditto:Ditto",
+            "ordinary shared model, personal weights drawn towards it",
+            "Li et al. 2021, algorithm 1",
+        ),
     },
 )
 

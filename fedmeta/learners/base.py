@@ -70,3 +70,13 @@ class MetaLearner(Protocol):
     def meta_gradient(self, params: Params, episode: Episode) -> tuple[Params, Metrics]:
         """The direction of one task that an outer optimiser descends, shaped as `params`; zero where unused."""
         ...
+
+
+def personal_prefix(learner: MetaLearner) -> str | None:
+    """What the names of entries begin with that a learner keeps for the client itself; None for most.
+
+    Such a learner has `personal`, the prefix, and `personal_start(shared)`, where a new client's entries start; of
+    these entries its `meta_gradient` gives the step that they take, not a gradient (`fedmeta.learners.personal`).
+    """
+    found: str | None = getattr(learner, "personal", None)
+    return found

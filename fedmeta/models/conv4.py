@@ -51,5 +51,7 @@ class Conv4:
                 )
                 layers += [*normalise(self.normalisation, self.filters, self.groups), nn.ReLU()]
                 channels, sides = self.filters, [(side + 1) // 2 for side in sides]
-            last = head(channels * math.prod(sides), self.ways)
-        return Network(nn.Sequential(*layers, nn.Flatten()), last, transductive=self.normalisation == "batch")
+            features = channels * math.prod(sides)
+            last = head(features, self.ways)
+        body = nn.Sequential(*layers, nn.Flatten())
+        return Network(body, last, transductive=self.normalisation == "batch", features=features)

@@ -59,4 +59,4 @@ def _perceptron(
             layers += [*normalise(normalisation, size, groups), nn.ReLU()]
             width = size
         last = head(width, ways)
-    return Network(nn.Sequential(*layers), last, transductive=normalisation == "batch")
+    return Network(nn.Sequential(*layers), last, transductive=normalisation == "batch", features=width)

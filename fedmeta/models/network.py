@@ -23,13 +23,17 @@ class Network(nn.Module):
         head: the last layer; None gives an embedding, whose outputs are the features.
         transductive: whether one example's output depends on the others in its batch (batch statistics), so that a
             query set is judged together. Evaluation names it beside its numbers.
+        features: size of the features; None where it is not told.
     """
 
-    def __init__(self, body: nn.Module, head: nn.Linear | None, *, transductive: bool = False) -> None:
+    def __init__(
+        self, body: nn.Module, head: nn.Linear | None, *, transductive: bool = False, features: int | None = None
+    ) -> None:
         super().__init__()
         self.body = body
         self.head = nn.Identity() if head is None else head
         self.transductive = transductive
+        self.features = features
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs `[n, ways]`, or features `[n, features]` without a head."""

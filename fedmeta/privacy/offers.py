@@ -11,14 +11,33 @@ _SECOND_ORDER = (
     "in the inner loop (replacing one moves a row-clipped gradient by 3.2 clip norms). Use fomaml, or the task unit"
 )
 
+_PERSONAL = (
+    "its personal weights carry all of a client's data from round to round without noise, and into what the client "
+    "shares later: only the client as a whole can be hidden. Use the client unit"
+)
+
 NO_EXAMPLE_LEVEL = {
     "maml": _SECOND_ORDER,
     "anil": _SECOND_ORDER,
     "metasgd": _SECOND_ORDER,
     "protonet": "a support example moves every query's gradient through its prototype (7.9 clip norms measured, where "
     "clipping rows claims 2), and noised prototypes are not offered. Use the task unit: it clips whole episodes",
+    "matchingnet": "a support example is in every query's attention, so that one moves all gradients of its episode. "
+    "Use the task unit: it clips whole episodes",
+    "boil": _SECOND_ORDER,
+    "abml": _SECOND_ORDER,
+    "imaml": "its meta-gradient divides by the Hessian of the support loss, so that a support example enters beyond "
+    "any noise in the inner loop. Use fomaml, or the task unit",
+    "perfedavg": "its meta-gradient holds a product with a Hessian (hf), whose examples no clipping of rows bounds. "
+    "Use fomaml, which is much as its first-order form, or the client unit",
+    "lstm_meta": "gates learnt from the gradients themselves are no post-processing of noised ones while the learner "
+    "has no private form. Use the task unit",
+    **dict.fromkeys(("pfedme", "ditto"), _PERSONAL),
 }
-"""Learners without example-level privacy, and why. Client and task level are offered by all."""
+"""Learners without example-level privacy, and why. Client level is offered by all."""
+
+NO_TASK_LEVEL = dict.fromkeys(("pfedme", "ditto"), _PERSONAL)
+"""Learners without task-level privacy, and why."""
 
 
 @runtime_checkable
@@ -41,16 +60,19 @@ class ExampleLevel(Protocol):
         ...
 
 
-def check_offer(learner: str, unit: Unit) -> None:
+def check_offer(learner: str, unit: Unit, own_data: bool = False) -> None:
     """Refuse a unit that a learner cannot offer.
 
     Args:
         learner: a registered name.
         unit: whose privacy is wanted.
+        own_data: whether a client's own data are its one task (`task.kind = "own"`).
 
     Raises:
         ConfigurationError: names the reason and the remedy.
     """
+    if unit is Unit.TASK:
+        _check_tasks(learner, own_data)
     if unit is not Unit.EXAMPLE:
         return
     cls = LEARNERS.get(learner)
@@ -62,6 +84,17 @@ def check_offer(learner: str, unit: Unit) -> None:
         )
     if reason is not None:
         raise ConfigurationError(f"privacy.unit = 'example' is not available for learner '{learner}': {reason}")
+
+
+def _check_tasks(learner: str, own_data: bool) -> None:
+    reason = NO_TASK_LEVEL.get(learner)
+    if reason is None and learner == "perfedavg" and own_data:
+        reason = (
+            "with task.kind = 'own' a client's data are one task, drawn anew at every step: hiding one draw would hide "
+            "nothing. Use the client unit"
+        )
+    if reason is not None:
+        raise ConfigurationError(f"privacy.unit = 'task' is not available for learner '{learner}': {reason}")
 
 
 def _has_own(cls: type) -> bool:

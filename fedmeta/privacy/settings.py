@@ -23,7 +23,7 @@ def check_privacy(experiment: Experiment) -> None:
                 stacklevel=3,
             )
         return
-    check_offer(experiment.learner.name, Unit(privacy.unit))
+    check_offer(experiment.learner.name, Unit(privacy.unit), own_data=experiment.task.kind == "own")
     _check_noise(experiment)
     _check_unit(experiment)
     _check_shares(experiment)

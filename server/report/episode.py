@@ -52,7 +52,10 @@ def draw_episode(workload: Workload, vector: Tensor) -> EpisodePicture | None:
         log.info("the report shows no episode, since the data are not here: %s", error)
         return None
     learner = workload.learner
-    params = {**workload.initial, **workload.spec.unflatten(vector)}
+    spec = workload.spec
+    # As the client that is drawn would begin: it never trained.
+    own = spec.unflatten(workload.first_personal(vector), "personal")
+    params = {**workload.initial, **spec.unflatten(vector), **own}
     steps = learner.default_steps
     ways = max(1, episode.classes.shape[-1])
     adapted = list(learner.trajectory(params, episode.support, ways, (0, steps) if steps else (0,)))

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from fedmeta.statistics import Evaluation
 from server.attack import in_words, persistence_in_words, successes
-from server.deployment import deployment_rows
 from server.detection import detection_of_run, detection_rows
 from server.report import plots
+from server.report.calibration import calibration_caption, reliability_figure
 from server.report.confidential import privacy_facts
+from server.report.deployment import deployment_rows
 from server.report.episode import EpisodePicture
 from server.report.glyphs import glyph_figure
 from server.report.headline import SPLITS, Row, format_score, headline
@@ -184,6 +185,13 @@ def _sections(
             "Adaptation",
             plots.adaptation_curve(judged),
             bars + (" Dotted: pixel nearest neighbour." if baseline else ""),
+            False,
+        ),
+        (
+            "calibration",
+            "Calibration",
+            reliability_figure(judged),
+            calibration_caption(judged),
             False,
         ),
         ("episode", "An episode", _episode(picture), _episode_caption(picture), _has_glyphs(picture)),

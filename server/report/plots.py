@@ -79,19 +79,19 @@ def learning_curves(metrics: Sequence[Mapping[str, Any]], score_name: str) -> Fi
         (record["round"], Evaluation.from_json(record["validation"])) for record in metrics if record["validation"]
     ]
     scored = [record for record in trained if score_name in record["train"]]
-    figure, panels = _panels(2 if scored or judged else 1)
-    _line(panels[0], [(record["round"], record["train"]["loss"]) for record in trained], ACCENT, "training clients")
-    _label(panels[0], "round", "loss", "Loss before each outer step")
-    panels[0].legend(frameon=False, labelcolor=INK, fontsize=9)
-    if len(panels) == 2:
-        right = panels[1]
+    figure, both = panels(2 if scored or judged else 1)
+    _line(both[0], [(record["round"], record["train"]["loss"]) for record in trained], ACCENT, "training clients")
+    label(both[0], "round", "loss", "Loss before each outer step")
+    both[0].legend(frameon=False, labelcolor=INK, fontsize=9)
+    if len(both) == 2:
+        right = both[1]
         if scored:
             _line(right, [(r["round"], r["train"][score_name]) for r in scored], ACCENT, "training clients")
         if judged:
             rounds = [round for round, _ in judged]
             _interval_curve(right, rounds, [found.after for _, found in judged], SECOND, "validation clients")
-        _label(right, "round", score_name, f"{_title(score_name)} after adaptation")
-        _percent(right.yaxis, score_name)
+        label(right, "round", score_name, f"{_title(score_name)} after adaptation")
+        percent(right.yaxis, score_name)
         right.legend(frameon=False, labelcolor=INK, fontsize=9)
     return figure
 
@@ -101,15 +101,14 @@ def adaptation_curve(evaluations: Sequence[Evaluation]) -> Figure | None:
     shown = [evaluation for evaluation in evaluations if len(evaluation.steps) > 1]
     if not shown:
         return None
-    figure, (axes,) = _panels(1)
+    figure, (axes,) = panels(1)
     for evaluation, colour in zip(shown, (ACCENT, SECOND), strict=False):
-        words = "across test clients" if evaluation.split == "pooled" else "each client's own tasks"
-        _interval_curve(axes, evaluation.steps, evaluation.score, colour, words)
+        _interval_curve(axes, evaluation.steps, evaluation.score, colour, split_in_words(evaluation))
         if evaluation.baseline is not None:
             axes.axhline(evaluation.baseline.mean, color=colour, lw=1, ls=":")
     axes.set_xticks(_few(shown[0].steps))
-    _label(axes, "adaptation steps", shown[0].score_name, f"{_title(shown[0].score_name)} on unseen clients")
-    _percent(axes.yaxis, shown[0].score_name)
+    label(axes, "adaptation steps", shown[0].score_name, f"{_title(shown[0].score_name)} on unseen clients")
+    percent(axes.yaxis, shown[0].score_name)
     axes.legend(frameon=False, labelcolor=INK, fontsize=9)
     return figure
 
@@ -118,21 +117,21 @@ def success_curve(found: Sequence[tuple[str, AttackSuccess]]) -> Figure | None:
     """Attack success over adaptation steps with 95 % intervals, dashed for the clean model; None without any."""
     if not found:
         return None
-    figure, panels = _panels(len(found))
-    for axes, (words, success) in zip(panels, found, strict=True):
+    figure, every = panels(len(found))
+    for axes, (words, success) in zip(every, found, strict=True):
         _interval_curve(axes, success.steps, success.rate, WRONG, "attacked model")
         if success.clean:
             _interval_curve(axes, success.steps, success.clean, MUTED, "clean model")
         axes.set_xticks(_few(success.steps))
         axes.set_ylim(-0.03, 1.03)
-        _label(axes, "adaptation steps", "attack success", words.capitalize())
-        _percent(axes.yaxis, "accuracy")
+        label(axes, "adaptation steps", "attack success", words.capitalize())
+        percent(axes.yaxis, "accuracy")
         axes.legend(frameon=False, labelcolor=INK, fontsize=9)
     return figure
 
 
 def scores_chart(metrics: Sequence[Mapping[str, Any]]) -> Figure | None:
-    """A defence's score of each client in each round; None where no malicious client was ever scored."""
+    """A defence's score of each update of each round; None where no malicious one was ever scored."""
     rounds = [(record["round"], judged_round(record).labelled) for record in metrics]
     scored = [(number, scores, bad) for number, (scores, bad) in rounds if scores]
     if not any(any(bad) for _, _, bad in scored):
@@ -141,14 +140,14 @@ def scores_chart(metrics: Sequence[Mapping[str, Any]]) -> Figure | None:
     points = [
         (n, score, bad) for n, scores, labels in scored[::stride] for score, bad in zip(scores, labels, strict=True)
     ]
-    figure, (axes,) = _panels(1)
-    for bad, colour, words in ((False, MUTED, "honest clients"), (True, WRONG, "malicious clients")):
+    figure, (axes,) = panels(1)
+    for bad, colour, words in ((False, MUTED, "honest updates"), (True, WRONG, "malicious updates")):
         own = [(number, score) for number, score, label in points if label == bad]
         axes.plot([n for n, _ in own], [score for _, score in own], "o", color=colour, ms=3.5, alpha=0.7, label=words)
     values = [score for _, score, _ in points]
     if min(values) > 0 and max(values) > 100 * min(values):
         axes.set_yscale("log")
-    _label(axes, "round", "score", "Suspicion of each client")
+    label(axes, "round", "score", "Suspicion of each update")
     axes.legend(frameon=False, labelcolor=INK, fontsize=9)
     return figure
 
@@ -160,7 +159,7 @@ def clients_chart(evaluation: Evaluation, names: Mapping[str, str]) -> Figure | 
         return None
     items = sorted((item for item in found if math.isfinite(item[1])), key=lambda item: item[1])
     many = len(found) > NAMED
-    figure, (axes,) = _panels(1, height=3.2 if many else 1.0 + 0.24 * len(found))
+    figure, (axes,) = panels(1, height=3.2 if many else 1.0 + 0.24 * len(found))
     if many:
         axes.hist([score for _, score in items], bins=30, color=ACCENT, alpha=0.85, rwidth=0.88)
     else:
@@ -172,8 +171,8 @@ def clients_chart(evaluation: Evaluation, names: Mapping[str, str]) -> Figure | 
     axes.axvline(evaluation.after.mean, color=SECOND, lw=1.2)
     axes.margins(x=0.06)
     title = f"{len(found)} test clients after adaptation" if many else "Each test client after adaptation"
-    _label(axes, evaluation.score_name, "clients" if many else "", f"{title} (line: mean)")
-    _percent(axes.xaxis, evaluation.score_name)
+    label(axes, evaluation.score_name, "clients" if many else "", f"{title} (line: mean)")
+    percent(axes.xaxis, evaluation.score_name)
     return figure
 
 
@@ -182,12 +181,12 @@ def curve_figure(picture: EpisodePicture) -> Figure:
     assert picture.curve is not None
     x, before, after = picture.curve
     support, query = picture.episode.support, picture.episode.query
-    figure, (axes,) = _panels(1)
+    figure, (axes,) = panels(1)
     axes.plot(x, before, color=MUTED, ls="--", lw=1.4, label="before adaptation")
     axes.plot(x, after, color=ACCENT, lw=2, label=f"after {steps_in_words(picture.steps)}")
     axes.scatter(query.x[:, 0].numpy(), query.y[:, 0].numpy(), color=INK, s=12, zorder=2, label="query: the truth")
     axes.scatter(support.x[:, 0].numpy(), support.y[:, 0].numpy(), color=SECOND, s=34, zorder=3, label="support")
-    _label(axes, "x", "y", "One task of a test client")
+    label(axes, "x", "y", "One task of a test client")
     axes.legend(frameon=False, labelcolor=INK, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
@@ -201,6 +200,11 @@ def steps_in_words(steps: int) -> str:
     return f"{steps} step{'' if steps == 1 else 's'}"
 
 
+def split_in_words(evaluation: Evaluation) -> str:
+    """On what a model was judged, as a legend says it."""
+    return "across test clients" if evaluation.split == "pooled" else "each client's own tasks"
+
+
 def empty_figure(width: float, height: float) -> Figure:
     """A figure of so many inches, bound to no display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -211,17 +215,18 @@ def empty_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _panels(count: int, height: float = 3.2) -> tuple[Figure, list[Axes]]:
+def panels(count: int, height: float = 3.2) -> tuple[Figure, list[Axes]]:
+    """A figure of the page's width with `count` panels beside each other, in the page's style."""
     figure = empty_figure(9.2, height)
     figure.set_layout_engine("constrained")
-    panels = list(np.atleast_1d(figure.subplots(1, count)))
-    for axes in panels:
+    found = list(np.atleast_1d(figure.subplots(1, count)))
+    for axes in found:
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
         for side in ("left", "bottom"):
             axes.spines[side].set_color(MUTED)
         axes.tick_params(colors=MUTED, labelsize=8)
-    return figure, panels
+    return figure, found
 
 
 def _line(axes: Axes, points: Sequence[tuple[int, float | None]], colour: str, words: str) -> None:
@@ -256,7 +261,8 @@ def _title(score_name: str) -> str:
     return score_name.upper() if score_name == "mse" else score_name.capitalize()
 
 
-def _label(axes: Axes, x: str, y: str, title: str) -> None:
+def label(axes: Axes, x: str, y: str, title: str) -> None:
+    """Names of the axes and a title; rounds are whole numbers."""
     axes.set_xlabel(x, color=MUTED, fontsize=9)
     axes.set_ylabel(y, color=MUTED, fontsize=9)
     axes.set_title(title, color=INK, fontsize=10, loc="left", pad=10)
@@ -266,7 +272,8 @@ def _label(axes: Axes, x: str, y: str, title: str) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _percent(axis: Axis, score_name: str) -> None:
+def percent(axis: Axis, score_name: str) -> None:
+    """Ticks in per cent where the score is a share."""
     if score_name == "accuracy":
         from matplotlib.ticker import FuncFormatter
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fedmeta.attacks.threat import success_steps
+from fedmeta.calibration import BINS
 from fedmeta.experiment import Experiment
 from simulations.bench.facts import Facts, at_step
 
@@ -87,6 +88,20 @@ def _mean_attackers(facts: Facts, _: int) -> float | None:
 
 def _idle(facts: Facts, _: int) -> float | None:
     return float(len(facts.results.get("attack_idle_rounds", ())))
+
+
+def _nll(facts: Facts, _: int) -> float | None:
+    judged = facts.evaluation
+    return judged.loss_after.mean if judged is not None and judged.ece else None
+
+
+def _brier(facts: Facts, _: int) -> float | None:
+    found = None if facts.evaluation is None else facts.evaluation.brier_after
+    return None if found is None else found.mean
+
+
+def _ece(facts: Facts, _: int) -> float | None:
+    return None if facts.evaluation is None else facts.evaluation.ece_after
 
 
 def _failed_rounds(facts: Facts, _: int) -> float | None:
@@ -196,6 +211,9 @@ COLUMNS: tuple[Column, ...] = (
         "share",
         _share_above_f,
     ),
+    Column("nll", "NLL", "Cross-entropy of the unseen test clients' queries in nats.", "number", _nll),
+    Column("brier", "Brier", "Squared distance of probabilities and truth on them, from 0 to 2.", "number", _brier),
+    Column("ece", "ECE", f"Expected calibration error on them, by {BINS} equal bins of confidence.", "number", _ece),
     Column("idle", "idle rounds", "Rounds in which the attack could not act and sent honest updates.", "number", _idle),
     Column("failed_rounds", "failed rounds", "Rounds that were not aggregated.", "number", _failed_rounds),
 )

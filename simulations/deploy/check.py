@@ -7,7 +7,7 @@ from pathlib import Path
 from fedmeta.experiment import Experiment
 from simulations.deploy.connection import Clock, greet, judge_clock, knock, parse_address, reach
 from simulations.deploy.findings import Failed, Finding
-from simulations.deploy.machine import check_data, check_versions, describe_key, read_key
+from simulations.deploy.machine import check_data, check_secure_aggregation, check_versions, describe_key, read_key
 from simulations.deploy.supernode import PROGRAMS, read_node_config, sign_in
 
 INSECURE = (
@@ -41,7 +41,11 @@ def check(options: Options) -> Iterator[Finding]:
     """Check subject after subject; what rests on one that failed is not checked."""
     yield from _check_connection(options)
     yield _finding("versions", lambda: check_versions(PROGRAMS))
-    yield _check_data(options)
+    data = _check_data(options)
+    yield data
+    if options.node_config is not None and "secagg" in options.node_config:
+        text = options.node_config
+        yield _finding("secagg", lambda: check_secure_aggregation(read_node_config(text)))
 
 
 def _check_connection(options: Options) -> Iterator[Finding]:

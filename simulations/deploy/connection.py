@@ -134,7 +134,10 @@ def greet(address: Address, authority: Path) -> str:
 
 def _refusal(error: ssl.SSLCertVerificationError, address: Address, signer: x509.Certificate) -> Failed:
     """Why the certificate was refused, in words."""
-    shown = _certificate(address)
+    try:
+        shown = _certificate(address)
+    except OSError:  # the server went away in between
+        return Failed(f"the certificate was refused: {error.verify_message}", "check again")
     if error.verify_code in WRONG_NAMES:
         return Failed(
             f"the certificate is not for '{address.host}' but for {', '.join(_names(shown))}",

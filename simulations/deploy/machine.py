@@ -15,9 +15,11 @@ from packaging.specifiers import SpecifierSet
 
 from clients.identity import unfit
 from clients.node import client_id, workload_on
+from clients.secagg_policy import is_required, node_identity, node_policy
 from fedmeta.data.episodes import ClassSource
 from fedmeta.errors import FedmetaError
 from fedmeta.experiment import Experiment
+from fedmeta.privacy.secagg.identities import public_bytes
 from fedmeta.workload import device_of
 from simulations.deploy.findings import Failed
 
@@ -103,6 +105,27 @@ def _version(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
+
+
+def check_secure_aggregation(config: dict[str, Any]) -> str:
+    """The node's own conditions for secure aggregation, and the keys that they name.
+
+    Raises:
+        Failed: values out of bounds, files that hold no keys, or a list of trusted keys without this node's own.
+    """
+    context = Context(run_id=0, node_id=0, node_config=config, state=RecordDict(), run_config={})
+    try:
+        required, policy, identity = is_required(context), node_policy(context), node_identity(context)
+    except (FedmetaError, ValueError) as error:
+        raise Failed(str(error), "mend the node's configuration, or the file that it names") from error
+    if policy.trusted is not None and (identity is None or public_bytes(identity.public_key()) not in policy.trusted):
+        raise Failed(
+            "secagg-trusted does not hold this node's own key, so that nodes with the same list mask without it",
+            "name the node's key with secagg-identity, and make one list of all nodes' *.pub for every node",
+        )
+    trusted = "any key" if policy.trusted is None else f"{len(policy.trusted)} keys"
+    signs = "signs nothing" if identity is None else "signs its keys"
+    return f"masks are {'required' if required else 'allowed'}; this node {signs} and trusts {trusted}"
 
 
 def check_data(config: dict[str, Any], experiment: Experiment) -> str:

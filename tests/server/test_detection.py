@@ -76,6 +76,27 @@ def test_a_run_without_attack_has_its_false_alarms_only(tmp_path: Path) -> None:
     assert found.within is found.attacked is None and found.clean is not None and found.clean.fpr == 0.25
 
 
+def test_under_secure_aggregation_groups_are_judged() -> None:
+    """Two attackers make one group of three malicious, known by its place; nothing is said of single clients."""
+    record = {
+        "round": 1,
+        "sampled": [1, 2, 3, 4, 5, 6],
+        "attackers": [3, 4],
+        "failed": {},
+        "refused": {},
+        "groups": [{"clients": [1, 6]}, {"clients": [3, 4]}, {"clients": [2, 5]}],
+        "defence": {
+            "flagged": [],
+            "scores": {},
+            "groups": {"flagged": [1, 2], "scores": {"0": 1.0, "1": 9.0, "2": 2.0}, "weights": {}},
+        },
+    }
+    found = detection_of_run([record])
+    assert found is not None and found.within is not None and found.within.auroc == 1.0
+    assert found.share == pytest.approx(1 / 3) and found.attacked is not None
+    assert (found.attacked.caught, found.attacked.missed, found.attacked.lost, found.attacked.kept) == (1, 0, 1, 1)
+
+
 def test_who_was_refused_or_sent_an_honest_update_is_not_taken_for_a_catch() -> None:
     record = {
         "round": 1,

@@ -16,6 +16,7 @@ from server.report.glyphs import glyph_figure
 from server.report.troubles import troubles
 from server.rundir import RunDir
 from simulations import simulate
+from simulations.console import calibration_table
 
 VOID = {"meta", "br", "hr", "img", "link", "input", "path", "use", "rect", "image"}
 
@@ -85,8 +86,15 @@ def test_a_run_on_glyphs_with_every_figure(tmp_path: Path, monkeypatch: pytest.M
     ]
     for row in rows:
         assert row.format(row.estimate.mean) in text and "%" in row.format(row.estimate.mean)
-    for name in ("learning", "adaptation", "episode", "clients"):
+    for name in ("learning", "adaptation", "calibration", "episode", "clients"):
         assert (result.path / "plots" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    judged = result.evaluation("test")
+    assert judged is not None and judged.ece_after is not None and judged.brier_after is not None
+    figures = (f"NLL {judged.loss_after.mean:.3f}", f"Brier {judged.brier_after.mean:.3f}", f"{judged.ece_after:.3f}")
+    assert all(words in text for words in figures) and "ECE, 15 bins" in text
+    assert sum(judged.bins[judged.steps.index(judged.adapted)][0]) == 15 * 2 * len(judged.clients)
+    table = calibration_table(result.results)
+    assert table is not None and table.row_count == 2
     assert "no model was chosen" in text and "5-way 1-shot, 3 queries a class" in text and "inductive" in text
 
 
@@ -95,6 +103,7 @@ def test_a_regression_run_shows_best_and_last(tmp_path: Path) -> None:
     text = read(result.path / "report.html")
     best = result.results["best"]["round"]
     assert f"Best on validation: round {best}" in text and "The last round is 3" in text
+    assert calibration_table(result.results) is None and "Calibration" not in text
     assert "pixel nearest" not in text and " %" not in headline(result.results)[0].format(0.5)
     models = {row.model for row in headline(result.results)}
     assert models == ({"last and best (round 3)"} if best == 3 else {"last (round 3)", f"best (round {best})"})
@@ -115,7 +124,17 @@ def test_a_run_of_no_rounds_and_troubles_in_words(tmp_path: Path) -> None:
     read(result.path / "report.html")
     rundir = RunDir.open(result.path)
     failed = {str(client): "ValueError: <b>age</b>" for client in range(12)}
-    rundir.append({"round": 1, "train": {}, "failed": failed, "refused": {}, "event": "nobody", "validation": None})
+    rundir.append(
+        {
+            "round": 1,
+            "sampled": list(range(12)),
+            "train": {},
+            "failed": failed,
+            "refused": {},
+            "event": "nobody",
+            "validation": None,
+        }
+    )
     text = read(write_report(rundir, None))
     assert "12 clients (0, 1, 2, 3, 4, ...): ValueError: &lt;b&gt;age&lt;/b&gt;" in text
     assert "the model stayed as it was: nobody" in text and "not at hand" in text

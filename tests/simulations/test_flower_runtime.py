@@ -128,7 +128,8 @@ def test_a_bundle_holds_code_and_experiment_files_only(tmp_path: Path, flower: d
         (copy / name).write_text(content)
     done = flwr("build", "--app", str(copy), environment=flower, cwd=tmp_path)
     [bundle] = tmp_path.glob("*.fab")
-    assert bundle.stat().st_size < 1_000_000, done.stdout
+    # Flower takes 10 MB; the code is a little over one.
+    assert bundle.stat().st_size < 3_000_000, done.stdout
     names = zipfile.ZipFile(bundle).namelist()
     assert not [name for name in names if name.startswith(("myenv", "runs", "keys", ".venv", "tests", "docs"))]
     assert not [name for name in names if name.startswith("simulations/") and name.endswith(".py")], "no node runs it"

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from fedmeta.errors import ConfigurationError
+from fedmeta.workload import Workload
 from server.configuration import load
 from server.rundir import RunDir
 from simulations import simulate
@@ -204,3 +205,12 @@ def test_deepsight_asks_the_models_of_the_experiment() -> None:
     vector = Workload(experiment).initial_vector()
     found = probe.probabilities(vector, torch.rand(3, *probe.input_shape))
     assert probe.fixed_slots and found.shape[0] == 3 and torch.allclose(found.sum(1), torch.ones(3))
+
+
+@pytest.mark.parametrize("learner", ["metasgd", "ditto"])
+def test_a_probe_asks_the_network_alone(learner: str) -> None:
+    """Step sizes and personal weights are entries of the vector that no network has."""
+    model = {"name": "mlp", "hidden": [4], "normalisation": "none"}
+    experiment = load({"model": model, "learner": {"name": learner}, "task": {"ways": 3}})
+    found = make_probe(experiment).probabilities(Workload(experiment).initial_vector(), torch.zeros(2, 1, 28, 28))
+    assert found.shape == (2, 3) and torch.allclose(found.sum(dim=1), torch.ones(2))

@@ -263,16 +263,11 @@ Request = KeysRequest | SharesRequest | MaskRequest | UnmaskRequest
 Reply = KeysReply | SharesReply | MaskedInput | UnmaskReply
 Message = Request | Reply
 
-_READERS: dict[int, Callable[[Unpacker], Message]] = {
-    KeysRequest.KIND: KeysRequest.unpack,
-    KeysReply.KIND: KeysReply.unpack,
-    SharesRequest.KIND: SharesRequest.unpack,
-    SharesReply.KIND: SharesReply.unpack,
-    MaskRequest.KIND: MaskRequest.unpack,
-    MaskedInput.KIND: MaskedInput.unpack,
-    UnmaskRequest.KIND: UnmaskRequest.unpack,
-    UnmaskReply.KIND: UnmaskReply.unpack,
-}
+_KINDS: tuple[type[Message], ...] = (
+    *(KeysRequest, KeysReply, SharesRequest, SharesReply),
+    *(MaskRequest, MaskedInput, UnmaskRequest, UnmaskReply),
+)
+_READERS: dict[int, Callable[[Unpacker], Message]] = {kind.KIND: kind.unpack for kind in _KINDS}
 
 
 def parse(data: bytes | memoryview) -> Message:

@@ -20,8 +20,22 @@ SETTINGS: dict[str, dict] = {
     "reptile": {"inner_lr": 0.3, "inner_steps": 3, "inner_batch": 4, "inner_optimiser": "sgd"},
     "protonet": {},
     "fedavg": {"test_steps": 3},
+    "boil": {"inner_lr": 0.5, "inner_steps": 2},
+    "imaml": {"inner_lr": 0.3, "inner_steps": 5, "cg_steps": 3},
+    "perfedavg": {"inner_lr": 0.5},
+    "matchingnet": {"learn_temperature": True},
+    "lstm_meta": {"inner_lr": 0.3, "inner_steps": 2},
+    "abml": {
+        "inner_lr": 0.5,
+        "inner_steps": 2,
+        "initial_sigma": 0.1,
+        "samples": 2,
+        "test_samples": 3,
+    },
+    "pfedme": {"inner_lr": 0.05, "inner_steps": 3, "regularisation": 2.0},
+    "ditto": {"inner_lr": 0.3},
 }
-OUTPUTS = {"protonet": None, "fedavg": CLASSES}
+OUTPUTS = {"protonet": None, "matchingnet": None, "fedavg": CLASSES}
 
 
 class Case:

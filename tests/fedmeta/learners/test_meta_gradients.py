@@ -3,7 +3,8 @@
 The twin below shares no line with the library: the net is written out, cross-entropy too, and the inner loops are plain
 `torch.autograd.grad(create_graph=True)`. Whose derivative a meta-gradient is, differs:
 
-- MAML, ANIL, Meta-SGD: of theta -> query loss at theta_k(theta), with respect to all meta-parameters, alpha included;
+- MAML, ANIL, BOIL, Meta-SGD: of theta -> query loss at theta_k(theta), with respect to all meta-parameters, alpha
+  included;
 - FOMAML: of phi -> query loss at phi, at the point phi = theta_k;
 - ProtoNet: of theta -> query loss; FedAvg: of theta -> loss on support and query;
 - Reptile: of nothing (its field is no gradient). The finite-difference check replaces every inner gradient by
@@ -13,10 +14,13 @@ The twin below shares no line with the library: the net is written out, cross-en
 import pytest
 import torch
 
-from fedmeta.learners import LEARNERS
+LEARNERS_WITH_INNER_GRADIENTS = ("maml", "anil", "boil", "metasgd")
 
-NAMES = list(LEARNERS.entries())
-LEARNERS_WITH_INNER_GRADIENTS = ("maml", "anil", "metasgd")
+
+@pytest.fixture(params=["maml", "fomaml", "anil", "boil", "metasgd", "reptile", "protonet", "fedavg"])
+def case(request, make_case):
+    """The others have files of their own."""
+    return make_case(request.param)
 
 
 def cross_entropy(logits, y):
@@ -40,7 +44,8 @@ class ByHand:
         """theta_k, with its graph."""
         lr, steps = self.case.learner.inner_lr, self.case.learner.inner_steps
         theta = {name: value for name, value in p.items() if not name.startswith("alpha.")}
-        moving = [name for name in theta if self.case.name != "anil" or name.startswith("head.")]
+        heads = {"anil": (True,), "boil": (False,)}.get(self.case.name, (True, False))
+        moving = [name for name in theta if name.startswith("head.") in heads]
         for _ in range(steps):
             grads = torch.autograd.grad(self.support_loss(theta), [theta[name] for name in moving], create_graph=True)
             for name, grad in zip(moving, grads, strict=True):
@@ -133,6 +138,13 @@ def test_maml_and_fomaml_differ(make_case, relative_error):
     a, _ = full.learner.meta_gradient(full.params, full.episode)
     b, _ = first.learner.meta_gradient(first.params, first.episode)
     assert relative_error(b, a) > 0.01
+
+
+def test_boil_leaves_the_head_as_it_is(make_case):
+    case = make_case("boil")
+    adapted = case.learner.adapt(case.params, case.episode.support, 3, 4)
+    same = {name: torch.equal(adapted[name], case.params[name]) for name in adapted}
+    assert same == {name: name.startswith("head.") for name in case.params}
 
 
 @pytest.mark.parametrize("name", ["maml", "fomaml", "anil", "metasgd"])

@@ -38,7 +38,7 @@ def test_protonet_does_not_serve_regression():
         make_learner("protonet", nn.Linear(2, 2), "regression")
 
 
-@pytest.mark.parametrize("name", ["anil", "fedavg"])
+@pytest.mark.parametrize("name", ["anil", "boil", "fedavg"])
 def test_a_head_is_needed(name):
     with pytest.raises(ConfigurationError, match="no linear submodule `head`"):
         make_learner(name, nn.Linear(2, 2))

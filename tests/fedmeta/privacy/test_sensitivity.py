@@ -16,6 +16,8 @@ from server.configuration import load
 
 CLIP = 0.05
 LEARNERS = ["maml", "fomaml", "anil", "metasgd", "reptile", "protonet", "fedavg"]
+LEARNERS += ["boil", "imaml", "perfedavg", "matchingnet", "lstm_meta", "abml"]
+CLIENT_ONLY = ["pfedme", "ditto"]
 
 
 def workload(learner, **privacy):
@@ -62,7 +64,9 @@ def replace_episode(episode, xs):
 def train(work, episodes):
     protection = Protection([request(work)], [context()])
     plan = replace(protection.plan(work.local_plan(1)), execution="loop")
-    result = train_cohort(work.learner, work.spec, work.initial_vector(), 1, lambda client, step, count: episodes, plan)
+    own = work.first_personal(work.initial_vector())[None]
+    start = work.initial_vector()
+    result = train_cohort(work.learner, work.spec, start, 1, lambda client, step, count: episodes, plan, personal=own)
     assert not result.failures, result.failures
     return protection.update(result.updates[0], 0).double()
 
@@ -82,7 +86,7 @@ def test_one_task(learner, placement):
 
 
 @pytest.mark.filterwarnings("ignore:privacy.noise_multiplier = 0")
-@pytest.mark.parametrize("learner", LEARNERS)
+@pytest.mark.parametrize("learner", LEARNERS + CLIENT_ONLY)
 def test_one_client(learner):
     """All data of a client exchanged: its update stays within C, and so moves by at most 2 C."""
     work = workload(learner, unit="client", placement="local")

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from fedmeta.attacks.success import AttackSuccess
+from fedmeta.calibration import BINS
 from fedmeta.experiment import Component, Experiment
 from fedmeta.statistics import ClientScores, Estimate, summarise
 from simulations.bench.columns import COLUMNS, column_names
@@ -17,7 +18,9 @@ def estimates(*means: float) -> tuple[Estimate, ...]:
 
 
 def judged(score: float, rate: float, lift: float) -> dict[str, Any]:
-    scores = {1: ClientScores([[2.0], [1.0]], [[0.2], [score]])}
+    bins = [[0.0] * BINS for _ in range(3)]
+    bins[0][13], bins[1][13], bins[2][13] = 10.0, 9.0, 7.0
+    scores = {1: ClientScores([[2.0], [1.0]], [[0.2], [score]], brier=[[0.8], [0.4]], bins=[bins, bins])}
     evaluation = summarise("pooled", "accuracy", (0, 5), scores, {"test-steps": 5})
     clean = rate - lift
     success = AttackSuccess("pooled", (0, 5), estimates(0.9, rate), estimates(0.9, clean), estimates(0.0, lift), 4)
@@ -69,6 +72,9 @@ EXPECTED = {
     "false_alarms": None,
     "attackers": 1.5,
     "above_f": 0.5,
+    "nll": 1.0,
+    "brier": 0.4,
+    "ece": 0.2,
     "idle": 1.0,
     "failed_rounds": 1.0,
 }

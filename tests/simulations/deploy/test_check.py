@@ -19,7 +19,7 @@ from simulations.deploy.check import Options, check
 from simulations.deploy.connection import Address, Clock, judge_clock, knock, parse_address
 from simulations.deploy.findings import Failed, Finding
 from simulations.deploy.key_folder import Layout
-from simulations.deploy.machine import check_data, check_versions, read_key
+from simulations.deploy.machine import check_data, check_secure_aggregation, check_versions, read_key
 from simulations.deploy.supernode import read_node_config
 
 Serve = Callable[[Layout | None], Address]
@@ -173,6 +173,27 @@ def test_data() -> None:
     }  # fmt: skip
     with pytest.raises(Failed, match="cannot be read"):
         read_node_config("name=north")
+
+
+def test_conditions_of_secure_aggregation(folder: Path, tmp_path: Path) -> None:
+    """Keys of `fedmeta certs` sign and are trusted; a list without the node's own key is not what its owner means."""
+    layout = make_certificates(folder, nodes=["north", "south"]).layout
+    publics = {name: layout.node_public(name).read_text() for name in ("north", "south")}
+    (tmp_path / "all").write_text("".join(publics.values()))
+    (tmp_path / "others").write_text(publics["south"])
+    config = {"secagg": "required", "secagg-identity": str(layout.node("north"))}
+    told = check_secure_aggregation({**config, "secagg-trusted": str(tmp_path / "all")})
+    assert told == "masks are required; this node signs its keys and trusts 2 keys"
+    for change, words in (
+        ({"secagg-trusted": str(tmp_path / "others")}, "does not hold this node's own key"),
+        ({"secagg-identity": str(tmp_path / "all")}, "is no private key"),
+        ({"secagg": "perhaps"}, "must be 'required' or 'allowed'"),
+        ({"secagg-smallest-group": "few"}, "few"),
+    ):
+        with pytest.raises(Failed, match=words):
+            check_secure_aggregation({**config, **change})
+    text = f"secagg='required' secagg-identity='{layout.node('north')}'"
+    assert found("127.0.0.1:1", node_config=text)["secagg"].status == "ok"
 
 
 def test_the_command_ends_with_1_where_something_is_to_be_mended(folder: Path, serve: Serve, tmp_path: Path) -> None:

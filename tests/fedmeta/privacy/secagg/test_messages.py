@@ -96,6 +96,19 @@ def test_lists_that_name_a_node_twice_or_out_of_order_are_refused():
             parse(UnmaskRequest(CONTEXT.tag, survivors, ()).to_bytes())
 
 
+def test_fields_that_no_sender_of_ours_writes_are_refused():
+    invitation, masked = MESSAGES[0].to_bytes(), MESSAGES[5].to_bytes()
+    at = 1 + len(CONTEXT.tag)  # the width of a word
+    for data, told in (
+        (invitation.replace(b"run 7", b"run \xff"), "no possible group"),
+        (b"\x01" + (300).to_bytes(2, "little") + b"x" * 300 + invitation[8:], "no possible group"),
+        (masked[:at] + b"\x10" + masked[at + 1 :], "words have 32 or 64"),
+        (masked[: at + 1] + b"\xff" * 8 + masked[at + 9 :], "words have 32 or 64"),
+    ):
+        with pytest.raises(Refused, match=told):
+            parse(data)
+
+
 def test_sizes_are_the_specified_ones():
     """Up 64 + 82 k + 33 (k + 1) + d b / 8 and down 162 k, beside a tag, counts and the members' names."""
     k, length = 10, 1000

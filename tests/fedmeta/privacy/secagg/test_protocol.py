@@ -105,6 +105,18 @@ def test_below_the_threshold_there_is_no_sum(make_group, stage):
     assert not any(isinstance(value, np.ndarray) and value.size for value in vars(group.server).values())
 
 
+@pytest.mark.parametrize("stage", STAGES)
+def test_when_nobody_replies_there_is_no_sum(make_group, stage):
+    """Not even the sum of none; and an ended session goes no further."""
+    group = make_group(4, drops={stage: 4})
+    with pytest.raises(Aborted):
+        group.run()
+    with pytest.raises(Aborted):
+        _ = group.server.result
+    with pytest.raises(Aborted, match="has ended"):
+        group.server.advance()
+
+
 def test_float_vectors_come_back_as_their_sum(make_group):
     """Through the fixed point, 10 clients of whom 2 drop: the survivors' sum within rounding."""
     coder = FixedPoint(bits=32, bound=1.0, max_count=10)

@@ -88,5 +88,7 @@ def test_what_is_no_share_is_refused():
     for bad in (b"", bytes(32), PRIME.to_bytes(33, "little"), b"\xff" * 33):
         with pytest.raises(Refused, match="2\\^256 \\+ 297"):
             combine({1: good[1], 2: bad})
+    with pytest.raises(Refused, match="no 32-byte secret"):
+        combine({1: (PRIME - 1).to_bytes(33, "little")})
     with pytest.raises(ValueError, match="4-of-3"):
         split(b"\x07" * 32, 4, 3)
