@@ -131,14 +131,7 @@ def run_experiment(
     if strategy.private is not None:
         results["privacy"] = {**privacy_statement(rundir), "stopped": stopped}
     history = tuple(rundir.metrics())
-    idle = [record["round"] for record in history if record.get("attack_idle")]
-    results |= {"attack_idle_rounds": idle} if idle else {}
-    secure = learned(experiment, strategy.promise, history)
-    results |= {"secagg": secure} if secure else {}
-    lasting = persistence(history, experiment.attack.stop)
-    results |= {} if lasting is None else {"attack_persistence": lasting}
-    detection = detection_of_run(history)
-    results |= {} if detection is None else {"detection": detection.to_json()}
+    results |= _over_all_rounds(strategy, history)
     rundir.write_results(results)
     return RunResult(
         path=rundir.path,
@@ -149,6 +142,18 @@ def run_experiment(
         results=results,
         failed_rounds=tuple(record["round"] for record in history if record["failed_round"]),
     )
+
+
+def _over_all_rounds(strategy: MetaStrategy, history: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What the records of the rounds, taken together, say of the run; no key for what they say nothing of."""
+    experiment, detection = strategy.experiment, detection_of_run(history)
+    found = {
+        "attack_idle_rounds": [record["round"] for record in history if record.get("attack_idle")],
+        "secagg": learned(experiment, strategy.promise, history),
+        "attack_persistence": persistence(history, experiment.attack.stop),
+        "detection": None if detection is None else detection.to_json(),
+    }
+    return {key: value for key, value in found.items() if value}
 
 
 def _strategy(grid: Grid, workload: Workload, rundir: RunDir, simulated: bool, prepare: Prepare | None) -> MetaStrategy:
