@@ -22,6 +22,7 @@ from fedmeta.params import Params
 from fedmeta.seeding import SERVER, numpy_generator, torch_generator
 from fedmeta.tasks import Episode
 from fedmeta.workload import Workload
+from server.files import finite
 from server.report import draw_episode, write_report
 from server.rundir import RunDir
 
@@ -55,7 +56,7 @@ def detect(directory: str | Path, effort: Effort = Effort(), stamped: str | None
             has none, since a trigger on queries alone cannot name a slot to it.
 
     Returns:
-        As stored: `inversion`, and `spectral` where the experiment's attack has a trigger to try; else None.
+        As stored: `inversion`, and `spectral`, which is None where the experiment's attack has no trigger to try.
 
     Raises:
         ConfigurationError: data that are no images of classes, or a run of another model.
@@ -66,11 +67,13 @@ def detect(directory: str | Path, effort: Effort = Effort(), stamped: str | None
     checkpoint = rundir.load("last")
     checkpoint.check(workload.experiment.hash, workload.spec.hash)
     params: Params = {**workload.initial, **checkpoint.params}
-    found = {
-        "round": checkpoint.round,
-        "inversion": _invert(workload, params, effort, stamped).to_json(),
-        "spectral": _spectral(workload, params, effort),
-    }
+    found: dict[str, Any] = finite(
+        {
+            "round": checkpoint.round,
+            "inversion": _invert(workload, params, effort, stamped).to_json(),
+            "spectral": _spectral(workload, params, effort),
+        }
+    )
     rundir.write_detection(found)
     write_report(rundir, draw_episode(workload, workload.spec.flatten(params)))
     return found

@@ -13,6 +13,9 @@ from fedmeta.detection.suspect import Suspect
 SIGNIFICANT = 0.05
 """A slot is accused where chance would make one stand out as far in at most this share of models."""
 
+EXACT = 0.1
+"""Logarithms of sizes that are nearer than this are not told apart: a search finds a size to a tenth or so."""
+
 
 @dataclass(frozen=True, eq=False)
 class Slot:
@@ -22,7 +25,7 @@ class Slot:
         trigger: the smallest that reached the success asked for, or the one that came nearest.
         held_out: its success on episodes on which it was not sought.
         norm: the mask's L1 norm, in pixels; all of the picture where no trigger reached the success.
-        index: how far log(norm) lies below the slots' median, in deviations (see `low_outliers`).
+        index: how far log(norm) lies below the slots' median, in deviations, at least `EXACT` (see `low_outliers`).
     """
 
     trigger: Trigger
@@ -98,7 +101,7 @@ def invert(sought: Suspect, judged: Suspect, search: Search, generator: torch.Ge
     triggers = [invert_trigger(sought, slot, search, generator) for slot in range(sought.slots)]
     pixels = triggers[0].mask.numel()
     norms = [trigger.size if trigger.reached else float(pixels) for trigger in triggers]
-    indices = low_outliers(np.log(np.maximum(norms, 1e-6))).tolist()
+    indices = low_outliers(np.log(np.maximum(norms, 1e-6)), EXACT).tolist()
     slots = [
         Slot(trigger, success_of(judged, trigger), norm, index)
         for trigger, norm, index in zip(triggers, norms, indices, strict=True)

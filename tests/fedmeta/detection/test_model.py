@@ -33,6 +33,7 @@ def test_outlier_indices_are_scipys(values: list[float]) -> None:
 def test_equal_values_have_no_outlier_and_a_lone_one_among_equals_is_infinitely_far() -> None:
     assert low_outliers([3.0, 3.0, 3.0]).tolist() == [0.0, 0.0, 0.0]
     assert low_outliers([3.0, 3.0, 3.0, 1.0, 4.0]).tolist() == [0.0, 0.0, 0.0, np.inf, -np.inf]
+    assert low_outliers([3.0, 3.0, 3.0, 1.0, 4.0], least_scale=0.5).tolist() == [0.0, 0.0, 0.0, 4.0, -2.0]
     assert chance_of(np.inf, 5) == 0.0 and chance_of(0.0, 5) == 1.0
 
 
