@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedmeta.deployment.base import Deployed
+from fedmeta.errors import ConfigurationError
+from fedmeta.learners.abml import ABML
 from fedmeta.learners.functional import embed, require_head
 from fedmeta.parameters import parameter
 from fedmeta.params import Params
@@ -47,6 +49,11 @@ class MatchingHead(Deployed):
         super().__post_init__()
         if self.head != "embedding":
             require_head(self.model, "matching_head")
+        if self.body == "adapted" and isinstance(self.learner, ABML):
+            raise ConfigurationError(
+                "evaluation.deployment: matching_head.body = 'adapted' takes one adapted body, and learner 'abml' "
+                "draws several. Use body = 'shared'"
+            )
 
     def trajectory(self, params: Params, support: Batch, ways: int, steps: Sequence[int]) -> Iterator[Matched]:
         """The support's embeddings: unseen for 0 steps; of the adapted body where that is wanted."""

@@ -111,6 +111,8 @@ def test_what_does_not_fit_is_refused() -> None:
     for name in ("protonet", "fedavg"):
         with pytest.raises(ConfigurationError, match="random_finetune needs a head that comes with the model"):
             load({"learner": {"name": name}, "evaluation": {"deployment": [{"name": "random_finetune"}]}})
+    with pytest.raises(ConfigurationError, match="'abml' draws several"):
+        deploy("matching_head", made("abml")[0], body="adapted")
     waves = {"data": {"name": "sinusoid"}, "partition": {"name": "iid"}, "model": {"name": "sinusoid"}}
     task = {"ways": 1, "shots": 2, "queries": 2}
     with pytest.raises(ConfigurationError, match="MatchingHead needs classes"):
