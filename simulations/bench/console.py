@@ -91,20 +91,20 @@ def _progress(console: Console) -> Progress:
 
 
 def _cells_table(plan: Plan) -> Table:
-    """How many seeds of every combination are run."""
-    table = Table(title=f"{plan.grid.name}: seeds {', '.join(map(str, plan.grid.seeds))}", title_justify="left")
+    """How many cells of every defence are run: a line each, since a matrix of many is wider than a terminal."""
+    grid = plan.grid
+    attacks = f"{len(grid.attacks)} attack{'' if len(grid.attacks) == 1 else 's'}"
+    title = f"{grid.name}: {attacks}, seeds {', '.join(map(str, grid.seeds))}"
+    table = Table(title=title, title_justify="left")
     table.add_column("set-up")
-    table.add_column("attack")
-    defences = [entry.label for entry in plan.grid.defences]
-    for defence in defences:
-        table.add_column(defence, justify="right")
-    counts = {(c.setup, c.attack, c.defence): 0 for c in plan.cells}
-    for cell in plan.runs:
-        counts[(cell.setup, cell.attack, cell.defence)] += 1
-    for setup in plan.grid.setups:
-        for attack in plan.grid.attacks:
-            found = [counts[(setup.label, attack.label, defence)] for defence in defences]
-            table.add_row(setup.label, attack.label, *(str(n) if n else "refused" for n in found))
+    table.add_column("defence")
+    table.add_column("cells", justify="right")
+    table.add_column("refused", justify="right")
+    for setup in grid.setups:
+        for defence in grid.defences:
+            own = [cell for cell in plan.cells if (cell.setup, cell.defence) == (setup.label, defence.label)]
+            refused = sum(cell.refused is not None for cell in own)
+            table.add_row(setup.label, defence.label, str(len(own) - refused), str(refused) if refused else "")
     return table
 
 

@@ -8,12 +8,16 @@ from rich.table import Table
 from simulations.bench.columns import COLUMNS, Column
 from simulations.bench.report import BenchReport
 from simulations.bench.summary import Row
-from simulations.bench.words import difference_kind, p_in_print, with_interval
+from simulations.bench.words import difference_kind, in_print, p_in_print, with_interval
+
+WIDE = 8
+"""Of more defences than these a matrix is wider than a terminal: the worst attack of each is printed instead."""
 
 
 def print_report(report: BenchReport, console: Console) -> None:
     """Matrices of every set-up, what breaks and restores, the grid's questions, and what did not run."""
-    for table in matrices(report):
+    wide = len(report.plan.grid.defences) > WIDE
+    for table in [worst_table(report)] if wide else matrices(report):
         console.print(table)
     for line in verdict_lines(report):
         console.print(line)
@@ -31,6 +35,20 @@ def matrices(report: BenchReport) -> Iterator[Table]:
             rows = [row for row in report.rows if row.setup == setup.label]
             if any(name in row.intervals for row in rows):
                 yield _matrix(report, setup.label, name)
+
+
+def worst_table(report: BenchReport) -> Table:
+    """What harms each defence most."""
+    lift = f"lift@{report.plan.grid.measure.step}"
+    table = Table(title="The worst attack of each defence (means over seeds)", title_justify="left")
+    for title in ("set-up", "defence", "worst for the main task", report.score_name, "largest lift", lift):
+        table.add_column(title, justify="right" if title in (report.score_name, lift) else "left")
+    for found in report.worst:
+        if found.by_score is not None:
+            score = "diverged" if found.score is None else in_print("score", found.score, report.score_name)
+            taken = in_print("points", found.lift, report.score_name)
+            table.add_row(found.setup, found.defence, found.by_score, score, found.by_lift or "", taken)
+    return table
 
 
 def _matrix(report: BenchReport, setup: str, name: str) -> Table:

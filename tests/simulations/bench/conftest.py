@@ -31,7 +31,7 @@ GRID: dict[str, Any] = {
     "seeds": [0, 7],
     "f": 1,
     "attacks": [{"method": {"name": "sign_flip", "scale": 5.0}, "knowledge": "omniscient"}],
-    "defences": [{"aggregator": "median"}, {"aggregator": "trimmed_mean"}],
+    "defences": [{"aggregator": "median"}, {"aggregator": "multi_krum"}],
 }
 
 

@@ -38,9 +38,9 @@ def test_every_combination_once_and_keys_differ(waves: dict[str, Any]) -> None:
         "none, mean, seed 7",
         "none, median, seed 0",
     ]
-    cell = find(plan.cells, "", "sign_flip", "trimmed_mean")[1]
+    cell = find(plan.cells, "", "sign_flip", "multi_krum")[1]
     assert cell.experiment.seed == 7 and cell.experiment.attack.fraction == 0.25
-    assert cell.experiment.server.aggregator.parameters == {"f": 1}
+    assert cell.experiment.server.aggregator.parameters["f"] == 1
 
 
 CHANGES = {

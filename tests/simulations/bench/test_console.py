@@ -57,7 +57,12 @@ def test_a_plan_runs_nothing_and_says_what_would_be(two: Path, tmp_path: Path) -
     found = call("bench", two, "--plan", "--out", out)
     said = " ".join(found.output.split())
     assert found.exit_code == 0 and not out.exists()
-    for words in ("two: seeds 0, 1", "refused: none, trimmed_mean", "4 different runs, 0 of them finished", "about "):
+    for words in (
+        "two: 1 attack, seeds 0, 1",
+        "refused: none, trimmed_mean",
+        "4 different runs, 0 of them finished",
+        "about ",
+    ):
         assert words in said, said
 
 

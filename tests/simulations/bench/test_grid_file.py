@@ -17,7 +17,7 @@ SHIPPED = sorted(path for path in CONFIGS.glob("*.toml") if "seeds" in tomllib.l
 def test_none_and_mean_are_added_and_come_first(waves: dict[str, Any]) -> None:
     grid = read_grid(waves)
     assert [entry.label for entry in grid.attacks] == ["none", "sign_flip"]
-    assert [entry.label for entry in grid.defences] == ["mean", "median", "trimmed_mean"]
+    assert [entry.label for entry in grid.defences] == ["mean", "median", "multi_krum"]
     assert grid.added == ("attack 'none'", "defence 'mean'")
     waves["attacks"].append({"method": "none", "label": "nobody"})
     waves["defences"].append({"aggregator": "mean", "label": "fedavg"})

@@ -79,6 +79,21 @@ def test_values_are_those_of_the_runs(played) -> None:
     assert row.mean("score") == pytest.approx(sum(row.by_seed["score"].values()) / 2)
 
 
+def test_detection_is_read_from_the_runs(played) -> None:
+    """Multi-Krum scores and flags; the mean and the median accuse nobody."""
+    place, report = played
+    for outcome in report.outcomes:
+        found = json.loads((place / "cells" / outcome.cell.key / "results.json").read_text()).get("detection")
+        ranked = outcome.cell.defence == "multi_krum" and outcome.cell.attack != "none"
+        assert ("auroc" in outcome.values) == ranked and (found is None) == (outcome.cell.defence != "multi_krum")
+        if ranked:
+            assert outcome.values["auroc"] == found["within"]["auroc"] > 0.5
+            assert outcome.values["flagged"] == found["attacked"]["recall"]
+        elif found is not None:  # a rule that always leaves clients out lays false alarms where nobody attacks
+            assert outcome.values["false_alarms"] == found["clean"]["fpr"] > 0
+    assert "TPR at 5 % FPR" in (place / "report.html").read_text()
+
+
 def test_again_nothing_is_played_and_the_files_are_the_same(played) -> None:
     place, report = played
     before = bytes_of(place)
@@ -242,10 +257,9 @@ def wait_for(condition, process: subprocess.Popen[str], seconds: float = 60) -> 
 
 
 def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(waves: dict[str, Any], tmp_path: Path) -> None:
-    """kill -9 as the first cell begins, in the middle of one, and between; then the same command again."""
+    """kill -9 in the middle of the first cell, and later; then the same command again."""
     grid, out = write_long(tmp_path, waves), tmp_path / "killed"
     moments = (
-        lambda: any(out.glob("cells/*")),
         lambda: any(out.glob("cells/*/checkpoints/last.safetensors")),
         lambda: len(list(out.glob("cells/*/results.json"))) >= 3,
     )
@@ -260,6 +274,15 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(waves: dict[str, Any]
     assert bench(grid, out, engine="inline").rows == whole.rows and len(done) >= 3
     assert {path: path.stat().st_mtime_ns for path in done} == done
     assert bytes_of(out) == bytes_of(tmp_path / "whole")
+
+
+def test_a_cell_that_was_killed_before_it_was_born_is_begun_anew(waves: dict[str, Any], tmp_path: Path) -> None:
+    """Between making its directory and writing its configuration."""
+    waves |= {"seeds": [0], "attacks": [], "defences": []}
+    [cell] = make_plan(read_grid(waves)).cells
+    (tmp_path / "cells" / cell.key / "checkpoints").mkdir(parents=True)
+    (tmp_path / "cells" / cell.key / ".lock").touch()
+    assert bench(waves, tmp_path, engine="inline").count("done") == 1
 
 
 @pytest.mark.slow
@@ -277,6 +300,7 @@ def test_killed_on_ray_its_workers_do_not_disturb_the_next_one(waves: dict[str, 
     assert bytes_of(out) == bytes_of(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on(waves: dict[str, Any], tmp_path: Path) -> None:
     grid, out = write_long(tmp_path, waves), tmp_path / "stopped"
     process = start(grid, out, "--engine", "inline")

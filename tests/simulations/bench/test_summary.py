@@ -162,3 +162,22 @@ def test_groups_of_secure_aggregation_say_how_many_are_clean() -> None:
     )
     said = [line for line in statements(plan, []) if "secure aggregation" in line]
     assert any("with 4 malicious a group is clean with probability 0.645; trimmed_mean bears" in line for line in said)
+
+
+def test_a_grid_wider_than_a_terminal_prints_the_worst_attack_of_each_defence() -> None:
+    from rich.console import Console
+
+    from simulations.bench.report import BenchReport
+    from simulations.bench.table import print_report
+
+    rules = ["median", "geometric_median", "krum", "multi_krum", "centered_clipping", "norm_bound", "dnc", "foolsgold"]
+    plan = grid(defences=[{"aggregator": rule} for rule in rules])
+    outcomes = [Outcome(c, "done", None, value_of(c) if c.attack != "badnets" else {}, {}) for c in plan.cells]
+    rows = summarise(plan, outcomes)
+    worst, found = worst_attacks(plan, rows), verdicts(plan, rows, "accuracy")
+    report = BenchReport(plan, outcomes, rows, [], [], worst, found, [], "accuracy")
+    console = Console(width=100)
+    with console.capture() as captured:
+        print_report(report, console)
+    said = captured.get()
+    assert "foolsgold" in said and "diverged" in said and "…" not in said and "none, mean" not in said
