@@ -104,3 +104,13 @@ def test_simulated_dropouts_are_refused_in_a_deployment() -> None:
     experiment = load({**GLYPHS, "secagg": {"enabled": True, "dropout": {"keys": 0.1}}})
     with pytest.raises(ConfigurationError, match=r"secagg\.dropout is for simulations"):
         secured(InlineGrid("clients.app:app", 1), experiment, simulated=False)
+
+
+@pytest.mark.parametrize("learner", ["abml", "pfedme"])
+def test_two_vectors_in_one_and_weights_that_stay_at_home(tmp_path: Path, learner: str) -> None:
+    """What travels is a flat vector whatever the learner: means beside deviations, and no personal weight."""
+    raw = {**SINUSOID, "learner": {"name": learner, "inner_lr": 0.005}}
+    plain = play(tmp_path / "plain", raw)
+    secure = play(tmp_path / "secure", {**raw, "secagg": {"enabled": True, "group_size": 4}})
+    assert not secure.failed_rounds and not secure.history[-1]["failed"]
+    assert (plain.vector - secure.vector).abs().max() < 1e-3 and (plain.vector - secure.vector).abs().max() > 0
