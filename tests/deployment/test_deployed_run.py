@@ -69,7 +69,7 @@ def test_a_private_run_keeps_each_clients_ledger_on_its_own_node(
 def test_an_unregistered_key_is_refused_and_takes_no_part(
     deployment: Deployment, experiment: Chosen, tmp_path: Path
 ) -> None:
-    from simulations.benchmarks.deployed import wait_until
+    from simulations.benchmarks.processes import wait_until
 
     stranger = deployment.add_node("stranger", "partition-id=0 num-partitions=3", register=False)
     try:
