@@ -13,7 +13,7 @@ from simulations import simulate
 from simulations.benchmarks.deployed import Deployment
 from simulations.deploy.status import look
 
-pytestmark = pytest.mark.timeout(1500)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 Chosen = Callable[[Mapping[str, Any]], Experiment]
 
@@ -37,7 +37,6 @@ def test_a_deployed_run_equals_the_simulation_of_the_same_clients(
     assert 'fedmeta_round{experiment="deployed",run="out"} 2.0' in (tmp_path / "out" / "metrics.prom").read_text()
 
 
-@pytest.mark.slow
 def test_a_private_run_keeps_each_clients_ledger_on_its_own_node(
     deployment: Deployment, experiment: Chosen, tmp_path: Path
 ) -> None:
@@ -65,7 +64,6 @@ def test_a_private_run_keeps_each_clients_ledger_on_its_own_node(
     assert json.loads(json.dumps(found.to_json()))["directories"][0]["train"]["epsilon-rdp"] > 0
 
 
-@pytest.mark.slow
 def test_an_unregistered_key_is_refused_and_takes_no_part(
     deployment: Deployment, experiment: Chosen, tmp_path: Path
 ) -> None:
@@ -81,7 +79,6 @@ def test_an_unregistered_key_is_refused_and_takes_no_part(
     assert "SuperNode ID" not in stranger.said()
 
 
-@pytest.mark.slow
 def test_a_run_directory_that_cannot_be_written_fails_the_run_by_name(
     deployment: Deployment, experiment: Chosen, tmp_path: Path
 ) -> None:
