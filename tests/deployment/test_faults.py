@@ -14,7 +14,8 @@ from PIL import Image
 from fedmeta.experiment import Experiment
 from server.rundir import RunDir
 from simulations import simulate
-from simulations.benchmarks.deployed import Deployment, finished_rounds, wait_until
+from simulations.benchmarks.deployed import Deployment, finished_rounds
+from simulations.benchmarks.processes import wait_until
 from simulations.deploy.flower import FlowerRun
 from simulations.deploy.supervisor import Patience, supervise
 

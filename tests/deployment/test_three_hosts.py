@@ -14,7 +14,8 @@ from fedmeta.data.cache import cache_dir
 from server.configuration import load
 from server.rundir import RunDir
 from simulations import simulate
-from simulations.benchmarks.deployed import Deployment, finished_rounds, wait_until
+from simulations.benchmarks.deployed import Deployment, finished_rounds
+from simulations.benchmarks.processes import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.netns, pytest.mark.timeout(1500)]
 
