@@ -117,3 +117,11 @@ def test_what_has_no_effect_is_said() -> None:
     given = raw({"name": "mean"}, enabled=False)
     with pytest.warns(UserWarning, match=r"secagg.group_size has no effect: secagg.enabled = false"):
         load(given)
+
+
+@pytest.mark.parametrize(("size", "adversary", "told"), [(50, "active", 0), (51, "active", 1), (51, "semi-honest", 0)])
+def test_a_ring_is_no_shelter_from_a_server_that_draws_it(size: int, adversary: str, told: int) -> None:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        load(raw({"name": "mean"}, group_size=size, adversary=adversary))
+    assert sum("a ring that the server draws" in str(each.message) for each in said) == told
