@@ -99,7 +99,7 @@ class Layout:
             names: of the metrics, in order.
 
         Raises:
-            DataError: a weighted mean of weights that are all zero, or a sum of weights that honest clients cannot have.
+            DataError: a weighted mean of weights that are all zero, or weights whose sum no honest clients can have.
         """
         if self.bare:
             return GroupMean(total / count, count * self.weight_bound, {}, None)

@@ -83,12 +83,15 @@ def _check_group(experiment: Experiment) -> None:
                 f"{key} = {size} must be at least {least} with secagg.enabled: a sum of fewer updates hides too little"
                 f"{override}"
             )
-    largest = secagg.group_size or clients
-    if secagg.adversary == "active" and isinstance(largest, int) and largest > COMPLETE:
+    largest = secagg.group_size
+    if isinstance(clients, int):
+        groups = 1 if largest is None else max(1, clients // largest)
+        largest = -(-clients // groups)
+    if secagg.adversary == "active" and largest is not None and largest > COMPLETE:
         warnings.warn(
-            f"secagg.adversary = 'active' holds only in part: a group of {largest} > {COMPLETE} is a ring that the server "
-            f"draws, and one that lies can surround a client with colluders. Set secagg.group_size to at most {COMPLETE},"
-            " or secagg.adversary = 'semi-honest' if the server is trusted to draw at random",
+            f"secagg.adversary = 'active' holds only in part: a group of {largest} > {COMPLETE} is a ring that the "
+            "server draws, and one that lies can surround a client with colluders. Set secagg.group_size to at most "
+            f"{COMPLETE}, or secagg.adversary = 'semi-honest' where the server is trusted to draw at random",
             stacklevel=4,
         )
     if secagg.threshold is not None and secagg.group_size is not None and secagg.threshold > secagg.group_size:
