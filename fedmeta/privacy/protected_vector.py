@@ -21,6 +21,9 @@ from fedmeta.errors import ConfigurationError, DataError
 METRIC_SLOTS = 16
 """Places for metrics: the length of the vector must be agreed on before anyone trains."""
 
+ROUNDING = 1e-3
+"""Of a client's largest weight: more than fixed point rounds by, and too little to lie with."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -96,11 +99,17 @@ class Layout:
             names: of the metrics, in order.
 
         Raises:
-            DataError: a weighted mean of weights that are all zero.
+            DataError: a weighted mean of weights that are all zero, or weights whose sum no honest clients can have.
         """
         if self.bare:
             return GroupMean(total / count, count * self.weight_bound, {}, None)
-        weight = max(0.0, float(total[-2])) / self.bound * self.weight_bound
+        share = float(total[-2]) / self.bound
+        if not -ROUNDING * count <= share <= (1 + ROUNDING) * count:
+            raise DataError(
+                f"the weights of {count} clients add up to {share * self.weight_bound:.4g}, where each is within 0 and "
+                f"{self.weight_bound:g}: one of them at least is no honest client"
+            )
+        weight = max(0.0, share) * self.weight_bound
         divisor = weight / self.weight_bound if self.weighted else count
         if divisor == 0:
             raise DataError("the weights of all clients of the group are zero: there is no mean")

@@ -6,7 +6,7 @@ from fedmeta.attacks.threat import is_omniscient
 from fedmeta.errors import ConfigurationError
 from fedmeta.experiment import Experiment
 from fedmeta.privacy.secagg import Plan, choose_plan
-from fedmeta.privacy.secagg.plan import SMALLEST
+from fedmeta.privacy.secagg.plan import COMPLETE, SMALLEST
 from fedmeta.privacy.secagg_section import SecaggSection
 
 LEAST_CLIENTS = 4
@@ -83,6 +83,17 @@ def _check_group(experiment: Experiment) -> None:
                 f"{key} = {size} must be at least {least} with secagg.enabled: a sum of fewer updates hides too little"
                 f"{override}"
             )
+    largest = secagg.group_size
+    if isinstance(clients, int):
+        groups = 1 if largest is None else max(1, clients // largest)
+        largest = -(-clients // groups)
+    if secagg.adversary == "active" and largest is not None and largest > COMPLETE:
+        warnings.warn(
+            f"secagg.adversary = 'active' holds only in part: a group of {largest} > {COMPLETE} is a ring that the "
+            "server draws, and one that lies can surround a client with colluders. Set secagg.group_size to at most "
+            f"{COMPLETE}, or secagg.adversary = 'semi-honest' where the server is trusted to draw at random",
+            stacklevel=4,
+        )
     if secagg.threshold is not None and secagg.group_size is not None and secagg.threshold > secagg.group_size:
         raise ConfigurationError(
             f"secagg.threshold = {secagg.threshold} must be at most secagg.group_size = {secagg.group_size}: no group "

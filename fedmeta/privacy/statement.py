@@ -153,8 +153,9 @@ def _trust_distributed(experiment: Experiment) -> str:
         "each client adds a share of the noise, and secure aggregation shows the server sums over groups only: the "
         "guarantee holds against the server, the other clients and all who see the models, while at most "
         f"{colluders} of the clients in a sum tell their noise or leave it out, and no sum of fewer than {needed} is "
-        f"unmasked. The secure aggregation is one against a server that is {experiment.secagg.adversary}. The client's "
-        "own code and machine are trusted"
+        f"unmasked. The secure aggregation is one against a server that is {experiment.secagg.adversary}; that no "
+        "smaller sum is unmasked counts on one that tells all clients the same survivors. The client's own code and "
+        "machine are trusted"
     )
 
 

@@ -34,7 +34,7 @@ GROUPS = ["100x1e6"]
 TIMED = 3
 """Clients of a group whose replies are timed."""
 SERVER_LIMIT = 5e8
-"""Mask words (passes times length) up to which a server is run: above it takes minutes, most of them Flower's."""
+"""Mask words (passes times length) up to which Flower's server is run: above it takes minutes."""
 LOSS = 0.1
 
 
@@ -72,11 +72,11 @@ class Ours:
             self.server_seconds += time.process_time() - started
         return self
 
-    def exchange(self, timed_only: bool = False) -> None:
-        """One stage: everybody replies who is not lost; or the timed clients only, which no server could sum."""
+    def exchange(self) -> None:
+        """One stage: everybody replies who is not lost."""
         stage = self.server.stage
         for node, request in self.server.requests().items():
-            if (stage is Stage.MASK and node in self.gone) or (timed_only and node not in self.vectors):
+            if stage is Stage.MASK and node in self.gone:
                 continue
             asked = request.to_bytes()
             started = time.process_time()
@@ -130,26 +130,15 @@ def passes(plan: Plan) -> int:
 def measure(count: int, length: int, limit: float) -> dict[str, Any]:
     """One shape: both protocols, one after the other."""
     plan = choose_plan(count)
-    with_server = passes(plan) * length <= limit
-    ours = Ours(plan, length, vectors(min(TIMED, count - 1), length))
-    if with_server:
-        ours.run()
-    else:  # the last stage, in which no vector travels, is timed in a group of short vectors
-        ours.run(Stage.MASK).exchange(timed_only=True)
-        tail = Ours(plan, 1, vectors(len(ours.vectors), 1)).run(Stage.UNMASK)
-        before = dict(tail.seconds), dict(tail.up), dict(tail.down)
-        tail.run()
-        for node in ours.vectors:
-            ours.seconds[node] += tail.seconds[node] - before[0][node]
-            ours.up[node] += tail.up[node] - before[1][node]
-            ours.down[node] += tail.down[node] - before[2][node]
+    ours = Ours(plan, length, vectors(min(TIMED, count - 1), length)).run()
     theirs = FlowerClient(plan, next(iter(ours.vectors.values()))).run()
     row: dict[str, Any] = {"n": count, "d": length, "degree": plan.degree, "threshold": plan.threshold}
     row |= {"client_ms": 1000 * statistics.median(ours.seconds.values()), "flower_client_ms": 1000 * theirs.seconds}
     row |= {"up": statistics.median(ours.up.values()), "flower_up": theirs.up}
     row |= {"down": statistics.median(ours.down.values()), "flower_down": theirs.down}
-    if with_server:
-        row |= {"server_s": ours.server_seconds, "flower_server_s": flower_server_seconds(plan, theirs, LOSS)}
+    row["server_s"] = ours.server_seconds
+    if passes(plan) * length <= limit:
+        row["flower_server_s"] = flower_server_seconds(plan, theirs, LOSS)
     return row
 
 
@@ -199,9 +188,9 @@ def show(rows: list[dict[str, Any]]) -> Table:
             pair = row[key], row[f"flower_{key}"]
             cells += [*(f"{value / unit:,.{digits}f}" for value in pair), f"{pair[1] / pair[0]:.1f}"]
         cells += [f"{row[key] / 1000:,.1f}" for key in ("down", "flower_down")]
-        if "server_s" in row:
-            pair = row["server_s"], row["flower_server_s"]
-            cells += [*(f"{value:,.2f}" for value in pair), f"{pair[1] / pair[0]:.1f}"]
+        cells.append(f"{row['server_s']:,.2f}")
+        if "flower_server_s" in row:
+            cells += [f"{row['flower_server_s']:,.2f}", f"{row['flower_server_s'] / row['server_s']:.1f}"]
         table.add_row(*cells)
     return table
 
@@ -211,7 +200,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="*", default=SHAPES, help="clients x coordinates, such as 100x1e6")
     parser.add_argument("--group", nargs="*", default=GROUPS, help="whole groups of ours")
-    parser.add_argument("--server-limit", type=float, default=SERVER_LIMIT, help="mask words up to which servers run")
+    parser.add_argument(
+        "--server-limit", type=float, default=SERVER_LIMIT, help="mask words up to which Flower's server runs"
+    )
     parser.add_argument("--output", type=Path, default=None, help="where to write the figures as JSON")
     arguments = parser.parse_args()
     groups = [whole_group(*shape(text)) for text in arguments.group]

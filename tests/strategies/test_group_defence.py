@@ -117,3 +117,21 @@ def test_what_has_no_effect_is_said() -> None:
     given = raw({"name": "mean"}, enabled=False)
     with pytest.warns(UserWarning, match=r"secagg.group_size has no effect: secagg.enabled = false"):
         load(given)
+
+
+@pytest.mark.parametrize(
+    ("clients", "size", "adversary", "told"),
+    [
+        (100, 50, "active", 0),
+        (100, 51, "active", 1),
+        (100, 51, "semi-honest", 0),
+        (59, 30, "active", 1),
+        (40, 60, "active", 0),
+    ],
+)
+def test_a_ring_is_no_shelter_from_a_server_that_draws_it(clients: int, size: int, adversary: str, told: int) -> None:
+    """59 clients in groups of 30 are one group of 59."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        load(raw({"name": "mean"}, clients, group_size=size, adversary=adversary))
+    assert sum("a ring that the server draws" in str(each.message) for each in said) == told

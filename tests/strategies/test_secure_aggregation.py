@@ -142,7 +142,7 @@ def test_nothing_that_passes_the_inner_grid_tells_of_a_single_update(workload: W
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_dropout_at_a_stage_costs_that_client_alone(workload: Workload, plain: np.ndarray, stage: str) -> None:
-    settings = SecaggSection(dropouts=0.3, dropout=DropoutSection(**{stage: 0.15}))
+    settings = SecaggSection(dropouts=0.3, adversary="semi-honest", dropout=DropoutSection(**{stage: 0.15}))
     for seed in range(5, 20):
         sums, errors, _ = secure_round(workload, settings, seed=seed)
         [(members, reply)] = sums.items()

@@ -7,6 +7,7 @@ drops out. Degree k and threshold t are the smallest for which
 - no node's secrets are in corrupt hands: n P[corrupt neighbours >= t] <= 2^-40, and t is at least half of k + 1;
 - under an active adversary no secret pair can be asked for: of the k + 1 holders the honest ones give one kind of share
   each, so that both kinds reach t only with 2 t - (k + 1) corrupt ones: n P[corrupt >= 2 t - (k + 1)] <= 2^-40;
+- nor, in a complete graph, can it bare a single vector by telling members different stories (see `split_views`);
 - the masks can be removed: n P[fewer than t of a dropped node's k neighbours are left] <= 2^-28.
 
 Up to 50 nodes the graph is complete, k = n - 1. (Bell et al. 2020, section 3.)
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from fedmeta.errors import ConfigurationError
+from fedmeta.privacy.secagg.split_views import can_bare
 
 SECURITY = 2.0**-40
 CORRECTNESS = 2.0**-28
@@ -111,7 +113,9 @@ def least_threshold(count: int, degree: int, corrupt: float, active: bool) -> in
     bad, holders = _share_of(corrupt, count), degree + 1
     for threshold in range(max(2, (holders + 1) // 2), holders + 1):
         within_reach = 2 * threshold - holders if active else threshold
-        if count * _at_least(within_reach, count - 1, bad, degree) <= SECURITY:
+        if count * _at_least(within_reach, count - 1, bad, degree) > SECURITY:
+            continue
+        if not (active and holders == count and can_bare(count, threshold, bad)):
             return threshold
     return holders + 1
 

@@ -60,6 +60,19 @@ def test_weights_that_are_all_zero_have_no_mean() -> None:
     assert np.allclose(unweighted.unpack(total_of(unweighted, [zero, one]), 2, []).update, [0.75, 0.25], atol=1e-6)
 
 
+@pytest.mark.parametrize(("lie", "fits"), [(-0.5, True), (1.0, True), (1.5, False), (1e6, False), (-2.5, False)])
+def test_a_member_cannot_make_its_group_weigh_more_than_all_can(lie: float, fits: bool) -> None:
+    """Two honest clients of the largest weight; the third one's weight is what it likes, in largest weights."""
+    layout = Layout(2, 1.0, 1.0, 5.0, weighted=True)
+    total = sum(layout.pack(np.ones(2), 5.0, {}).astype(float) for _ in range(2))
+    total[-2] += lie
+    if fits:
+        assert layout.unpack(total, 3, []).weight == pytest.approx(5 * (2 + lie))
+    else:
+        with pytest.raises(DataError, match=r"add up to .* no honest client"):
+            layout.unpack(total, 3, [])
+
+
 def test_what_cannot_be_laid_out_is_refused() -> None:
     layout = Layout(2, 1.0, 1.0, 5.0)
     with pytest.raises(ConfigurationError, match=r"secagg\.weight_bound = 5: raise") as refused:

@@ -134,6 +134,7 @@ def test_the_statement_says_what_the_claim_rests_on(tmp_path):
     assert "not exactly" in said["exactness"] and said["mechanism"].startswith("Skellam shares, z = 2")
     assert said["survivors"] == 9 and said["placement"] == "distributed"
     assert "at most 2 of the clients in a sum" in said["trust"] and "fewer than 9" in said["trust"]
+    assert "tells all clients the same survivors" in said["trust"]
     assert any("who took part" in line for line in said["not_covered"])
     again = Facts.from_json(Facts.of(plan, 20, simulated=True).to_json())
     assert again.plan(found) == plan and "no privacy was needed or given" in statement(found, again, account)["trust"]

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fedmeta.privacy.secagg import ClientSession, GroupContext, Policy, choose_plan
+from fedmeta.privacy.secagg import ClientSession, GroupContext, Plan, Policy, choose_plan
 from fedmeta.privacy.secagg.failures import Refused
 from fedmeta.privacy.secagg.keys import (
     Exchange,
@@ -24,6 +24,7 @@ from fedmeta.privacy.secagg.messages import (
     Stage,
     UnmaskRequest,
 )
+from fedmeta.privacy.secagg.plan import least_threshold
 from fedmeta.privacy.secagg.sealing import seal
 from fedmeta.privacy.secagg.shamir import combine
 
@@ -248,8 +249,8 @@ MEMBERS = tuple(range(1, 21))
         (19, 21, Policy(), "threshold 21"),
         (7, 4, Policy(), "degree 7"),
         (4, 3, Policy(corrupt=0.1), "4 neighbours of 20"),
-        (19, 11, Policy(corrupt=0.1, active=True), "at least 12 against 0.1 corrupt members and an active server"),
-        (19, 10, Policy(active=True), "at least 11"),
+        (19, 11, Policy(corrupt=0.1, active=True), "at least 14 against 0.1 corrupt members and an active server"),
+        (19, 10, Policy(active=True), "at least 13"),
         (19, 10, Policy(smallest_group=21), "a group of 20"),
     ],
 )
@@ -276,7 +277,7 @@ def test_invitations_that_no_honest_server_sends():
 @pytest.mark.parametrize("active", [False, True])
 def test_a_server_that_tells_half_the_members_a_victim_dropped(make_group, active):
     """The attack that the active thresholds are for, carried out. Ten members, all honest: half are asked for the
-    victim's seed, half for its mask key; each request is allowed. At threshold 5 the vector is bare, at 6 not."""
+    victim's seed, half for its mask key; each request is allowed. At threshold 5 the vector is bare, at 7 not."""
     sent = {}
 
     def keep(node, stage, reply):
@@ -295,14 +296,63 @@ def test_a_server_that_tells_half_the_members_a_victim_dropped(make_group, activ
         else:
             others = tuple(member for member in members if member != victim)
             keys[number] = session.unmask(UnmaskRequest(group.context.tag, others, (victim,))).shares[-1]
-    assert group.server.plan.threshold == (6 if active else 5)
-    seed, exchange = combine(seeds), Exchange(combine(keys))  # with five shares of six: of no use
+    assert group.server.plan.threshold == (7 if active else 5)
+    seed, exchange = combine(seeds), Exchange(combine(keys))  # with five shares of seven: of no use
     public = {node: group.server._keys[node].mask for node in members}
     pairs = {n: pairwise_mask_key(exchange.shared(public[n]), binding, victim, n) for n in members if n != victim}
     bare = sent[victim].copy()
     add_masks(bare, [k for n, k in pairs.items() if n < victim], [k for n, k in pairs.items() if n > victim])
     add_masks(bare, [], [self_mask_key(seed, binding, victim)])
     assert np.array_equal(bare, group.vectors[victim]) is not active
+
+
+@pytest.mark.parametrize("threshold", [6, 7])
+def test_a_server_that_tells_each_member_another_story(make_group, threshold):
+    """Ten honest members. The victim gets the shares of threshold - 1 others, masks with these, and then the mask keys
+    of just these are asked for: no one is asked for both shares of a node. At 6, which stops the attack above, this
+    bares the vector; at 7, the plan's, not all keys can be collected."""
+    from fedmeta.privacy.secagg.messages import MaskedInput
+
+    plan = Plan(10, 9, threshold)
+    group = make_group(10, plan=plan).run(until=Stage.MASK)
+    members, context = group.context.members, group.context
+    victim, around, others = members[0], members[1:threshold], members[threshold:]
+    public = {node: group.server._keys[node].mask for node in members}
+    sessions, sent = {}, {}
+    for node, request in group.server.requests().items():
+        sealed = {peer: box for peer, box in request.sealed.items() if node != victim or peer in around}
+        sessions[node] = ClientSession.from_bytes(group.states[node])
+        sent[node] = sessions[node].mask(MaskRequest(context.tag, sealed), group.vectors[node])
+        assert isinstance(sent[node], MaskedInput)
+    # Every member names as survivors the victim, itself, and as many more as it must; all else in `around` it calls
+    # dropped. Those it must name beyond `others` are spread, so that every key loses the same number of shares.
+    seeds, keys = {}, {node: {} for node in around}
+    for number, node in enumerate(members, start=1):
+        held = around if node == victim else members[1:]
+        named = {victim, node} | (set(others) & set(held))
+        spare = [around[(number + i) % len(around)] for i in range(len(around))]
+        for more in spare:
+            if len(named) < threshold:
+                named.add(more)
+        dropped = tuple(sorted(set(held) & set(around) - named))
+        reply = sessions[node].unmask(UnmaskRequest(context.tag, tuple(sorted(named)), dropped))
+        seeds[number] = reply.shares[sorted(named).index(victim)]
+        for peer, share in zip(dropped, reply.shares[len(named) :], strict=True):
+            keys[peer][number] = share
+    enough = all(len(shares) >= threshold for shares in keys.values())
+    assert enough is (threshold == 6)
+    if not enough:
+        assert least_threshold(10, 9, 0.0, active=True) == threshold
+        return
+    masks = {}
+    for peer, shares in keys.items():
+        exchange = Exchange(combine(dict(list(shares.items())[:threshold])))
+        masks[peer] = pairwise_mask_key(exchange.shared(public[victim]), context.binding, victim, peer)
+    own = self_mask_key(combine(dict(list(seeds.items())[:threshold])), context.binding, victim)
+    bare = sent[victim].vector.copy()
+    above, below = ([key for peer, key in masks.items() if (peer > victim) is up] for up in (True, False))
+    add_masks(bare, below, [own, *above])
+    np.testing.assert_array_equal(bare, group.vectors[victim])
 
 
 def test_a_state_that_is_none_is_refused(at):

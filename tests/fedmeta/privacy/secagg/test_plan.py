@@ -9,10 +9,11 @@ import pytest
 from fedmeta.errors import ConfigurationError
 from fedmeta.privacy.secagg.graph import core, ring
 from fedmeta.privacy.secagg.plan import Plan, choose_plan, least_threshold
+from fedmeta.privacy.secagg.split_views import can_bare
 
 # members, corrupt = dropout, active -> degree, threshold
 TABLE = [
-    *((20, 0.05, False, 19, 10), (20, 0.1, False, 19, 10), (20, 0.05, True, 19, 11), (20, 0.1, True, 19, 12)),
+    *((20, 0.05, False, 19, 10), (20, 0.1, False, 19, 10)),
     *((100, 0.05, False, 30, 16), (100, 0.1, False, 42, 22), (100, 0.05, True, 30, 19), (100, 0.1, True, 42, 27)),
     *((1000, 0.05, False, 32, 18), (1000, 0.1, False, 50, 27), (1000, 0.05, True, 60, 42), (1000, 0.1, True, 112, 77)),
     *((10000, 0.05, False, 36, 20), (10000, 0.1, False, 60, 32)),
@@ -24,6 +25,41 @@ TABLE = [
 def test_the_specifications_table(row):
     count, fraction, active, degree, threshold = row
     assert choose_plan(count, fraction, fraction, active) == Plan(count, degree, threshold)
+
+
+@pytest.mark.parametrize(("fraction", "specified", "threshold"), [(0.05, 11, 13), (0.1, 12, 14)])
+def test_a_complete_group_is_held_to_more_than_the_table_under_an_active_server(fraction, specified, threshold):
+    """The specification's thresholds stop both shares of one node, and not different stories to different members."""
+    assert choose_plan(20, fraction, fraction, True) == Plan(20, 19, threshold)
+    bad = round(20 * fraction)
+    assert can_bare(20, specified, bad) and can_bare(20, threshold - 1, bad) and not can_bare(20, threshold, bad)
+
+
+def stories(count, threshold, bad, vectors, others):
+    """The most key shares that the server gets, as a flow: source -> member -> node -> sink; each pair once."""
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import maximum_flow
+
+    honest, each = count - bad, threshold - bad
+    source, sink = 2 * honest, 2 * honest + 1
+    capacity = np.zeros((2 * honest + 2, 2 * honest + 2), dtype=np.int32)
+    for member in range(honest):  # first those to be bared, then those whose keys are wanted, then the rest
+        held = others + vectors + bad if member < vectors else count
+        capacity[source, member] = max(0, held - threshold)
+        for node in range(vectors, vectors + others):
+            capacity[member, honest + node] = member != node
+    capacity[honest + vectors : honest + vectors + others, sink] = each
+    return maximum_flow(csr_array(capacity), source, sink).flow_value
+
+
+@pytest.mark.parametrize("count", [4, 5, 7, 10])
+def test_what_different_stories_can_bare_is_what_a_flow_finds(count):
+    """Wherever a server has a way, `can_bare` says so; and it is not more careful than need be."""
+    for threshold, bad, vectors in itertools.product(range(count // 2 + 1, count + 1), range(3), (1, 2)):
+        each = threshold - bad
+        choices = range(max(0, each - vectors), count - bad - vectors + 1)
+        way = any(stories(count, threshold, bad, vectors, others) == others * each for others in choices)
+        assert can_bare(count, threshold, bad, vectors) == way, (threshold, bad, vectors)
 
 
 def test_the_hypergeometric_tail_against_drawing():

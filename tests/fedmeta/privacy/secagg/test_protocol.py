@@ -65,6 +65,13 @@ def test_sums_of_many_with_dropouts_at_a_stage(make_group, n, share, stage):
     make_group(n, drops={stage: round(share * n)}, plan=plan).run().check_sum()
 
 
+@pytest.mark.slow
+def test_500_nodes_of_whom_a_tenth_drops_at_each_stage(make_group):
+    group = make_group(500, length=3, drops=dict.fromkeys(STAGES, 50), plan=choose_plan(500, 0.0, 0.45)).run()
+    group.check_sum()
+    assert len(group.server.result.survivors) == 350
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     n=st.integers(3, 14),
