@@ -274,7 +274,7 @@ class DeploymentSection(_Section):
     )
     standby: bool = Field(
         False,
-        description="keep nodes awake between rounds: shorter rounds for one more short process a client and round",
+        description="keep nodes with cores to spare awake between rounds, by one more short process a client and round",
     )
 
 
