@@ -1,6 +1,6 @@
 """The ClientApp that every engine and deployment runs. Handlers import torch when they are first needed."""
 
-from flwr.app import Context, Message, RecordDict
+from flwr.app import Context, Message
 
 from clients.cohort import CohortApp
 
@@ -37,12 +37,6 @@ def secagg_unmask(message: Message, context: Context) -> Message:
     from clients.secure_aggregation import unmask
 
     return unmask(message, context)
-
-
-@app.query("standby")
-def standby(message: Message, _: Context) -> Message:
-    """Answer nothing: a node that answers is awake when the next round comes."""
-    return Message(RecordDict(), reply_to=message)
 
 
 @app.cohort_train()

@@ -272,10 +272,6 @@ class DeploymentSection(_Section):
     return_timeout: float = Field(
         60.0, ge=0, description="how long a round waits for a node that went away to come back [seconds]"
     )
-    standby: bool = Field(
-        False,
-        description="keep nodes with cores to spare awake between rounds, by one more short process a client and round",
-    )
 
 
 class TrackingSection(_Section):

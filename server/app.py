@@ -45,7 +45,7 @@ def main(grid: Grid, context: Context) -> None:
         log.warning("data.path stays here: a node reads its own, from its data-path or as its environment says")
     rundir = _run_directory(experiment, str(context.run_config.get("out", "")), context.run_id)
     waits = experiment.deployment
-    waiting = Waiting(experiment.server.min_success_fraction, waits.patience, waits.return_timeout, waits.standby)
+    waiting = Waiting(experiment.server.min_success_fraction, waits.patience, waits.return_timeout)
     polling = PollingGrid(grid, waiting)
 
     def tell(record: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import httpx
-from flwr.app import Error, Message, RecordDict
+from flwr.app import Error, Message
 from flwr.serverapp import Grid
 
 from fedmeta.errors import FedmetaError
@@ -23,9 +23,6 @@ RESENDABLE = frozenset({"train", "evaluate", "query.identity"})
 """Messages that a node may be sent twice: what they ask for depends on nothing that the first one changed."""
 SESSION = "secagg"
 """Record of a message within a protocol of several exchanges, whose session a node that restarted has lost."""
-
-STANDBY = "query.standby"
-"""What keeps a node awake; its answer is empty."""
 
 LINK_LOST = "lost the SuperLink"
 """How the text of a `LinkLost` begins: a run that ended so may be submitted again."""
@@ -53,14 +50,11 @@ class Waiting:
         fraction: share of an exchange's valid replies, in [0, 1], from which on `patience` counts.
         patience: how much longer the rest of the training replies are waited for then; None: to the end [seconds].
         return_timeout: how long a node that went away may take to come back [seconds].
-        standby: whether a node that trains gets an empty query after it. A SuperNode that finds nothing to do sleeps
-            for three seconds; one that answers the query meanwhile finds the next round when it looks again.
     """
 
     fraction: float = 1.0
     patience: float | None = None
     return_timeout: float = 60.0
-    standby: bool = False
 
 
 class PollingGrid(GridDecorator):
@@ -77,7 +71,6 @@ class PollingGrid(GridDecorator):
     def __init__(self, grid: Grid, waiting: Waiting = Waiting()) -> None:
         super().__init__(grid)
         self.waiting = waiting
-        self._standbys: set[str] = set()
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Send, and wait for the replies.
@@ -97,7 +90,7 @@ class PollingGrid(GridDecorator):
         if not sent:
             return []
         try:
-            return _Exchange(self._grid, self.waiting, sent, self._standbys).play(timeout)
+            return _Exchange(self._grid, self.waiting, sent).play(timeout)
         except (httpx.TransportError, OSError) as error:
             raise LinkLost(f"{LINK_LOST}: {error}") from error
 
@@ -121,8 +114,8 @@ class _Ticket:
 class _Exchange:
     """One push of messages and the wait for their replies."""
 
-    def __init__(self, grid: Grid, waiting: Waiting, messages: list[Message], standbys: set[str]) -> None:
-        self._grid, self._waiting, self._standbys = grid, waiting, standbys
+    def __init__(self, grid: Grid, waiting: Waiting, messages: list[Message]) -> None:
+        self._grid, self._waiting = grid, waiting
         self._tickets = [_Ticket(message) for message in messages]
         self._by_id: dict[str, _Ticket] = {}
         self._replies: list[Message] = []
@@ -134,7 +127,6 @@ class _Exchange:
             for message in messages
         )
         self._patience = waiting.patience if trains else None
-        self._standby = waiting.standby and trains
 
     def play(self, timeout: float | None) -> list[Message]:
         """Push, poll until all is said or the time is up, and return what came."""
@@ -145,8 +137,6 @@ class _Exchange:
         for ticket in self._tickets:
             ticket.activated = activations.get(ticket.message.metadata.dst_node_id, "")
         self._push(self._tickets)
-        if self._standby:
-            self._send_standbys()
         pause, next_look = FIRST_PAUSE, started + LOOK_AT_NODES
         while self._open():
             came = self._pull()
@@ -179,12 +169,6 @@ class _Exchange:
                 text = "the SuperLink did not take the message: its node is not, or no longer, registered"
                 self._replies.append(Message(Error(NODE_UNAVAILABLE, text), reply_to=ticket.message))
 
-    def _send_standbys(self) -> None:
-        nodes = [ticket.message.metadata.dst_node_id for ticket in self._tickets if ticket.ids]
-        # Made after the messages that they follow: a SuperLink hands out the oldest first.
-        queries = [Message(RecordDict(), node, STANDBY) for node in nodes]
-        self._standbys.update(filter(None, self._grid.push_messages(queries)))
-
     def _copy(self, ticket: _Ticket) -> Message:
         """The message itself at first, whose id its sender reads; after that another with the same content."""
         message = ticket.message
@@ -195,10 +179,7 @@ class _Exchange:
 
     def _pull(self) -> bool:
         """Fetch what came; whether anything did."""
-        # Answers to standbys are fetched so that the SuperLink need not keep them.
-        found = list(self._grid.pull_messages([*self._by_id, *self._standbys])) if self._by_id else []
-        replies = [reply for reply in found if reply.metadata.reply_to_message_id not in self._standbys]
-        self._standbys.difference_update(reply.metadata.reply_to_message_id for reply in found)
+        replies = list(self._grid.pull_messages(list(self._by_id))) if self._by_id else []
         for reply in replies:
             ticket = self._by_id.pop(reply.metadata.reply_to_message_id, None)
             if ticket is not None:

@@ -116,7 +116,7 @@ def main(grid: Grid, context: Context) -> None:
 """
 
 
-def experiment(rounds: int, filters: int, standby: bool = False) -> Experiment:
+def experiment(rounds: int, filters: int) -> Experiment:
     """ProtoNet on conv4, two training clients and one test client, every client in every round."""
     return load(
         {
@@ -133,7 +133,7 @@ def experiment(rounds: int, filters: int, standby: bool = False) -> Experiment:
             "client": {"tasks_per_step": 4, "execution": "loop"},
             "server": {"rounds": rounds, "sampling": {"name": "fixed", "clients": TRAINING_CLIENTS}},
             "evaluation": {"episodes": 1},
-            "deployment": {"nodes": TRAINING_CLIENTS + 1, "standby": standby},
+            "deployment": {"nodes": TRAINING_CLIENTS + 1},
         }
     )
 
@@ -147,8 +147,8 @@ def measure(rounds: int, filters: int, poll: float | None) -> dict[str, Any]:
         poll: of Flower's SuperExec, in `FLWR_SUPEREXEC_TASK_POLL_INTERVAL`; None leaves Flower's second [seconds].
 
     Returns:
-        `ours`, `standby` (ours with nodes kept awake) and `fedavg`: `seconds` of a round, the median of `all` but the
-        first, and `bytes`; `ratio` and `standby_ratio` of ours to Flower's seconds.
+        `ours` and `fedavg`: `seconds` of a round, the median of `all` but the first, and `bytes`; and `ratio` of our
+        seconds to Flower's.
     """
     # The FedAvg app is a bundle of its own and takes model and data from this checkout.
     options = {"PYTHONPATH": code_path(), "FEDMETA_CACHE": str(cache_dir())}
@@ -161,11 +161,8 @@ def measure(rounds: int, filters: int, poll: float | None) -> dict[str, Any]:
         found = {
             "ours": _against_one_round(lambda count: _ours(deployment, count, filters), rounds),
             "fedavg": _against_one_round(lambda count: _fedavg(deployment, count, filters), rounds),
-            "standby": _against_one_round(lambda count: _ours(deployment, count, filters, standby=True), rounds),
         }
-    theirs = found["fedavg"]["seconds"]
-    ratios = {"ratio": found["ours"]["seconds"] / theirs, "standby_ratio": found["standby"]["seconds"] / theirs}
-    return {**found, **ratios}
+    return {**found, "ratio": found["ours"]["seconds"] / found["fedavg"]["seconds"]}
 
 
 def simulated(rounds: int, filters: int) -> float:
@@ -185,9 +182,9 @@ def _against_one_round(play: Any, rounds: int) -> dict[str, Any]:
     }
 
 
-def _ours(deployment: Deployment, rounds: int, filters: int, standby: bool = False) -> tuple[list[float], int]:
-    out = deployment.folder / f"{'standby' if standby else 'ours'}-{rounds}"
-    run = deployment.finish(deployment.submit(experiment(rounds, filters, standby), out), timeout=300 + 60 * rounds)
+def _ours(deployment: Deployment, rounds: int, filters: int) -> tuple[list[float], int]:
+    out = deployment.folder / f"ours-{rounds}"
+    run = deployment.finish(deployment.submit(experiment(rounds, filters), out), timeout=300 + 60 * rounds)
     if run.status != "finished:completed":
         raise RuntimeError(f"our run ended as {run.status}: {run.details}")
     return [record["seconds"] for record in RunDir.open(out, exclusive=False).metrics()], run.bytes

@@ -199,19 +199,6 @@ def test_a_node_that_the_superlink_does_not_know_is_an_error_reply_at_once() -> 
     assert not replies[messages[1].metadata.message_id].has_error()
 
 
-def test_standbys_follow_training_messages_and_their_answers_are_nobodys() -> None:
-    link = Link({5: Node(0.0), 6: Node(0.05)})
-    grid = PollingGrid(link, Waiting(standby=True))
-    for _ in range(2):
-        messages = ask(5, 6)
-        replies = list(grid.send_and_receive(messages, timeout=5))
-        assert len(replies) == 2 and ids(replies) == {message.metadata.message_id for message in messages}
-    kinds = [link.sent[identity][0].metadata.message_type for identity in link.nodes[5].received]
-    assert kinds == ["train", polling_grid.STANDBY] * 2
-    list(grid.send_and_receive(ask(5, kind="evaluate"), timeout=5))
-    assert len(link.nodes[5].received) == 5, "who judges is not kept awake"
-
-
 def test_a_superlink_that_is_gone_is_told_so_that_the_run_may_be_submitted_again() -> None:
     class Gone(Link):
         def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
