@@ -118,8 +118,8 @@ def check_promise(promise: GroupPromise, experiment: Experiment) -> None:
     Raises:
         ConfigurationError: names the groups, the odds and what would do.
     """
-    for size in sorted(set(promise.odds.sizes)):
-        warn_of_weak_plan(experiment.secagg, size)
+    for members in sorted(set(promise.odds.sizes)):
+        warn_of_weak_plan(experiment.secagg, members)
     if promise.holds:
         return
     odds, secagg = promise.odds, experiment.secagg
