@@ -112,11 +112,12 @@ def _check_group(experiment: Experiment) -> None:
     if isinstance(clients, int):
         groups = 1 if largest is None else max(1, clients // largest)
         largest = -(-clients // groups)
-    if secagg.adversary == "active" and largest is not None and largest > COMPLETE:
+    if secagg.adversary == "active" and largest is not None and _is_ring(secagg, largest):
         warnings.warn(
-            f"secagg.adversary = 'active' holds only in part: a group of {largest} > {COMPLETE} is a ring that the "
-            "server draws, and one that lies can surround a client with colluders. Set secagg.group_size to at most "
-            f"{COMPLETE}, or secagg.adversary = 'semi-honest' where the server is trusted to draw at random",
+            f"secagg.adversary = 'active' holds only in part: a group of {largest}, not all of them neighbours, is a "
+            "ring that the server draws, and one that lies can surround a client with colluders. Set secagg.group_size "
+            f"to at most {COMPLETE} and no secagg.neighbours, or secagg.adversary = 'semi-honest' where the server is "
+            "trusted to draw at random",
             stacklevel=4,
         )
     if secagg.threshold is not None and secagg.group_size is not None and secagg.threshold > secagg.group_size:
@@ -124,6 +125,10 @@ def _check_group(experiment: Experiment) -> None:
             f"secagg.threshold = {secagg.threshold} must be at most secagg.group_size = {secagg.group_size}: no group "
             "has so many shares. Lower it, or remove it, and it follows from corrupt and dropouts"
         )
+
+
+def _is_ring(secagg: SecaggSection, count: int) -> bool:
+    return count > COMPLETE if secagg.neighbours is None else secagg.neighbours < count - 1
 
 
 def _check_weights(experiment: Experiment) -> None:

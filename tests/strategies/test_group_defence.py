@@ -139,6 +139,11 @@ def test_a_ring_is_no_shelter_from_a_server_that_draws_it(clients: int, size: in
     assert sum("a ring that the server draws" in str(each.message) for each in said) == told
 
 
+def test_given_neighbours_may_make_a_ring_of_a_small_group() -> None:
+    with pytest.warns(UserWarning, match="a group of 10, not all of them neighbours, is a ring"):
+        load(raw({"name": "mean"}, group_size=10, neighbours=8, threshold=8))
+
+
 def test_a_threshold_below_what_is_assumed_of_others_is_said() -> None:
     with pytest.warns(UserWarning, match=r"secagg.threshold = 6 of 10 shares.*'active', which take 7. Remove it"):
         load(raw({"name": "mean"}, group_size=10, threshold=6))
