@@ -12,7 +12,7 @@ from typing import Any
 
 from fedmeta.errors import ConfigurationError
 from fedmeta.experiment import Experiment
-from fedmeta.privacy.secagg_settings import LEAST_CLIENTS, group_plan
+from fedmeta.privacy.secagg_settings import LEAST_CLIENTS, group_plan, warn_of_weak_plan
 from strategies.aggregation import Aggregator, Bounded, Rule
 from strategies.pipeline import Pipeline
 from strategies.preaggregation import PreAggregator
@@ -113,9 +113,13 @@ def group_promise(experiment: Experiment, clients: float | None) -> GroupPromise
 def check_promise(promise: GroupPromise, experiment: Experiment) -> None:
     """Refuse groups that cannot bear the assumed number of malicious clients; warn where the experiment allows them.
 
+    Warns of a threshold that holds against less than the experiment assumes, too.
+
     Raises:
         ConfigurationError: names the groups, the odds and what would do.
     """
+    for members in sorted(set(promise.odds.sizes)):
+        warn_of_weak_plan(experiment.secagg, members)
     if promise.holds:
         return
     odds, secagg = promise.odds, experiment.secagg

@@ -6,7 +6,7 @@ from fedmeta.attacks.threat import is_omniscient
 from fedmeta.errors import ConfigurationError
 from fedmeta.experiment import Experiment
 from fedmeta.privacy.secagg import Plan, choose_plan
-from fedmeta.privacy.secagg.plan import COMPLETE, SMALLEST
+from fedmeta.privacy.secagg.plan import COMPLETE, SMALLEST, least_threshold
 from fedmeta.privacy.secagg_section import SecaggSection
 
 LEAST_CLIENTS = 4
@@ -69,7 +69,32 @@ def group_plan(secagg: SecaggSection, count: int) -> Plan:
             raise ConfigurationError(f"{error} (secagg.corrupt, secagg.dropouts, secagg.adversary)") from None
         neighbours = found.degree if neighbours is None else neighbours
         threshold = found.threshold if threshold is None else threshold
-    return Plan(count, neighbours, threshold)
+    try:
+        plan = Plan(count, neighbours, threshold)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{error} (secagg.neighbours, secagg.threshold)") from None
+    least = least_threshold(count, neighbours, 0.0, active=False)
+    if threshold < least:
+        raise ConfigurationError(
+            f"secagg.threshold = {threshold} must be at least {least} for a group of {count} with {neighbours} "
+            "neighbours: every client refuses a secret that fewer than half of its holders can rebuild. Raise it, or "
+            "remove it, and it follows from corrupt and dropouts"
+        )
+    return plan
+
+
+def warn_of_weak_plan(secagg: SecaggSection, count: int) -> None:
+    """Say so where neighbours and threshold of a group of `count`, as given, are below what is assumed of others."""
+    plan, active = group_plan(secagg, count), secagg.adversary == "active"
+    least = least_threshold(count, plan.degree, secagg.corrupt, active)
+    if plan.threshold < least:
+        warnings.warn(
+            f"secagg.threshold = {plan.threshold} of {plan.degree + 1} shares, in a group of {count}, does not hold "
+            f"against secagg.corrupt = {secagg.corrupt:g} and secagg.adversary = '{secagg.adversary}', which take "
+            f"{least}{'' if least <= plan.degree + 1 else ', more than there are: give more neighbours'}. Remove it, "
+            "and it follows from them",
+            stacklevel=5,
+        )
 
 
 def _check_group(experiment: Experiment) -> None:
@@ -87,11 +112,12 @@ def _check_group(experiment: Experiment) -> None:
     if isinstance(clients, int):
         groups = 1 if largest is None else max(1, clients // largest)
         largest = -(-clients // groups)
-    if secagg.adversary == "active" and largest is not None and largest > COMPLETE:
+    if secagg.adversary == "active" and largest is not None and _is_ring(secagg, largest):
         warnings.warn(
-            f"secagg.adversary = 'active' holds only in part: a group of {largest} > {COMPLETE} is a ring that the "
-            "server draws, and one that lies can surround a client with colluders. Set secagg.group_size to at most "
-            f"{COMPLETE}, or secagg.adversary = 'semi-honest' where the server is trusted to draw at random",
+            f"secagg.adversary = 'active' holds only in part: a group of {largest}, not all of them neighbours, is a "
+            "ring that the server draws, and one that lies can surround a client with colluders. Set secagg.group_size "
+            f"to at most {COMPLETE} and no secagg.neighbours, or secagg.adversary = 'semi-honest' where the server is "
+            "trusted to draw at random",
             stacklevel=4,
         )
     if secagg.threshold is not None and secagg.group_size is not None and secagg.threshold > secagg.group_size:
@@ -99,6 +125,10 @@ def _check_group(experiment: Experiment) -> None:
             f"secagg.threshold = {secagg.threshold} must be at most secagg.group_size = {secagg.group_size}: no group "
             "has so many shares. Lower it, or remove it, and it follows from corrupt and dropouts"
         )
+
+
+def _is_ring(secagg: SecaggSection, count: int) -> bool:
+    return count > COMPLETE if secagg.neighbours is None else secagg.neighbours < count - 1
 
 
 def _check_weights(experiment: Experiment) -> None:

@@ -85,6 +85,8 @@ def test_unsafe_groups_are_an_explicit_choice_and_a_warning() -> None:
     [
         ({"secagg": {"group_size": 3}}, ["secagg.group_size = 3", "at least 4", "allow_unsafe_groups"]),
         ({"secagg": {"threshold": 5}}, ["secagg.threshold = 5", "secagg.group_size = 4"]),
+        ({"secagg": {"group_size": 10, "threshold": 3}}, ["secagg.threshold = 3", "at least 5", "remove it"]),
+        ({"secagg": {"group_size": 60, "neighbours": 7}}, ["degree 7", "(secagg.neighbours, secagg.threshold)"]),
         ({"secagg": {"corrupt": 0.4, "dropouts": 0.4}}, ["secagg.corrupt", "a group of 4 cannot bear"]),
         ({"secagg": {"bits": 16}}, ["secagg.bits", "16"]),
         ({"secagg": {"dropout": {"mask": 0.1}}}, ["secagg.dropout.mask'", "did you mean"]),
@@ -135,3 +137,17 @@ def test_a_ring_is_no_shelter_from_a_server_that_draws_it(clients: int, size: in
         warnings.simplefilter("always")
         load(raw({"name": "mean"}, clients, group_size=size, adversary=adversary))
     assert sum("a ring that the server draws" in str(each.message) for each in said) == told
+
+
+def test_given_neighbours_may_make_a_ring_of_a_small_group() -> None:
+    with pytest.warns(UserWarning, match="a group of 10, not all of them neighbours, is a ring"):
+        load(raw({"name": "mean"}, group_size=10, neighbours=8, threshold=8))
+
+
+def test_a_threshold_below_what_is_assumed_of_others_is_said() -> None:
+    with pytest.warns(UserWarning, match=r"secagg.threshold = 6 of 10 shares.*'active', which take 7. Remove it"):
+        load(raw({"name": "mean"}, group_size=10, threshold=6))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load(raw({"name": "mean"}, group_size=10, threshold=7))
+        load(raw({"name": "mean"}, group_size=10, threshold=6, adversary="semi-honest"))

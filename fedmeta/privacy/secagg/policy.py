@@ -48,10 +48,11 @@ class Policy:
             Plan(count, request.degree, request.threshold)
         except ConfigurationError as error:
             raise Refused(str(error)) from error
-        if self.corrupt and request.degree < least_degree(count, self.corrupt, 0.0):
+        if (self.corrupt or self.active) and request.degree < least_degree(count, self.corrupt, 0.0):
             raise Refused(
                 f"{request.degree} neighbours of {count} members, where this node asks for at least "
                 f"{least_degree(count, self.corrupt, 0.0)} against {self.corrupt:g} corrupt ones"
+                f"{' and an active server' if self.active else ''}"
             )
         least = least_threshold(count, request.degree, self.corrupt, self.active)
         if request.threshold < least:

@@ -249,6 +249,7 @@ MEMBERS = tuple(range(1, 21))
         (19, 21, Policy(), "threshold 21"),
         (7, 4, Policy(), "degree 7"),
         (4, 3, Policy(corrupt=0.1), "4 neighbours of 20"),
+        (18, 18, Policy(active=True), "at least 19 against 0 corrupt ones and an active server"),
         (19, 11, Policy(corrupt=0.1, active=True), "at least 14 against 0.1 corrupt members and an active server"),
         (19, 10, Policy(active=True), "at least 13"),
         (19, 10, Policy(smallest_group=21), "a group of 20"),
