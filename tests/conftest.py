@@ -1,5 +1,6 @@
 """Shared by all tests: quiet Flower and Ray, one torch thread, and one Ray for the whole session."""
 
+import logging
 import os
 import signal
 
@@ -13,6 +14,16 @@ import torch
 torch.set_num_threads(1)
 # Shells start background jobs with interrupts ignored, and what tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def own_log() -> Iterator[None]:
+    """What a command does to the library's log ends with its test: a later one reads what is printed."""
+    log = logging.getLogger("fedmeta")
+    handlers, level, propagate = list(log.handlers), log.level, log.propagate
+    yield
+    log.handlers, log.propagate = handlers, propagate
+    log.setLevel(level)
 
 
 @pytest.fixture(scope="session")
