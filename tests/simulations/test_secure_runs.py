@@ -1,5 +1,6 @@
 """Secure aggregation in whole runs: on both engines, and with the learner it is shipped for."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,9 +51,13 @@ def play(folder: Path, raw: dict, engine: type = InlineGrid, observers: Sequence
             rundir.close()
 
 
-def test_federated_protonet_is_the_same_with_and_without(tmp_path: Path) -> None:
+def test_federated_protonet_is_the_same_with_and_without(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="fedmeta.server")
     plain = play(tmp_path / "plain", GLYPHS)
+    assert "secure aggregation" not in caplog.text
     secure = play(tmp_path / "secure", {**GLYPHS, "secagg": {"enabled": True, "group_size": 4}})
+    said = next(line for line in caplog.messages if line.startswith("secure aggregation: "))
+    assert "groups of 4" in said, "the odds stand at the head of the run"
     moved = plain.vector - Workload(load(GLYPHS)).initial_vector()
     assert (secure.vector - plain.vector).norm() < 1e-5 * moved.norm()
     scores = [run.evaluation().after.mean for run in (plain, secure)]
