@@ -37,7 +37,8 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise FedmetaError(
-            f"cannot write '{path}': {error.strerror or error}. Mend that, then go on with --resume"
+            f"cannot write '{path}': {error.strerror or error}. Mend that, then go on with --resume, or submit the "
+            "deployed run again with its --out"
         ) from error
 
 

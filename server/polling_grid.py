@@ -7,8 +7,10 @@ one to the end. This one uses nothing but its public `push_messages`, `pull_mess
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import httpx
 from flwr.app import Error, Message
@@ -16,6 +18,9 @@ from flwr.serverapp import Grid
 
 from fedmeta.errors import FedmetaError
 from strategies.decorator import GridDecorator
+
+if TYPE_CHECKING:  # Flower's internals, for types only
+    from flwr.proto.node_pb2 import NodeInfo
 
 log = logging.getLogger("fedmeta.server")
 
@@ -89,10 +94,34 @@ class PollingGrid(GridDecorator):
         sent = list(messages)
         if not sent:
             return []
-        try:
+        with _linked():
             return _Exchange(self._grid, self.waiting, sent).play(timeout)
-        except (httpx.TransportError, OSError) as error:
-            raise LinkLost(f"{LINK_LOST}: {error}") from error
+
+    def get_nodes(self) -> "list[NodeInfo]":
+        """The nodes that are there.
+
+        Raises:
+            LinkLost: as for `send_and_receive`.
+        """
+        with _linked():
+            return list(self._grid.get_nodes())
+
+    def get_node_ids(self) -> list[int]:
+        """Their ids.
+
+        Raises:
+            LinkLost: as for `send_and_receive`.
+        """
+        with _linked():
+            return list(self._grid.get_node_ids())
+
+
+@contextmanager
+def _linked() -> Iterator[None]:
+    try:
+        yield
+    except (httpx.TransportError, OSError) as error:
+        raise LinkLost(f"{LINK_LOST}: {error}") from error
 
 
 @dataclass(eq=False)
@@ -235,7 +264,8 @@ class _Exchange:
             self._enough_since = now
         if now - self._enough_since < self._patience:
             return False
-        late = sorted({ticket.message.metadata.dst_node_id for ticket in self._by_id.values()})
+        open_ones = (ticket for ticket in self._tickets if ticket.ids or ticket.away is not None)
+        late = sorted({ticket.message.metadata.dst_node_id for ticket in open_ones})
         log.warning("the round goes on without nodes %s, %g s after enough had answered", late, self._patience)
         return True
 

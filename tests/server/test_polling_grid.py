@@ -15,6 +15,7 @@ import server.polling_grid as polling_grid
 from fedmeta.errors import FedmetaError
 from server.polling_grid import NODE_UNAVAILABLE, LinkLost, PollingGrid, Waiting, wait_for_nodes
 from simulations.engine.flower_internals import adopt_identity, give_id
+from strategies.node_keys import registered_keys
 
 Work = Callable[[Message], Message | None]
 
@@ -206,6 +207,27 @@ def test_a_superlink_that_is_gone_is_told_so_that_the_run_may_be_submitted_again
 
     with pytest.raises(LinkLost, match=r"^lost the SuperLink: All connection"):
         PollingGrid(Gone({5: Node()})).send_and_receive(ask(5), timeout=5)
+
+
+def test_a_superlink_that_goes_while_nodes_are_waited_for_or_asked_is_told_alike() -> None:
+    """Between rounds, too: or the run would count as failed for a reason of its own, and never be submitted again."""
+
+    class Gone(Link):
+        def get_nodes(self) -> Any:
+            raise httpx.ConnectError("All connection attempts failed")
+
+    grid = PollingGrid(Gone({5: Node()}))
+    for ask_it in (lambda: wait_for_nodes(grid, 1, 0), lambda: registered_keys(grid)):
+        with pytest.raises(LinkLost, match=r"^lost the SuperLink: All connection"):
+            ask_it()
+
+
+def test_what_a_round_went_on_without_names_those_that_are_away(caplog: pytest.LogCaptureFixture) -> None:
+    link = Link({5: Node(), 6: Node(99.0), 7: Node(there=False)})
+    waiting = Waiting(fraction=0.3, patience=0.05)
+    replies = list(PollingGrid(link, waiting).send_and_receive(ask(5, 6, 7), timeout=5))
+    assert sorted(reply.has_error() for reply in replies) == [False, True]
+    assert "goes on without nodes [6, 7]" in caplog.text
 
 
 def test_a_run_waits_for_its_nodes_up_to_a_deadline() -> None:

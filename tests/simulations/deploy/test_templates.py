@@ -66,6 +66,27 @@ def test_compose_knows_what_it_mounts_and_waits_for(compose: dict[str, Any]) -> 
     assert (TEMPLATES / services["superlink"]["build"]["context"] / "pyproject.toml").exists()
 
 
+def test_the_proxy_lets_nodes_through_and_nobody_else() -> None:
+    """By the paths that Flower's own programs serve: whatever starts runs or registers nodes is refused."""
+    from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
+    from flwr.superlink.routers.control.router import router as control
+    from flwr.superlink.routers.fleet.router import router as fleet
+
+    text = re.sub(r"#.*", "", (TEMPLATES / "nginx.conf").read_text())
+    passed = {
+        bool(exact): path
+        for exact, path, body in re.findall(r"location (= )?(\S+) \{([^}]*)\}", text)
+        if "proxy_pass https://superlink;" in body
+    }
+    assert passed == {False: "/v1/fleet/", True: "/health"} and re.search(r"location / \{\s*return 403;", text)
+    paths = {name: {route.path for route in found.routes} for name, found in (("fleet", fleet), ("control", control))}  # type: ignore[attr-defined]
+    assert len(paths["fleet"]) > 5 and all(path.startswith("/v1/fleet/") for path in paths["fleet"])
+    assert len(paths["control"]) > 5 and not any(path.startswith("/v1/fleet/") for path in paths["control"])
+    # nginx drops headers with underscores unless told otherwise.
+    assert "_" not in FLEET_HTTP_PUBLIC_KEY_HEADER + FLEET_HTTP_SIGNATURE_HEADER
+    assert "server 127.0.0.1:8000;" in text and "proxy_ssl_verify on;" in text
+
+
 @pytest.mark.slow
 def test_flower_knows_every_option_of_the_commands(compose: dict[str, Any]) -> None:
     commands = [*map(exec_start, UNITS), *(service["command"] for service in compose["services"].values())]
