@@ -34,13 +34,15 @@ def node_policy(context: Context) -> Policy:
     Raises:
         ConfigurationError: values out of bounds, or a file of trusted keys that cannot be read.
     """
+    from fedmeta.privacy.secagg.identities import read_trusted
+
     config, least = context.node_config, Policy()
     trusted = config.get("secagg-trusted")
     return Policy(
         smallest_group=int(config.get("secagg-smallest-group", least.smallest_group)),
         corrupt=float(config.get("secagg-corrupt", least.corrupt)),
         active=_truth(config.get("secagg-active", least.active)),
-        trusted=None if trusted is None else read_trusted(Path(str(trusted))),
+        trusted=None if trusted is None else read_trusted(Path(str(trusted)), "the node's secagg-trusted"),
     )
 
 
@@ -75,24 +77,3 @@ def read_identity(path: Path) -> "PrivateIdentity":
         return load(data, password=None)  # type: ignore[return-value]
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise ConfigurationError(f"the node's secagg-identity = '{path}' is no private key: {error}") from error
-
-
-def read_trusted(path: Path) -> frozenset[bytes]:
-    """The public keys of a file in the format of OpenSSH, one a line; empty lines and comments (#) are passed over.
-
-    Raises:
-        ConfigurationError: a file that cannot be read, or a line that is no public key.
-    """
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.serialization import load_ssh_public_key
-
-    from fedmeta.privacy.secagg.identities import public_bytes
-
-    try:
-        lines = [line.strip() for line in path.read_text().splitlines()]
-        keys = [load_ssh_public_key(line.encode()) for line in lines if line and not line.startswith("#")]
-    except (OSError, ValueError, UnsupportedAlgorithm) as error:
-        raise ConfigurationError(
-            f"the node's secagg-trusted = '{path}' holds no list of public keys: {error}"
-        ) from error
-    return frozenset(public_bytes(key) for key in keys)  # type: ignore[arg-type]

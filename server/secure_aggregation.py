@@ -1,6 +1,8 @@
 """Secure aggregation of a run on the server's side: the grid of an experiment, and what its report says of it."""
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from flwr.serverapp import Grid
@@ -12,6 +14,9 @@ from strategies.group_defence import GroupPromise
 from strategies.secagg_encoding import NoisedSums
 from strategies.secure_aggregation import SecureAggregationGrid
 
+TRUSTED = "FEDMETA_SECAGG_TRUSTED"
+"""Environment variable of the SuperLink: the file of public keys that nodes are to sign with; none asks for none."""
+
 
 def secured(grid: Grid, experiment: Experiment, simulated: bool) -> Grid:
     """The grid of an experiment: under secure aggregation where it asks for that.
@@ -22,7 +27,8 @@ def secured(grid: Grid, experiment: Experiment, simulated: bool) -> Grid:
         simulated: an engine of ours runs it: groups and dropouts may come from the seed.
 
     Raises:
-        ConfigurationError: simulated dropouts in a deployment, or a grid that rewrites replies.
+        ConfigurationError: simulated dropouts in a deployment, a trust list that cannot be read, or a grid that
+            rewrites replies.
     """
     if not experiment.secagg.enabled:
         return grid
@@ -37,8 +43,19 @@ def secured(grid: Grid, experiment: Experiment, simulated: bool) -> Grid:
         weighting=experiment.server.weighting,
         min_success_fraction=experiment.server.min_success_fraction,
         seed=experiment.seed if simulated else None,
+        trusted=None if simulated else _trust_list(),
         encoding=NoisedSums(experiment) if experiment.privacy.placement == "distributed" else None,
     )
+
+
+def _trust_list() -> frozenset[bytes] | None:
+    """The nodes' own lists, as the server knows them: it turns away at once what they would refuse and end for."""
+    path = os.environ.get(TRUSTED)
+    if not path:
+        return None
+    from fedmeta.privacy.secagg.identities import read_trusted
+
+    return read_trusted(Path(path), f"{TRUSTED} in the SuperLink's environment")
 
 
 def learned(

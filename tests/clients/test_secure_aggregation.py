@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 
+from fedmeta.errors import ConfigurationError
 from fedmeta.privacy import secagg_names as names
 from fedmeta.privacy.secagg import ClientSession
 from fedmeta.privacy.secagg_section import DropoutSection, SecaggSection
 from fedmeta.wire import ARRAYS, CONFIG, config_record, vector_record
 from fedmeta.workload import Workload
 from server.configuration import load
+from server.secure_aggregation import TRUSTED, secured
 from simulations import InlineGrid
 from strategies.decorator import GridDecorator
 from strategies.secure_aggregation import SecureAggregationGrid
@@ -210,6 +212,18 @@ def test_keys_are_signed_and_strangers_are_refused(
     replies = SecureAggregationGrid(inner, settings).send_and_receive(messages(workload, inner))
     assert replies and all(reply.has_error() for reply in replies)
     assert any("identity is not in the trust list" in reply.error.reason for reply in replies)
+    # With the same list the server turns one away whom the others would refuse and end for.
+    monkeypatch.setenv(TRUSTED, str(tmp_path / "nodes.pub"))
+    experiment = load({**RAW, "secagg": {"enabled": True, "corrupt": 0.0}})
+    replies = list(secured(inner, experiment, simulated=False).send_and_receive(messages(workload, inner)))
+    [refused] = [reply for reply in replies if reply.has_error()]
+    assert len(replies) == 2, "the sum of the other four, and one who is in none"
+    assert "node 1002's identity is not in the trust list" in refused.error.reason
+    (tmp_path / "nodes.pub").write_text("north\n")
+    with pytest.raises(
+        ConfigurationError, match=r"FEDMETA_SECAGG_TRUSTED in the SuperLink's .* no list of public keys"
+    ):
+        secured(inner, experiment, simulated=False)
 
 
 def test_the_exchanges_around_training_load_no_torch() -> None:

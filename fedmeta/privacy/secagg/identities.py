@@ -1,6 +1,8 @@
 """A node's long-lived identity vouches for its keys: Ed25519, or ECDSA on P-384, which a SuperNode's keys are."""
 
-from cryptography.exceptions import InvalidSignature
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import (
     ECDSA,
     SECP384R1,
@@ -9,7 +11,12 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 )
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA384
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_der_public_key,
+    load_ssh_public_key,
+)
 
 from fedmeta.errors import ConfigurationError
 from fedmeta.privacy.secagg.context import GroupContext
@@ -23,6 +30,24 @@ PublicIdentity = Ed25519PublicKey | EllipticCurvePublicKey
 def public_bytes(public: PublicIdentity) -> bytes:
     """A public identity as a node's trust list holds it and messages carry it: SubjectPublicKeyInfo, DER."""
     return public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def read_trusted(path: Path, where: str) -> frozenset[bytes]:
+    """A trust list: a file of public keys in OpenSSH's form, one a line; empty lines and comments (#) are passed over.
+
+    Args:
+        path: the file.
+        where: the setting that names it, for messages.
+
+    Raises:
+        ConfigurationError: a file that cannot be read, or a line that is no public key.
+    """
+    try:
+        lines = [line.strip() for line in path.read_text().splitlines()]
+        keys = [load_ssh_public_key(line.encode()) for line in lines if line and not line.startswith("#")]
+    except (OSError, ValueError, UnsupportedAlgorithm) as error:
+        raise ConfigurationError(f"{where} = '{path}' holds no list of public keys: {error}") from error
+    return frozenset(public_bytes(key) for key in keys)  # type: ignore[arg-type]
 
 
 def statement(context: GroupContext, node: int, mask: bytes, seal: bytes) -> bytes:
