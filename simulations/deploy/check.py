@@ -5,15 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedmeta.experiment import Experiment
-from simulations.deploy.connection import Clock, greet, judge_clock, knock, parse_address, reach
+from simulations.deploy.connection import INSECURE, Clock, greet, judge_clock, knock, parse_address, reach
 from simulations.deploy.findings import Failed, Finding
 from simulations.deploy.machine import check_data, check_secure_aggregation, check_versions, describe_key, read_key
 from simulations.deploy.supernode import PROGRAMS, read_node_config, sign_in
-
-INSECURE = (
-    "INSECURE: without TLS everybody on the way reads and changes models and updates, and anybody may join as a node. "
-    "Use it on one machine, for a trial, and never with data that are somebody's"
-)
 
 
 @dataclass(frozen=True)

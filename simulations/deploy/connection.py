@@ -24,6 +24,11 @@ AHEAD, BEHIND = 5.0, 300.0
 SOON = timedelta(days=14)
 """A certificate that ends within is worth a word."""
 
+INSECURE = (
+    "INSECURE: without TLS everybody on the way reads and changes models and updates, and anybody may join as a node. "
+    "Use it on one machine, for a trial, and never with data that are somebody's"
+)
+
 EXPIRED, NOT_YET, WRONG_NAMES = 10, 9, (62, 64)
 """OpenSSL's reasons to refuse a certificate (X509_V_ERR_*); what else it refuses is not signed by the authority."""
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,6 +79,18 @@ class Flower:
     timeout: float = 120.0
     environment: Mapping[str, str] = field(default_factory=dict)
     command: tuple[str, ...] = ("flwr",)
+
+    @property
+    def insecure(self) -> bool:
+        """Whether Flower's configuration says to speak without TLS; False where it says nothing that can be read."""
+        home = {**os.environ, **self.environment}.get("FLWR_HOME")
+        place = Path(home) if home else Path.home() / ".flwr"
+        try:
+            known = tomllib.loads((place / "config.toml").read_text(encoding="utf-8")).get("superlink", {})
+        except (OSError, ValueError):  # Flower itself says what is wrong with it
+            return False
+        link = known.get(known.get("default") if self.superlink is None else self.superlink)
+        return isinstance(link, dict) and link.get("insecure") is True
 
     def submit(self, app: Path, run_config: Path) -> str:
         """Submit the app with a file of run configuration, and return the run's id.

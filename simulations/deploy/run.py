@@ -26,6 +26,7 @@ def run_deployed(
     from rich.console import Console
 
     from server.configuration import load
+    from simulations.deploy.connection import INSECURE
     from simulations.deploy.flower import Flower
     from simulations.deploy.supervisor import Patience, supervise
 
@@ -40,6 +41,8 @@ def run_deployed(
         def say(line: str) -> None:
             console.print(line, markup=False, highlight=False)
 
+        if flower.insecure:
+            console.print(INSECURE, style="bold red", markup=False)
         say(f"{experiment.name}: {experiment.server.rounds} rounds, into {out} on the SuperLink's machine")
         try:
             ended = supervise(

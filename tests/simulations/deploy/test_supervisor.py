@@ -1,11 +1,13 @@
 """Seeing a run through: what is submitted again, and what is not."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from fedmeta.errors import FedmetaError
-from simulations.deploy.flower import FlowerRun, UnknownRun, Unreachable
+from simulations.deploy.flower import Flower, FlowerRun, UnknownRun, Unreachable
+from simulations.deploy.run import run_deployed
 from simulations.deploy.supervisor import Patience, supervise
 
 LOST = FlowerRun("", "finished:failed", "No heartbeat received from the task")
@@ -93,3 +95,19 @@ def test_a_superlink_that_is_not_up_yet_is_waited_for() -> None:
 def test_an_experiment_that_flower_refuses_is_not_submitted_for_ever() -> None:
     with pytest.raises(FedmetaError, match="Invalid run configuration"):
         Story(submissions=(FedmetaError("`flwr run` says: Invalid run configuration."),)).play()
+
+
+def test_a_run_without_tls_is_loud(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FLWR_HOME", str(tmp_path))
+    monkeypatch.setattr("simulations.deploy.supervisor.supervise", lambda *_: DONE)
+    assert not Flower().insecure, "nothing is known of it"
+    (tmp_path / "config.toml").write_text(
+        '[superlink]\ndefault = "trial"\n[superlink.trial]\naddress = "127.0.0.1:1"\ninsecure = true\n'
+        '[superlink.mine]\naddress = "127.0.0.1:1"\nroot-certificates = "ca.crt"\n'
+    )
+    assert [Flower(name).insecure for name in (None, "trial", "mine", "other")] == [True, True, False, False]
+    for name, loud in (("trial", True), ("mine", False)):
+        assert run_deployed(None, {}, name, tmp_path / "out", None, 0) == 0
+        assert ("INSECURE: without TLS" in capsys.readouterr().out) is loud
