@@ -44,8 +44,13 @@ def main(grid: Grid, context: Context) -> None:
     if experiment.data.parameters.get("path") is not None:
         log.warning("data.path stays here: a node reads its own, from its data-path or as its environment says")
     rundir = _run_directory(experiment, str(context.run_config.get("out", "")), context.run_id)
-    waits = experiment.deployment
-    waiting = Waiting(experiment.server.min_success_fraction, waits.patience, waits.return_timeout)
+    waits, privacy = experiment.deployment, experiment.privacy
+    waiting = Waiting(
+        experiment.server.min_success_fraction,
+        waits.patience,
+        waits.return_timeout,
+        repeat_training=privacy.unit == "none" or privacy.placement != "local",
+    )
     polling = PollingGrid(grid, waiting)
 
     def tell(record: dict[str, Any]) -> None:

@@ -55,11 +55,14 @@ class Waiting:
         fraction: share of an exchange's valid replies, in [0, 1], from which on `patience` counts.
         patience: how much longer the rest of the training replies are waited for then; None: to the end [seconds].
         return_timeout: how long a node that went away may take to come back [seconds].
+        repeat_training: whether a train message may be sent twice. Not where clients add noise: each reply is a release
+            of its own, of which the server's account would know one.
     """
 
     fraction: float = 1.0
     patience: float | None = None
     return_timeout: float = 60.0
+    repeat_training: bool = True
 
 
 class PollingGrid(GridDecorator):
@@ -129,6 +132,7 @@ class _Ticket:
     """One message of an exchange, under all the ids that it was sent with."""
 
     message: Message
+    repeatable: bool
     ids: set[str] = field(default_factory=set)
     activated: str = ""
     away: tuple[Message, float] | None = None
@@ -136,8 +140,7 @@ class _Ticket:
 
     @property
     def resendable(self) -> bool:
-        alone = self.message.metadata.message_type in RESENDABLE and SESSION not in self.message.content
-        return alone and self.sendings < MOST_SENDINGS
+        return self.repeatable and self.sendings < MOST_SENDINGS
 
 
 class _Exchange:
@@ -145,7 +148,7 @@ class _Exchange:
 
     def __init__(self, grid: Grid, waiting: Waiting, messages: list[Message]) -> None:
         self._grid, self._waiting = grid, waiting
-        self._tickets = [_Ticket(message) for message in messages]
+        self._tickets = [_Ticket(message, _repeatable(message, waiting)) for message in messages]
         self._by_id: dict[str, _Ticket] = {}
         self._replies: list[Message] = []
         self._valid = 0
@@ -268,6 +271,13 @@ class _Exchange:
         late = sorted({ticket.message.metadata.dst_node_id for ticket in open_ones})
         log.warning("the round goes on without nodes %s, %g s after enough had answered", late, self._patience)
         return True
+
+
+def _repeatable(message: Message, waiting: Waiting) -> bool:
+    kind = message.metadata.message_type
+    if kind not in RESENDABLE or SESSION in message.content:
+        return False
+    return waiting.repeat_training or kind != "train"
 
 
 def wait_for_nodes(

@@ -31,11 +31,13 @@ def test_a_node_killed_within_a_round_and_restarted_costs_no_update(
     chosen, out = experiment({"server.rounds": 3}), tmp_path / "out"
     run_id = deployment.submit(chosen, out)
     wait_until(lambda: finished_rounds(out) >= 1, "the first round", 400)
+    identities = {found.node_id for found in deployment.flower.nodes()}
     node = deployment.nodes["node-1"]
     seen = node.said().count("Receiving: train message")
     wait_until(lambda: node.said().count("Receiving: train message") > seen, "the next message", 200, pause=0.05)
     node.kill()
     deployment.restart_node("node-1")
+    assert {found.node_id for found in deployment.flower.nodes()} == identities, "by its key it is who it was"
     run = deployment.finish(run_id)
     assert run.status == "finished:completed", run.details
     simulated = simulate(chosen, engine="inline", out=tmp_path / "simulated")

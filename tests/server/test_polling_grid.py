@@ -177,6 +177,23 @@ def test_messages_of_a_protocol_with_memory_are_not_repeated(kind: str) -> None:
     assert reply.has_error() and len(node.received) == 1
 
 
+@pytest.mark.parametrize(("kind", "times"), [("train", 1), ("evaluate", 2), ("query.identity", 2)])
+def test_an_update_with_a_clients_own_noise_is_asked_for_once(kind: str, times: int) -> None:
+    """A second one would be a second release, of which the server's account knows nothing."""
+    node = Node(0.1)
+    real_sleep = time.sleep
+
+    def sleep_and_restart(seconds: float) -> None:
+        node.activated = "second"
+        real_sleep(seconds)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(polling_grid.time, "sleep", sleep_and_restart)
+        grid = PollingGrid(Link({5: node}), Waiting(repeat_training=False))
+        replies = list(grid.send_and_receive(ask(5, kind=kind), timeout=0.6))
+    assert len(node.received) == times and len(replies) == times - 1
+
+
 def test_a_message_that_kills_its_node_is_not_sent_for_ever() -> None:
     node = Node(0.05)
     link = Link({5: node})
