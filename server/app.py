@@ -29,7 +29,8 @@ def main(grid: Grid, context: Context) -> None:
     from fedmeta.errors import ConfigurationError
     from server.configuration import from_run_config
     from server.execute import execute
-    from server.polling_grid import PollingGrid, Waiting, wait_for_nodes
+    from server.nodes_there import wait_for_nodes
+    from server.polling_grid import PollingGrid, Waiting
     from server.privacy import in_one_line
     from server.secure_aggregation import in_words as learned_in_words
     from server.structured_logs import FACTS, log_as_asked

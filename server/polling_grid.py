@@ -7,7 +7,7 @@ one to the end. This one uses nothing but its public `push_messages`, `pull_mess
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -278,45 +278,3 @@ def _repeatable(message: Message, waiting: Waiting) -> bool:
     if kind not in RESENDABLE or SESSION in message.content:
         return False
     return waiting.repeat_training or kind != "train"
-
-
-def wait_for_nodes(
-    grid: Grid,
-    wanted: int,
-    timeout: float,
-    *,
-    least: int | None = None,
-    pause: float = 1.0,
-    sleep: Callable[[float], None] = time.sleep,
-) -> int:
-    """Wait until so many nodes are there, and say how many there are.
-
-    Args:
-        grid: any.
-        wanted: nodes to wait for, at least 1.
-        timeout: longest wait [seconds].
-        least: how many must be there in the end; None: all that are wanted.
-        pause: between two looks [seconds].
-        sleep: how to pass the time.
-
-    Raises:
-        FedmetaError: fewer were there in the end.
-    """
-    deadline, told = time.monotonic() + timeout, -1
-    while True:
-        count = len(list(grid.get_node_ids()))
-        late = time.monotonic() >= deadline
-        if count >= wanted:
-            return count
-        if late and count >= (wanted if least is None else least):
-            log.warning("%d of %d nodes are there after %g s; the run goes on with them", count, wanted, timeout)
-            return count
-        if late:
-            raise FedmetaError(
-                f"{count} of {wanted} nodes were there after {timeout:g} s: start the others (`flwr supernode list` "
-                "shows which are online), or lower deployment.nodes"
-            )
-        if count != told:
-            log.info("%d of %d nodes are there; waiting up to %g s for the others", count, wanted, timeout)
-            told = count
-        sleep(pause)

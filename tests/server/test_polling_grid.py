@@ -13,7 +13,8 @@ from flwr.serverapp import Grid
 
 import server.polling_grid as polling_grid
 from fedmeta.errors import FedmetaError
-from server.polling_grid import NODE_UNAVAILABLE, LinkLost, PollingGrid, Waiting, wait_for_nodes
+from server.nodes_there import wait_for_nodes
+from server.polling_grid import NODE_UNAVAILABLE, LinkLost, PollingGrid, Waiting
 from simulations.engine.flower_internals import adopt_identity, give_id
 from strategies.node_keys import registered_keys
 
