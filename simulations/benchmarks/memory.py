@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,16 +28,19 @@ from simulations.benchmarks import trivial
 
 REGISTERED, SAMPLED = 10_000, 100
 LIMIT_GIB = 4.0
+GRACE = 15.0
+"""Within which Ray's own processes end after it was told to [seconds]."""
 
 
 def family() -> list[int]:
-    """Process ids of this process and of all below it."""
+    """Process ids of this process and of all below it that live: Ray leaves one that ended unread."""
     parents: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             with contextlib.suppress(OSError, ValueError):  # it may have ended meanwhile
                 fields = (entry / "stat").read_text().rpartition(")")[2].split()
-                parents.setdefault(int(fields[1]), []).append(int(entry.name))
+                if fields[0] != "Z":
+                    parents.setdefault(int(fields[1]), []).append(int(entry.name))
     found, waiting = [], [os.getpid()]
     while waiting:
         found.append(waiting.pop())
@@ -102,8 +106,10 @@ def soak(rounds: int) -> dict[str, Any]:
         early = _census()
         play(grid, 10_000, SAMPLED, SAMPLED, rounds - max(1, rounds // 10))
         late = _census()
-    left = len(set(family()) - before)
-    return {"rounds": rounds, "early": early, "late": late, "processes_left": left}
+    deadline = time.monotonic() + GRACE
+    while (left := set(family()) - before) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return {"rounds": rounds, "early": early, "late": late, "processes_left": len(left)}
 
 
 def _census() -> dict[str, float]:
