@@ -126,18 +126,19 @@ def _node_awaited() -> Iterator[None]:
     """Within it Ray finds its new node as soon as that is there.
 
     `ray.init` asks for the node before it has registered, and then again only after whole seconds. Where a Ray has no
-    such inner function, nothing is changed.
+    such inner functions, nothing is changed.
     """
     from ray._private import services, state
 
     ask: Any = getattr(services, "get_node", None)
-    if ask is None:
+    options: Any = getattr(services, "_get_gcs_client_options", None)
+    if ask is None or options is None or not hasattr(state.GlobalState, "_initialize_global_state"):
         yield
         return
 
     def get_node(gcs_address: str, node_id: str) -> Any:
         nodes = state.GlobalState()
-        nodes._initialize_global_state(services._get_gcs_client_options(gcs_address))
+        nodes._initialize_global_state(options(gcs_address))
         deadline = time.monotonic() + NODE_SECONDS
         while all(node["NodeID"] != node_id for node in nodes.node_table()) and time.monotonic() < deadline:
             time.sleep(0.02)
