@@ -9,6 +9,7 @@ import typer
 
 from fedmeta.errors import FedmetaError
 from simulations.deploy import command as deployment
+from simulations.explain_command import explain
 
 app = typer.Typer(
     name="fedmeta",
@@ -20,6 +21,7 @@ app = typer.Typer(
 
 app.command()(deployment.certs)
 app.command("export-data")(deployment.export_data)
+app.command()(explain)
 app.add_typer(deployment.deploy)
 
 Settings = Annotated[

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 from fedmeta.statistics import Evaluation
 from server.attack import in_words, persistence_in_words, successes
 from server.detection import detection_of_run, detection_rows
+from server.findings import finding
 from server.report import plots
 from server.report.calibration import calibration_caption, reliability_figure
 from server.report.confidential import privacy_facts
 from server.report.deployment import deployment_rows
 from server.report.episode import EpisodePicture
+from server.report.explain import explanation_figures
 from server.report.glyphs import glyph_figure
 from server.report.headline import SPLITS, Row, format_score, headline
 from server.report.inversion import inversion_caption, inversion_figure
@@ -195,6 +197,7 @@ def _sections(
             False,
         ),
         ("episode", "An episode", _episode(picture), _episode_caption(picture), _has_glyphs(picture)),
+        *explanation_figures(finding(rundir, "explain")),
     ]
     leak = rundir.leak()
     if leak is not None:
