@@ -199,10 +199,21 @@ def audit(
     ] = 500,
     engine: Annotated[str, typer.Option(help="ray (client actors) or inline (this process).")] = "ray",
     out: Annotated[Path | None, typer.Option(help="Directory of the audited run; by default a fresh one.")] = None,
+    membership: Annotated[
+        bool,
+        typer.Option("--membership", help="Shadow federations with and without each client, in place of canaries."),
+    ] = False,
+    shadows: Annotated[int, typer.Option(help="With --membership: how many, even; each costs a training.")] = 16,
+    tasks: Annotated[int, typer.Option(min=1, help="With --membership: tasks of a client that are looked at.")] = 4,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
-    """Play a private experiment with canaries: an empirical lower bound on epsilon beside the claim."""
+    """Play a private experiment with canaries, or shadows of any run: what is found out, beside the claim."""
     import json
+
+    if membership:
+        from simulations.membership_command import audit_members
+
+        raise typer.Exit(audit_members(target, settings, shadows, tasks, engine, out, as_json))
 
     from fedmeta.experiment_file import parse_override
     from server.report.confidential import audit_in_words

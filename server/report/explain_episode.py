@@ -103,11 +103,12 @@ def layers_figure(found: Mapping[str, Any]) -> Figure:
         left.text(value, place, f" {words}", color=INK, fontsize=8, va="center")
     left.set_xlim(0, 1.18 * max(moved) or 1)
     left.set_yticks(places, names)
+    left.set_ylim(-0.6, len(layers) - 0.4)
     label(left, "distance moved / norm before [%]", "", "How far adaptation moves each layer")
     right.hlines(places, 0, 1, color=MUTED, lw=0.5, alpha=0.4)
     for key, colour, marker, size, words in (
-        ("chance", MUTED, "|", 11, "inputs paired at random"),
-        ("cka", ACCENT, "o", 7, "before and after"),
+        ("chance", MUTED, "|", 11, "paired at\nrandom"),
+        ("cka", ACCENT, "o", 7, "before\nand after"),
     ):
         known = [(place, layer[key]) for place, layer in zip(places, layers, strict=True) if layer[key] is not None]
         right.plot(
@@ -123,7 +124,7 @@ def layers_figure(found: Mapping[str, Any]) -> Figure:
     right.set_yticks(places, names)
     right.set_ylim(-0.6, len(layers) - 0.4)
     label(right, "linear CKA of the layer's outputs (1: unchanged)", "", "Does a layer say something else?")
-    right.legend(frameon=False, labelcolor=INK, fontsize=8.5, loc="lower center", bbox_to_anchor=(0.5, -0.62), ncols=2)
+    right.legend(frameon=False, labelcolor=INK, fontsize=8.5, loc="center left", bbox_to_anchor=(1.0, 0.5))
     for axes in (left, right):
         axes.tick_params(axis="y", labelcolor=INK)
     return figure

@@ -22,6 +22,7 @@ from server.report.glyphs import glyph_figure
 from server.report.headline import SPLITS, Row, format_score, headline
 from server.report.inversion import inversion_caption, inversion_figure
 from server.report.leak import leak_caption, leak_figure
+from server.report.membership import membership_figure, membership_in_words
 from server.report.template import TEMPLATE
 from server.report.troubles import troubles
 from server.rundir import RunDir
@@ -202,6 +203,10 @@ def _sections(
     leak = rundir.leak()
     if leak is not None:
         figures.append(("leak", "What one update shows", leak_figure(leak), leak_caption(leak), True))
+    members = finding(rundir, "membership")
+    if members is not None:
+        words = membership_in_words(members)
+        figures.append(("membership", "Who took part?", membership_figure(members), words, False))
     examined = rundir.detection()
     if examined is not None:
         figures.append(("inversion", "A backdoor?", inversion_figure(examined), inversion_caption(examined), True))
