@@ -24,12 +24,14 @@ from fedmeta.params import ParamSpec
 from fedmeta.privacy.ledger import Ledger
 from fedmeta.privacy.schemes import Scheme
 from fedmeta.wire import read_vector, vector_record
-from fedmeta.workload import Workload
+from fedmeta.workload import Workload, workload_from_json
 from server.checkpoint import Checkpoint
 from server.configuration import load
 from server.rounds import GRID
 from server.secure_aggregation import secured
 from simulations.adversarial_grid import attacked
+from simulations.engine.inline_grid import InlineGrid
+from simulations.engine.local_grid import LocalGrid
 from simulations.launch import make_grid
 from strategies import SAMPLERS
 from strategies.aggregation import Aggregate, RoundContext
@@ -184,6 +186,12 @@ class Stage:
         return played.before + change
 
 
+def _grid(workload: Workload, engine: str) -> LocalGrid:
+    if engine != "inline":
+        return make_grid(workload.experiment, engine)
+    return InlineGrid("clients.app:app", len(workload.federation.clients), check=False, log_failures=False)
+
+
 @contextmanager
 def open_stage(
     experiment: Experiment, engine: str = "inline", *, seed: int | None = None, absent: frozenset[int] = frozenset()
@@ -198,9 +206,10 @@ def open_stage(
         absent: ids of training clients that never take part.
     """
     serving = experiment if seed is None else load(experiment, {"seed": seed})
-    workload = Workload(experiment)
+    # The object that clients in this process use, too: data are loaded once for all stages.
+    workload = workload_from_json(experiment.to_json())
     torch.set_num_threads(experiment.engine.threads)
-    with tempfile.TemporaryDirectory() as folder, make_grid(experiment, engine) as local:
+    with tempfile.TemporaryDirectory() as folder, _grid(workload, engine) as local:
         grid = secured(attacked(local, experiment), experiment, True)
         directory, _ = learn_directory(grid, experiment.to_json(), code_hash(), code_path(), experiment.server.timeout)
         private = None

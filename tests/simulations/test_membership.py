@@ -19,16 +19,17 @@ RAW: dict[str, Any] = {
     "learner": {"name": "protonet"},
     "client": {
         "steps": 6,
-        "tasks_per_step": 1,
-        "execution": "loop",
+        "tasks_per_step": 2,
+        "execution": "vmap",
         "optimiser": {"name": "adam", "lr": 0.01},
     },
-    "server": {"rounds": 4, "sampling": {"name": "poisson", "rate": 1.0}},
+    "server": {"rounds": 5, "sampling": {"name": "poisson", "rate": 1.0}},
     "evaluation": {"episodes": 1, "pooled_episodes": 1},
 }
 PRIVACY = {"unit": "client", "noise_multiplier": 2.0, "clip_norm": 0.5, "delta": 1e-3}
 
 
+@pytest.mark.slow
 def test_an_overfitted_federation_tells_who_took_part(tmp_path) -> None:
     simulate(RAW, engine="inline", out=tmp_path / "run")
     done = CliRunner().invoke(
@@ -46,6 +47,7 @@ def test_an_overfitted_federation_tells_who_took_part(tmp_path) -> None:
     assert (tmp_path / "run" / "plots" / "membership.png").exists()
 
 
+@pytest.mark.slow
 def test_under_privacy_the_attack_stays_below_the_bound(tmp_path) -> None:
     simulate({**RAW, "privacy": PRIVACY}, engine="inline", out=tmp_path / "run")
     before = (tmp_path / "run" / "privacy.jsonl").read_bytes()
@@ -55,6 +57,21 @@ def test_under_privacy_the_attack_stays_below_the_bound(tmp_path) -> None:
     for way in ("online", "offline"):
         assert found[way]["high"] < claim["auroc"] and found[way]["shown"] <= claim["epsilon"]
     assert (tmp_path / "run" / "privacy.jsonl").read_bytes() == before, "shadows spend nothing of the run's"
+
+
+def test_six_shadows_of_a_private_run_beside_its_claim(tmp_path) -> None:
+    tiny = {**RAW, "privacy": PRIVACY, "client": {**RAW["client"], "steps": 1, "execution": "loop"}}
+    simulate(tiny, engine="inline", out=tmp_path / "run", overrides={"server.rounds": 1})
+    before = (tmp_path / "run" / "privacy.jsonl").read_bytes()
+    arguments = ["audit", str(tmp_path / "run"), "--membership", "--engine", "inline", "--shadows", "6", "--tasks", "1"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    assert "Few: 6 shadow federations of 14 clients" in done.output and "at delta 0.001 allows AUROC" in done.output
+    found = json.loads((tmp_path / "run" / "membership.json").read_text())
+    assert (found["members"], found["others"]) == (42, 42) and not exceeds(found)
+    assert (tmp_path / "run" / "privacy.jsonl").read_bytes() == before, "shadows spend nothing of the run's"
+    assert "Who took part?" in (tmp_path / "run" / "report.html").read_text()
+    assert (tmp_path / "run" / "plots" / "membership.png").exists()
 
 
 @pytest.mark.parametrize(
