@@ -126,12 +126,11 @@ def worth_figure(found: Mapping[str, Any]) -> Figure:
     axes.set_yticks(places, [_client(client, scored=False) for client in clients])
     axes.tick_params(axis="y", labelcolor=INK)
     axes.set_ylim(-0.7, len(clients) - 0.3)
-    label(
-        axes,
-        "lowers the validation loss by [nats]",
-        "",
-        f"What each client's update of round {found['round']} is worth",
-    )
+    axes.ticklabel_format(axis="x", scilimits=(-2, 3), useMathText=True)
+    axes.locator_params(axis="x", nbins=7)
+    axes.xaxis.get_offset_text().set_color(MUTED)
+    title = f"What each client's update of round {found['round']} is worth"
+    label(axes, "lowers the validation loss by [nats]", "", title)
     axes.legend(frameon=False, labelcolor=INK, fontsize=9, loc="center left", bbox_to_anchor=(1.02, 0.5))
     return figure
 

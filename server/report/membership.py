@@ -30,6 +30,11 @@ def membership_figure(found: Mapping[str, Any]) -> Figure:
             fpr, tpr = (np.maximum(part, floor) for part in found[way]["roc"])
             area = found[way]
             words = f"{way}: AUROC {area['auroc']:.2f} ({area['low']:.2f} to {area['high']:.2f})"
+            if floor:  # how rare the alarms are of a threshold that had none is not known
+                axes.step(fpr, tpr, where="post", color=colour, ls=style, lw=1.2, alpha=0.25)
+                known = fpr > least * 1.0001
+                caught = float(tpr[~known].max())
+                fpr, tpr = (np.append(first, part[known]) for first, part in ((least, fpr), (caught, tpr)))
             axes.step(fpr, tpr, where="post", color=colour, ls=style, lw=1.8, label=words)
     logarithmic.set_xscale("log")
     logarithmic.set_yscale("log")
