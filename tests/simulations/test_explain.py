@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from fedmeta.errors import ConfigurationError
@@ -13,9 +14,10 @@ from fedmeta.workload import Workload
 from server.configuration import load
 from server.findings import finding
 from server.rundir import RunDir
-from simulations import simulate
 from simulations.command import app
 from simulations.explain import Effort, _why_no_round, explain
+from simulations.explain_command import tables
+from simulations.launch import open_run, play
 from simulations.stage import open_stage
 from strategies.meta import vector_hash
 
@@ -40,7 +42,7 @@ RAW: dict[str, Any] = {
 def run(folder: Path, raw: dict[str, Any] = RAW, **changes: Any):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return simulate({**raw, **changes}, engine="inline", out=folder)
+        return play(open_run({**raw, **changes}, out=folder), "inline", draw=False)
 
 
 @pytest.fixture(scope="module")
@@ -65,13 +67,17 @@ def test_rounds_played_on_a_stage_are_those_of_the_run(finished) -> None:
 
 
 def test_explain_writes_figures_and_draws_them(finished) -> None:
-    arguments = ["explain", str(finished.path), "--of", "start", "--episodes", "2", "--permutations", "7"]
+    arguments = ["explain", str(finished.path), "--of", "start", "--episodes", "2", "--permutations", "7", "--json"]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
-    for words in ("What adaptation changes", "Scores of multi_krum by layer, round 1", "Worth, in nats"):
-        assert words in done.output
     found = finding(RunDir.open(finished.path, exclusive=False), "explain")
-    assert found is not None and found["left_out"] == {}
+    assert found is not None and found["left_out"] == {} and json.loads(done.output) == found
+    console = Console(width=160)
+    with console.capture() as captured:
+        for table in tables(found):
+            console.print(table)
+    for words in ("What adaptation changes", "Scores of multi_krum by layer, round 1", "Worth, in nats"):
+        assert words in captured.get()
     page = (finished.path / "report.html").read_text()
     for part, title in (
         ("influence", "Which support examples drove"),
@@ -97,8 +103,6 @@ def test_explain_writes_figures_and_draws_them(finished) -> None:
     assert worth["permutations"] == 0 and worth["evaluations"] == 32, "five clients are enumerated"
     gained = worth["loss_without"] - worth["loss_with_all"]
     assert sum(client["shapley"] for client in worth["clients"]) == pytest.approx(gained, abs=1e-9)
-    again = CliRunner().invoke(app, [*arguments, "--json"])
-    assert json.loads(again.output) == found, "the same figures from the same run"
 
 
 def test_prototypes_and_regression(tmp_path: Path) -> None:
@@ -137,5 +141,6 @@ def test_prototypes_and_regression(tmp_path: Path) -> None:
 def test_what_cannot_be_explained_says_why(finished) -> None:
     with pytest.raises(ConfigurationError, match="'last' model of a run"):
         explain(finished.path, Effort(of="first"))
-    hidden = load({**RAW, "attack": {"method": {"name": "none"}}, "secagg": {"enabled": True}}, {})
+    server = {**RAW["server"], "aggregator": {"name": "mean"}}
+    hidden = load({**RAW, "server": server, "attack": {"method": {"name": "none"}}, "secagg": {"enabled": True}}, {})
     assert "nobody sees one client's update" in str(_why_no_round(Workload(hidden), None))
