@@ -58,10 +58,10 @@ class Workload:
                 f"data.classes = 0, and learner '{experiment.learner.name}' with task.kind = '{experiment.task.kind}' "
                 "has one head of all clients' classes: set data.classes to their number"
             )
-        if dataset.task.kind == "regression" or experiment.task.kind == "own":
+        if dataset.task.kind == "regression" or experiment.task.kind == "own" or head == "classes":
             outputs = max(dataset.classes, 1)
         else:
-            outputs = {"ways": experiment.task.ways, "classes": dataset.classes, "embedding": None}[head]
+            outputs = experiment.task.ways if head == "ways" else None
         model = make_model(
             experiment.model.name, input_shape=dataset.input_shape, ways=outputs, **experiment.model.parameters
         )

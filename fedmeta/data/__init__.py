@@ -23,6 +23,9 @@ DATASETS = Registry(
         "nodes": Entry(
             "fedmeta.data.nodes:Nodes", "each node's own images or arrays; the experiment declares their shape alone"
         ),
+        "udhr": Entry(
+            "fedmeta.data.udhr:Udhr", "which language is this? snippets of a text in 505 languages", "UN OHCHR"
+        ),
         "sinusoid": Entry(
             "fedmeta.data.sinusoid:Sinusoid",
             "regression of sine waves of random amplitude and phase",
@@ -35,6 +38,10 @@ PARTITIONS = Registry(
     "partitions",
     {
         "alphabet": Entry("fedmeta.data.partitions:ByAlphabet", "one client an alphabet"),
+        "group": Entry(
+            "fedmeta.data.partitions:ByAlphabet",
+            "one client a group of the data set's classes: an alphabet, a script, a language family",
+        ),
         "writer": Entry("fedmeta.data.partitions:ByWriter", "one client a writer, or a few writers"),
         "alphabet_writer": Entry("fedmeta.data.partitions:ByAlphabetWriter", "one client an (alphabet, writer) pair"),
         "column": Entry("fedmeta.data.partitions:ByColumn", "one client a value of a column of your own data"),

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from fedmeta.data.base import ClientInfo, ClientRole
-from fedmeta.data.episodes import ClassSource, input_shape_of
+from fedmeta.data.episodes import ClassSource, EpisodeRules, input_shape_of
 from fedmeta.errors import ConfigurationError, DataError
-from fedmeta.tasks import TASKS, Task
+from fedmeta.tasks import TASKS, Baseline, Task
 
 if TYPE_CHECKING:
     from fedmeta.data.partitions import Partition
@@ -41,14 +41,18 @@ class ClassDataset:
     """Labelled examples.
 
     Attributes:
-        examples: uint8 images `[n, height, width]` or `[n, channels, height, width]`, or floats `[n, ...]`; perhaps a
-            read-only memory map that all processes share.
+        examples: uint8 images `[n, height, width]` or `[n, channels, height, width]`, floats `[n, ...]`, or uint16
+            codes `[n, ...]`; perhaps a read-only memory map that all processes share.
         labels: `[n]` int64 class ids, 0 <= id < classes.
         splits: the split of every class, by class id.
         columns: name -> `[n]` int64 codes of a grouping, such as `alphabet` or `writer`.
         names: column -> readable name of each code; codes stand for themselves where a column has none.
         shared_classes: every client may hold every class, as a model with one head for all needs: splits do not apply,
             and only partitions by owners or by chance divide the data.
+        group: the column that groups classes, as alphabets do: what the partitions `group` and `alphabet` divide by.
+        within: a column, if any, that is one for all classes of an episode; every class has one code of it.
+        apart: a column, if any, that no two examples of a class share in an episode.
+        baselines: what learns nothing, by name; None: pixel nearest neighbour.
     """
 
     examples: np.ndarray
@@ -57,6 +61,10 @@ class ClassDataset:
     columns: Mapping[str, np.ndarray]
     names: Mapping[str, Sequence[str]]
     shared_classes: bool = False
+    group: str = "alphabet"
+    within: str | None = None
+    apart: str | None = None
+    baselines: Mapping[str, Baseline] | None = None
 
     @property
     def task(self) -> Task:
@@ -92,6 +100,20 @@ class ClassDataset:
                 "choose another partition"
             )
         return self.columns[name]
+
+    def of_class(self, column: str) -> np.ndarray:
+        """`[classes]`, the code that the examples of each class have in a column that is one for a class."""
+        codes = np.zeros(self.classes, dtype=np.int64)
+        codes[self.labels] = self.column(column)
+        return codes
+
+    @cached_property
+    def rules(self) -> EpisodeRules:
+        """What episodes keep to."""
+        return EpisodeRules(
+            None if self.within is None else self.of_class(self.within),
+            None if self.apart is None else self.column(self.apart),
+        )
 
     def name(self, column: str, code: int) -> str:
         """The readable name of a code of a column."""
@@ -160,6 +182,11 @@ class ClassFederation:
     shares: tuple[Share, ...]
     min_examples: int
 
+    @property
+    def baselines(self) -> Mapping[str, Baseline] | None:
+        """The data set's own."""
+        return self.dataset.baselines
+
     @cached_property
     def clients(self) -> Sequence[ClientInfo]:
         """The clients by id."""
@@ -174,7 +201,7 @@ class ClassFederation:
         if client not in self._sources:
             share = self.shares[client]
             rows = self.dataset._by_class(share.rows, self.min_examples)
-            self._sources[client] = ClassSource(share.name, self.dataset.examples, rows)
+            self._sources[client] = ClassSource(share.name, self.dataset.examples, rows, self.dataset.rules)
         return self._sources[client]
 
 

@@ -22,6 +22,7 @@ MODELS = Registry(
             "fully connected, ReLU; 256-128-64-64 in the paper",
             "Finn et al. 2017, section 5.2",
         ),
+        "text": Entry("fedmeta.models.text:TextConv", "characters embedded by their bytes, 1-d convolutions, pooled"),
         "sinusoid": Entry("fedmeta.models.mlp:SinusoidNet", "two hidden layers of 40", "Finn et al. 2017, section 5.1"),
     },
 )
