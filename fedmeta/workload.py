@@ -22,8 +22,9 @@ from fedmeta.experiment import Experiment
 from fedmeta.learners import LEARNERS, make_learner
 from fedmeta.learners.base import MetaLearner, personal_prefix
 from fedmeta.memory import available_bytes, fitting_tasks
-from fedmeta.models import make_model
+from fedmeta.models import MODELS, make_model
 from fedmeta.optimisers import OPTIMISERS, schedule
+from fedmeta.parameters import parameters_of
 from fedmeta.params import Params, ParamSpec
 from fedmeta.seeding import SERVER, numpy_generator, torch_generator
 from fedmeta.tasks import Baseline, Episode
@@ -62,10 +63,21 @@ class Workload:
             outputs = max(dataset.classes, 1)
         else:
             outputs = experiment.task.ways if head == "ways" else None
-        model = make_model(
-            experiment.model.name, input_shape=dataset.input_shape, ways=outputs, **experiment.model.parameters
-        )
+        derived = {"input_shape": dataset.input_shape, "ways": outputs}
+        if "codes" in parameters_of(MODELS.get(experiment.model.name)):
+            derived["codes"] = self._codes(dataset)
+        model = make_model(experiment.model.name, **derived, **experiment.model.parameters)
         return make_learner(experiment.learner.name, model, task=dataset.task, **experiment.learner.parameters)
+
+    def _codes(self, dataset: Any) -> int:
+        """How many whole numbers an input may be, for a model that embeds them."""
+        codes: int | None = getattr(dataset, "codes", None)
+        if codes is None:
+            raise ConfigurationError(
+                f"model '{self.experiment.model.name}' embeds numbered items, and data '{self.experiment.data.name}' "
+                "has none: choose another model"
+            )
+        return codes
 
     @property
     def shares_classes(self) -> bool:

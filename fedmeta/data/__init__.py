@@ -23,6 +23,10 @@ DATASETS = Registry(
         "nodes": Entry(
             "fedmeta.data.nodes:Nodes", "each node's own images or arrays; the experiment declares their shape alone"
         ),
+        "ratings": Entry(
+            "fedmeta.data.ratings:Ratings",
+            "what will this user think of an item? MovieLens from your path, or made users; a client is a user",
+        ),
         "udhr": Entry(
             "fedmeta.data.udhr:Udhr", "which language is this? snippets of a text in 505 languages", "UN OHCHR"
         ),

@@ -78,6 +78,9 @@ class Dataset(Protocol):
         task: how outputs are judged.
         input_shape: of one example, without the batch axis.
         classes: number of classes of the whole data set; 0 for regression.
+
+    One whose inputs are whole numbers (items) says as `codes` how many there are. One with a `trigger`
+    (`fedmeta.attacks.triggers.Trigger`) offers that to backdoors as `attack.method.trigger = "own"`.
     """
 
     task: Task
