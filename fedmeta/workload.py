@@ -56,14 +56,17 @@ class Workload:
                 f"data.classes = 0, and learner '{experiment.learner.name}' with task.kind = '{experiment.task.kind}' "
                 "has one head of all clients' classes: set data.classes to their number"
             )
-        if dataset.task.kind == "regression" or experiment.task.kind == "own":
+        if dataset.task.kind == "control":
+            outputs = dataset.outputs
+        elif dataset.task.kind == "regression" or experiment.task.kind == "own":
             outputs = max(dataset.classes, 1)
         else:
             outputs = {"ways": experiment.task.ways, "classes": dataset.classes, "embedding": None}[head]
         model = make_model(
             experiment.model.name, input_shape=dataset.input_shape, ways=outputs, **experiment.model.parameters
         )
-        return make_learner(experiment.learner.name, model, task=dataset.task.kind, **experiment.learner.parameters)
+        model = dataset.network(model) if hasattr(dataset, "network") else model
+        return make_learner(experiment.learner.name, model, task=dataset.task, **experiment.learner.parameters)
 
     @property
     def shares_classes(self) -> bool:

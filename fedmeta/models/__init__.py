@@ -22,6 +22,7 @@ MODELS = Registry(
             "fully connected, ReLU; 256-128-64-64 in the paper",
             "Finn et al. 2017, section 5.2",
         ),
+        "policy": Entry("fedmeta.models.policy:Policy", "two hidden layers of 64, tanh, for environments"),
         "sinusoid": Entry("fedmeta.models.mlp:SinusoidNet", "two hidden layers of 40", "Finn et al. 2017, section 5.1"),
     },
 )
