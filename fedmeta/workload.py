@@ -59,7 +59,9 @@ class Workload:
                 f"data.classes = 0, and learner '{experiment.learner.name}' with task.kind = '{experiment.task.kind}' "
                 "has one head of all clients' classes: set data.classes to their number"
             )
-        if dataset.task.kind == "regression" or experiment.task.kind == "own" or head == "classes":
+        if dataset.task.kind == "control":
+            outputs = dataset.outputs
+        elif dataset.task.kind == "regression" or experiment.task.kind == "own" or head == "classes":
             outputs = max(dataset.classes, 1)
         else:
             outputs = experiment.task.ways if head == "ways" else None
@@ -67,6 +69,7 @@ class Workload:
         if "codes" in parameters_of(MODELS.get(experiment.model.name)):
             derived["codes"] = self._codes(dataset)
         model = make_model(experiment.model.name, **derived, **experiment.model.parameters)
+        model = dataset.network(model) if hasattr(dataset, "network") else model
         return make_learner(experiment.learner.name, model, task=dataset.task, **experiment.learner.parameters)
 
     def _codes(self, dataset: Any) -> int:

@@ -30,6 +30,14 @@ DATASETS = Registry(
         "udhr": Entry(
             "fedmeta.data.udhr:Udhr", "which language is this? snippets of a text in 505 languages", "UN OHCHR"
         ),
+        "nav2d": Entry(
+            "fedmeta.data.nav2d:Nav2D", "policies that walk to unseen goals", "Finn et al. 2017, section 5.3"
+        ),
+        "cartpole": Entry(
+            "fedmeta.data.cartpole:CartPoles",
+            "policies that balance poles of a client's own masses",
+            "Barto et al. 1983",
+        ),
         "sinusoid": Entry(
             "fedmeta.data.sinusoid:Sinusoid",
             "regression of sine waves of random amplitude and phase",
@@ -52,6 +60,7 @@ PARTITIONS = Registry(
         "dirichlet": Entry(
             "fedmeta.data.partitions:Dirichlet", "each class split by Dirichlet proportions", "Hsu et al. 2019"
         ),
+        "family": Entry("fedmeta.data.families:ByFamily", "every client draws tasks of a family of its own"),
         "iid": Entry("fedmeta.data.partitions:IID", "examples dealt evenly at random"),
         "centralised": Entry(
             "fedmeta.data.partitions:Centralised",

@@ -74,6 +74,9 @@ class Federation(Protocol):
 class Dataset(Protocol):
     """A loaded data set.
 
+    One whose task kind is `control` has `outputs` too, the numbers that the model gives. One with `network(model)` puts
+    the experiment's model into a network of its own, such as a policy into its environment; a learner gets that.
+
     Attributes:
         task: how outputs are judged.
         input_shape: of one example, without the batch axis.

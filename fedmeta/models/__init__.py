@@ -26,6 +26,7 @@ MODELS = Registry(
             "fedmeta.models.items:Items", "item embedding, small perceptron, linear head", "in the manner of MeLU, 2019"
         ),
         "text": Entry("fedmeta.models.text:TextConv", "characters embedded by their bytes, 1-d convolutions, pooled"),
+        "policy": Entry("fedmeta.models.policy:Policy", "two hidden layers of 64, tanh, for environments"),
         "sinusoid": Entry("fedmeta.models.mlp:SinusoidNet", "two hidden layers of 40", "Finn et al. 2017, section 5.1"),
     },
 )
