@@ -23,6 +23,9 @@ DATASETS = Registry(
         "nodes": Entry(
             "fedmeta.data.nodes:Nodes", "each node's own images or arrays; the experiment declares their shape alone"
         ),
+        "speech": Entry(
+            "fedmeta.data.speech:Speech", "words as spectrograms: synthesised in 25 languages, or your own recordings"
+        ),
         "sinusoid": Entry(
             "fedmeta.data.sinusoid:Sinusoid",
             "regression of sine waves of random amplitude and phase",
@@ -35,6 +38,7 @@ PARTITIONS = Registry(
     "partitions",
     {
         "alphabet": Entry("fedmeta.data.partitions:ByAlphabet", "one client an alphabet"),
+        "language": Entry("fedmeta.data.partitions:ByLanguage", "one client a language"),
         "writer": Entry("fedmeta.data.partitions:ByWriter", "one client a writer, or a few writers"),
         "alphabet_writer": Entry("fedmeta.data.partitions:ByAlphabetWriter", "one client an (alphabet, writer) pair"),
         "column": Entry("fedmeta.data.partitions:ByColumn", "one client a value of a column of your own data"),
