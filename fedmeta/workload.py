@@ -1,6 +1,7 @@
 """From an experiment to the objects it names: data, learner and parameter specification, built once a process."""
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -15,6 +16,7 @@ from fedmeta.data.delivered import delivered
 from fedmeta.data.episodes import ClassSource, OwnDataSource, frozen_episodes
 from fedmeta.data.node import NodeData, node_federation
 from fedmeta.errors import ConfigurationError, DataError
+from fedmeta.evaluation import nearest_neighbour
 from fedmeta.execution import resolve, to_device
 from fedmeta.experiment import Experiment
 from fedmeta.learners import LEARNERS, make_learner
@@ -24,7 +26,7 @@ from fedmeta.models import make_model
 from fedmeta.optimisers import OPTIMISERS, schedule
 from fedmeta.params import Params, ParamSpec
 from fedmeta.seeding import SERVER, numpy_generator, torch_generator
-from fedmeta.tasks import Episode
+from fedmeta.tasks import Baseline, Episode
 from fedmeta.training import train_cohort
 
 
@@ -63,7 +65,7 @@ class Workload:
         model = make_model(
             experiment.model.name, input_shape=dataset.input_shape, ways=outputs, **experiment.model.parameters
         )
-        return make_learner(experiment.learner.name, model, task=dataset.task.kind, **experiment.learner.parameters)
+        return make_learner(experiment.learner.name, model, task=dataset.task, **experiment.learner.parameters)
 
     @property
     def shares_classes(self) -> bool:
@@ -158,6 +160,14 @@ class Workload:
         info = self.info(client)
         seed = self.experiment.evaluation.seed
         return frozen_episodes(self.source(client), self.evaluation_shape, count, seed, f"{info.role}/{info.name}")
+
+    @cached_property
+    def baselines(self) -> Mapping[str, Baseline]:
+        """What learns nothing, by name: the data set's own, else pixel nearest neighbour where there are classes."""
+        own: Mapping[str, Baseline] | None = getattr(self.federation, "baselines", None)
+        if own is not None:
+            return own
+        return {"pixel nearest neighbour": nearest_neighbour} if self.learner.task.kind == "classification" else {}
 
     def weight(self, client: int) -> int:
         """What a client's update stands for: the tasks it saw, or its examples where all of them are one task."""

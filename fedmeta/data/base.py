@@ -46,7 +46,7 @@ class TaskSource(Protocol):
     """One client's tasks."""
 
     def sample(self, shape: EpisodeShape, rng: np.random.Generator) -> Episode:
-        """Draw one episode; float32 inputs.
+        """Draw one episode.
 
         Raises:
             DataError: the client cannot give such an episode; names client, class, needed and available.
@@ -55,7 +55,11 @@ class TaskSource(Protocol):
 
 
 class Federation(Protocol):
-    """A data set divided among clients. Train, validation and test clients are disjoint."""
+    """A data set divided among clients. Train, validation and test clients are disjoint.
+
+    One with `baselines`, a mapping of names to `fedmeta.tasks.Baseline`, has these stand beside every learner in its
+    tables; without, or where it is None, tasks with classes have pixel nearest neighbour.
+    """
 
     @property
     def clients(self) -> Sequence[ClientInfo]:
