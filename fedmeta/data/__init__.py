@@ -23,6 +23,10 @@ DATASETS = Registry(
         "nodes": Entry(
             "fedmeta.data.nodes:Nodes", "each node's own images or arrays; the experiment declares their shape alone"
         ),
+        "glyph_names": Entry(
+            "fedmeta.data.glyph_names:GlyphNames",
+            "letters and their written names: support in one modality, query in the other; clients may own one alone",
+        ),
         "speech": Entry(
             "fedmeta.data.speech:Speech", "words as spectrograms: synthesised in 25 languages, or your own recordings"
         ),

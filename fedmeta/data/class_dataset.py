@@ -1,7 +1,7 @@
 """A data set of labelled examples with group columns, and its division among clients."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -11,7 +11,7 @@ import numpy as np
 from fedmeta.data.base import ClientInfo, ClientRole
 from fedmeta.data.episodes import ClassSource, input_shape_of
 from fedmeta.errors import ConfigurationError, DataError
-from fedmeta.tasks import TASKS, Task
+from fedmeta.tasks import TASKS, Baseline, Task
 
 if TYPE_CHECKING:
     from fedmeta.data.partitions import Partition
@@ -49,6 +49,7 @@ class ClassDataset:
         names: column -> readable name of each code; codes stand for themselves where a column has none.
         shared_classes: every client may hold every class, as a model with one head for all needs: splits do not apply,
             and only partitions by owners or by chance divide the data.
+        baselines: the data set's own, from its division among clients; None for pixel nearest neighbour.
     """
 
     examples: np.ndarray
@@ -57,6 +58,7 @@ class ClassDataset:
     columns: Mapping[str, np.ndarray]
     names: Mapping[str, Sequence[str]]
     shared_classes: bool = False
+    baselines: "Callable[[ClassFederation], Mapping[str, Baseline]] | None" = None
 
     @property
     def task(self) -> Task:
@@ -164,6 +166,11 @@ class ClassFederation:
     def clients(self) -> Sequence[ClientInfo]:
         """The clients by id."""
         return tuple(ClientInfo(i, share.name, share.role) for i, share in enumerate(self.shares))
+
+    @cached_property
+    def baselines(self) -> Mapping[str, Baseline] | None:
+        """The data set's own; None where it names none."""
+        return None if self.dataset.baselines is None else self.dataset.baselines(self)
 
     @cached_property
     def _sources(self) -> dict[int, ClassSource]:

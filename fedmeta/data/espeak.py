@@ -1,7 +1,7 @@
 """Synthesised words by the C interface of espeak-ng, from the optional wheel `espeakng-loader`.
 
 The library is a single synthesiser with a memory: what it says depends a little on what it said before. So a whole
-list of words is said by a process of its own, from a fresh start and in order, which gives the same samples in every run.
+list of words is said by a process of its own, afresh and in order, which gives the same samples in every run.
 """
 
 import ctypes

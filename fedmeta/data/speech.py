@@ -19,15 +19,18 @@ from fedmeta.data.class_dataset import ClassDataset, Split, dataset_from_arrays
 from fedmeta.data.espeak import EXTRA, Utterance, synthesise
 from fedmeta.data.spectrogram import BANDS, FRAMES, log_mel
 from fedmeta.errors import DataError
+from fedmeta.evaluation import nearest_neighbour
 from fedmeta.parameters import parameter
 from fedmeta.seeding import numpy_generator
-from fedmeta.tasks import TASKS, Task
+from fedmeta.tasks import TASKS, Baseline, Task
 
 FORMAT = 1
 """Changes whenever the spectrograms would: part of the cache key."""
 
 LANGUAGES: dict[str, Split] = {
-    **dict.fromkeys("en de nl sv fr es it pt pl cs ru el hi fa tr id".split(), "train"),
+    **dict.fromkeys(
+        ["en", "de", "nl", "sv", "fr", "es", "it", "pt", "pl", "cs", "ru", "el", "hi", "fa", "tr", "id"], "train"
+    ),
     **dict.fromkeys(("ta", "ar", "cmn"), "validation"),
     **dict.fromkeys(("fi", "hu", "sw", "ja", "ka", "eu"), "test"),
 }
@@ -122,6 +125,7 @@ class Speech:
                 "speaker": list(VARIANTS[: self.speakers]),
                 "class": [f"{self.languages[code]}/{word}" for code, word in classes],
             },
+            baselines=_neighbour,
         )
 
     def _speak(self) -> np.ndarray:
@@ -130,7 +134,9 @@ class Speech:
             for speaker, variant in enumerate(VARIANTS[: self.speakers]):
                 rng = numpy_generator(self.speaking_seed, speaker, list(LANGUAGES).index(language), "speech take")
                 for word in self.words:
-                    for rate, pitch in zip(*(rng.integers(*span, self.takes) for span in (RATES, PITCHES)), strict=True):
+                    for rate, pitch in zip(
+                        *(rng.integers(*span, self.takes) for span in (RATES, PITCHES)), strict=True
+                    ):
                         said.append(Utterance(word, f"{language}+{variant}", int(rate), int(pitch)))
         rate, waves = synthesise(said)
         pictures = np.stack([_picture(samples.astype(np.float32), rate, self.seconds) for samples in waves])
@@ -168,7 +174,7 @@ class Speech:
             seed=self.split_seed,
         )
         names = {"speaker": [str(name) for name in speakers], "class": [str(word) for word in words]}
-        return replace(made, columns={"speaker": speaker.astype(np.int64)}, names=names)
+        return replace(made, columns={"speaker": speaker.astype(np.int64)}, names=names, baselines=_neighbour)
 
     def _read(self, file: Path) -> np.ndarray:
         return _picture(*read_wave(file), self.seconds)
@@ -186,7 +192,9 @@ def read_wave(file: Path) -> tuple[np.ndarray, int]:
             raw = opened.readframes(count)
     except (wave.Error, EOFError, OSError) as error:
         reason = str(error) or "it ends early"
-        raise DataError(f"'{file}' cannot be read: {reason}. Recordings are PCM files of 8, 16, 24 or 32 bits") from error
+        raise DataError(
+            f"'{file}' cannot be read: {reason}. Recordings are PCM files of 8, 16, 24 or 32 bits"
+        ) from error
     if width not in (1, 2, 3, 4):
         raise DataError(f"'{file}' has samples of {width} bytes: convert it to 16-bit PCM")
     if rate < LEAST_RATE:
@@ -202,6 +210,11 @@ def read_wave(file: Path) -> tuple[np.ndarray, int]:
         wide[:, 4 - width :] = samples
         values = wide.reshape(-1).view("<i4").astype(np.float64) / 2 ** (8 * (4 - width))
     return (values.reshape(-1, channels).mean(axis=1) / 2 ** (8 * width - 1)).astype(np.float32), rate
+
+
+def _neighbour(federation: object) -> dict[str, Baseline]:
+    """The baseline of all our speech."""
+    return {"nearest neighbour on the spectrogram": nearest_neighbour}
 
 
 def _picture(samples: np.ndarray, rate: int, seconds: float) -> np.ndarray:

@@ -22,6 +22,9 @@ MODELS = Registry(
             "fully connected, ReLU; 256-128-64-64 in the paper",
             "Finn et al. 2017, section 5.2",
         ),
+        "two_encoders": Entry(
+            "fedmeta.models.two_encoders:TwoEncodersModel", "pictures and their names into one space, for `glyph_names`"
+        ),
         "sinusoid": Entry("fedmeta.models.mlp:SinusoidNet", "two hidden layers of 40", "Finn et al. 2017, section 5.1"),
     },
 )
