@@ -97,7 +97,7 @@ class ParamSpec:
         for pattern in lacks:
             if not fnmatch.filter(names, pattern):
                 raise ConfigurationError(
-                    f"the data set has clients that lack '{pattern}', which is no shared parameter of {', '.join(names)}: "
+                    f"the data set has clients that lack '{pattern}', and this model shares {', '.join(names)}: "
                     "choose the model that the data set is made for"
                 )
         held = [not any(fnmatch.fnmatch(name, pattern) for pattern in lacks) for name in names]

@@ -1,7 +1,7 @@
 """Clients whose data train a part of the model only: every entry is aggregated over those who hold it.
 
-A plain mean would count an encoder's entries as not moved by everybody who has no data for it, and so shrink its step by
-the share of those who have. Here the flat vector falls into parts, each held by the same clients, and a rule sees
+A plain mean would count an encoder's entries as not moved by everybody who has no data for it, and so shrink its step
+to the share of those who have. Here the flat vector falls into parts, each held by the same clients, and a rule sees
 every part with its holders alone. What a client says of entries that it lacks is dropped, whatever it says.
 """
 
@@ -143,7 +143,7 @@ class Holdings:
                 raise NotEnoughUpdates(f"of {int(holds.sum())} clients that hold '{part.name}': {error}") from None
             vector[part.elements] = found.vector
             state |= {place + key: value for key, value in found.state.items()}
-            facts |= {key: value for key, value in found.diagnostics.items()}
+            facts |= dict(found.diagnostics)
             if found.weights is not None:
                 weights[holds] += found.weights.to(torch.float64) * len(part.elements) / self.size
             if found.scores is not None:

@@ -59,7 +59,7 @@ STYLES: dict[str, tuple[Split, str, str]] = {
 CASES = {"capital": ("capital", "upper case", "big"), "small": ("small", "lower case", "little")}
 ORDERS = ("{script} {case} letter {letter}", "{case} {letter}", "{letter} {case}", "letter {letter} {case}")
 SLIP = 0.5
-"""Probability of a slip in a name: a letter of a word of four or more is left out, doubled, or swapped with the next."""
+"""Probability of a slip: a letter of a word of four or more is left out, doubled, or swapped with the next."""
 
 Modality = Literal["image", "name"]
 OWN: dict[Modality, slice] = {"image": slice(0, PIXELS), "name": slice(PIXELS, PIXELS + LETTERS)}
@@ -69,10 +69,10 @@ LACKS: dict[str, tuple[str, ...]] = {"both": (), "image": ("*.name.*",), "name":
 
 @dataclass(frozen=True)
 class GlyphNames:
-    """Rows of 784 grey values and 32 letters, both over 255. Test styles are unseen in training; their letters are not."""
+    """Rows of 784 grey values and 32 letters, both over 255. Test styles are new, their letters are not."""
 
     writers: int = parameter(8, ge=1, doc="simulated writers, each with a style", unit="writers")
-    examples_per_writer: int = parameter(2, ge=1, doc="times that a writer draws and names a glyph", unit="examples")
+    examples_per_writer: int = parameter(4, ge=1, doc="times that a writer draws and names a glyph", unit="examples")
     drawing_seed: int = parameter(0, ge=0, doc="of styles, strokes and names")
     owners: tuple[str, ...] = parameter(
         ("both",), doc="what training clients own, in turn: both, image or name, such as ['both', 'image', 'name']"

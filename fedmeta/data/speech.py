@@ -192,9 +192,7 @@ def read_wave(file: Path) -> tuple[np.ndarray, int]:
             raw = opened.readframes(count)
     except (wave.Error, EOFError, OSError) as error:
         reason = str(error) or "it ends early"
-        raise DataError(
-            f"'{file}' cannot be read: {reason}. Recordings are PCM files of 8, 16, 24 or 32 bits"
-        ) from error
+        raise DataError(f"'{file}' cannot be read: {reason}. Give PCM files of 8, 16, 24 or 32 bits") from error
     if width not in (1, 2, 3, 4):
         raise DataError(f"'{file}' has samples of {width} bytes: convert it to 16-bit PCM")
     if rate < LEAST_RATE:
