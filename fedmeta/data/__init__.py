@@ -30,6 +30,12 @@ DATASETS = Registry(
         "speech": Entry(
             "fedmeta.data.speech:Speech", "words as spectrograms: synthesised in 25 languages, or your own recordings"
         ),
+        "table": Entry(
+            "fedmeta.data.table:Table", "rows of numbers at sites that measure differently: scikit-learn's, or your own"
+        ),
+        "openml": Entry(
+            "fedmeta.data.openml_table:OpenML", "a table of openml.org, by its id", "Vanschoren et al. 2013"
+        ),
         "sinusoid": Entry(
             "fedmeta.data.sinusoid:Sinusoid",
             "regression of sine waves of random amplitude and phase",
