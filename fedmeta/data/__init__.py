@@ -38,6 +38,19 @@ DATASETS = Registry(
             "policies that balance poles of a client's own masses",
             "Barto et al. 1983",
         ),
+        "glyph_names": Entry(
+            "fedmeta.data.glyph_names:GlyphNames",
+            "letters and their written names: support in one modality, query in the other; clients may own one alone",
+        ),
+        "speech": Entry(
+            "fedmeta.data.speech:Speech", "words as spectrograms: synthesised in 25 languages, or your own recordings"
+        ),
+        "table": Entry(
+            "fedmeta.data.table:Table", "rows of numbers at sites that measure differently: scikit-learn's, or your own"
+        ),
+        "openml": Entry(
+            "fedmeta.data.openml_table:OpenML", "a table of openml.org, by its id", "Vanschoren et al. 2013"
+        ),
         "sinusoid": Entry(
             "fedmeta.data.sinusoid:Sinusoid",
             "regression of sine waves of random amplitude and phase",
@@ -54,6 +67,7 @@ PARTITIONS = Registry(
             "fedmeta.data.partitions:ByAlphabet",
             "one client a group of the data set's classes: an alphabet, a script, a language family",
         ),
+        "language": Entry("fedmeta.data.partitions:ByLanguage", "one client a language"),
         "writer": Entry("fedmeta.data.partitions:ByWriter", "one client a writer, or a few writers"),
         "alphabet_writer": Entry("fedmeta.data.partitions:ByAlphabetWriter", "one client an (alphabet, writer) pair"),
         "column": Entry("fedmeta.data.partitions:ByColumn", "one client a value of a column of your own data"),

@@ -35,11 +35,14 @@ class ClientInfo:
         id: 0, 1, 2, ... stable for a configuration: the partition id of its Flower node.
         name: readable, such as `Korean` or `Greek/writer 3`.
         role: what the client serves for.
+        lacks: patterns of the parameters that its data cannot train, such as an encoder of a modality that it does not
+            own: its update says nothing of them, and no average counts it there. The server knows this of every client.
     """
 
     id: int
     name: str
     role: ClientRole
+    lacks: tuple[str, ...] = ()
 
 
 class TaskSource(Protocol):

@@ -1,7 +1,7 @@
 """A data set of labelled examples with group columns, and its division among clients."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -52,7 +52,7 @@ class ClassDataset:
         group: the column that groups classes, as alphabets do: what the partitions `group` and `alphabet` divide by.
         within: a column, if any, that is one for all classes of an episode; every class has one code of it.
         apart: a column, if any, that no two examples of a class share in an episode.
-        baselines: what learns nothing, by name; None: pixel nearest neighbour.
+        baselines: the data set's own, from its division among clients; None for pixel nearest neighbour.
     """
 
     examples: np.ndarray
@@ -64,7 +64,7 @@ class ClassDataset:
     group: str = "alphabet"
     within: str | None = None
     apart: str | None = None
-    baselines: Mapping[str, Baseline] | None = None
+    baselines: "Callable[[ClassFederation], Mapping[str, Baseline]] | None" = None
 
     @property
     def task(self) -> Task:
@@ -182,15 +182,15 @@ class ClassFederation:
     shares: tuple[Share, ...]
     min_examples: int
 
-    @property
-    def baselines(self) -> Mapping[str, Baseline] | None:
-        """The data set's own."""
-        return self.dataset.baselines
-
     @cached_property
     def clients(self) -> Sequence[ClientInfo]:
         """The clients by id."""
         return tuple(ClientInfo(i, share.name, share.role) for i, share in enumerate(self.shares))
+
+    @cached_property
+    def baselines(self) -> Mapping[str, Baseline] | None:
+        """The data set's own; None where it names none."""
+        return None if self.dataset.baselines is None else self.dataset.baselines(self)
 
     @cached_property
     def _sources(self) -> dict[int, ClassSource]:

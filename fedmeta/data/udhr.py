@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from fedmeta.attacks.triggers import Overlay, Trigger
-from fedmeta.data.class_dataset import ClassDataset, Split
+from fedmeta.data.class_dataset import ClassDataset, ClassFederation, Split
 from fedmeta.data.udhr_families import family_of
 from fedmeta.data.udhr_files import read_paragraphs, script_of
 from fedmeta.errors import ConfigurationError, DataError
@@ -112,7 +112,7 @@ class Udhr:
             group=self.clients,
             within="script",
             apart="paragraph",
-            baselines=BASELINES,
+            baselines=_baselines,
         )
 
     def _windows(self, text: str) -> np.ndarray:
@@ -176,4 +176,5 @@ def trigram_neighbour(episode: Episode) -> Tensor:
     return nearest_labels(counts[cut:] @ counts[:cut].T, episode)
 
 
-BASELINES: dict[str, Baseline] = {"character-trigram neighbour": trigram_neighbour}
+def _baselines(federation: ClassFederation) -> dict[str, Baseline]:
+    return {"character-trigram neighbour": trigram_neighbour}

@@ -27,6 +27,9 @@ MODELS = Registry(
         ),
         "text": Entry("fedmeta.models.text:TextConv", "characters embedded by their bytes, 1-d convolutions, pooled"),
         "policy": Entry("fedmeta.models.policy:Policy", "two hidden layers of 64, tanh, for environments"),
+        "two_encoders": Entry(
+            "fedmeta.models.two_encoders:TwoEncodersModel", "pictures and their names into one space, for `glyph_names`"
+        ),
         "sinusoid": Entry("fedmeta.models.mlp:SinusoidNet", "two hidden layers of 40", "Finn et al. 2017, section 5.1"),
     },
 )
