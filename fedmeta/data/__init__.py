@@ -6,8 +6,39 @@ from fedmeta.registry import Entry, Registry
 
 if TYPE_CHECKING:
     from fedmeta.data.base import Dataset
+    from fedmeta.data.class_dataset import dataset_from_arrays as from_arrays
+    from fedmeta.data.own import from_folder, from_partitions, from_rows
+    from fedmeta.data.torchmeta_shaped import from_torchmeta
 
-__all__ = ["DATASETS", "PARTITIONS", "load_dataset"]
+__all__ = [
+    "DATASETS",
+    "PARTITIONS",
+    "from_arrays",
+    "from_folder",
+    "from_partitions",
+    "from_rows",
+    "from_torchmeta",
+    "load_dataset",
+]
+
+_EXPORTS = {
+    "from_arrays": ("fedmeta.data.class_dataset", "dataset_from_arrays"),
+    "from_folder": ("fedmeta.data.own", "from_folder"),
+    "from_partitions": ("fedmeta.data.own", "from_partitions"),
+    "from_rows": ("fedmeta.data.own", "from_rows"),
+    "from_torchmeta": ("fedmeta.data.torchmeta_shaped", "from_torchmeta"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what makes a data set of one's own when it is first asked for: listing names loads no numpy or torch."""
+    if name in _EXPORTS:
+        import importlib
+
+        module, attribute = _EXPORTS[name]
+        return getattr(importlib.import_module(module), attribute)
+    raise AttributeError(f"module 'fedmeta.data' has no attribute '{name}'")
+
 
 DATASETS = Registry(
     "datasets",
@@ -20,6 +51,8 @@ DATASETS = Registry(
         "omniglot": Entry(
             "fedmeta.data.omniglot:Omniglot", "1,623 characters of 50 alphabets by 20 drawers", "Lake et al. 2015"
         ),
+        "given": Entry("fedmeta.data.given:Given", "what `simulate(data=...)` was handed in memory"),
+        "images": Entry("fedmeta.data.images:Images", "your own folder client/class/*.png"),
         "nodes": Entry(
             "fedmeta.data.nodes:Nodes", "each node's own images or arrays; the experiment declares their shape alone"
         ),

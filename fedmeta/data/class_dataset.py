@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -207,24 +207,26 @@ class ClassFederation:
 
 def dataset_from_arrays(
     examples: np.ndarray,
-    labels: Sequence[int] | np.ndarray,
-    clients: Sequence[int] | np.ndarray | None = None,
+    labels: Sequence[Any] | np.ndarray,
+    clients: Sequence[Any] | np.ndarray | None = None,
     *,
     test_share: float = 0.2,
     validation_share: float = 0.0,
     seed: int = 0,
+    splits: Mapping[Any, Split] | None = None,
 ) -> ClassDataset:
     """A data set from arrays with a class column and, where there is one, a client column.
 
     Args:
         examples: `[n, ...]`, see `ClassDataset`.
-        labels: `[n]` class of each example: any integers.
-        clients: `[n]` owner of each example: any integers; the partition `column` with `column = "client"` uses it.
+        labels: `[n]` class of each example: any integers or names.
+        clients: `[n]` owner of each example: likewise; the partition `column` with `column = "client"` uses it.
         test_share, validation_share: shares of the *classes* that are held out, drawn by `seed`.
         seed: of that draw.
+        splits: the split of each class by its label, in place of a draw.
 
     Raises:
-        DataError: lengths that differ, no examples, or shares that leave no training class.
+        DataError: lengths that differ, no examples, a label without a split, or shares that leave no training class.
     """
     if len(examples) == 0 or len(examples) != len(labels) or (clients is not None and len(clients) != len(examples)):
         raise DataError(
@@ -233,11 +235,19 @@ def dataset_from_arrays(
         )
     found, codes = np.unique(np.asarray(labels), return_inverse=True)
     columns = {}
-    if clients is not None:
-        columns["client"] = np.unique(np.asarray(clients), return_inverse=True)[1].astype(np.int64)
-    splits = _drawn_splits(len(found), test_share, validation_share, seed)
     names = {"class": [str(label) for label in found]}
-    return ClassDataset(np.asarray(examples), codes.astype(np.int64), splits, columns, names)
+    if clients is not None:
+        owners, owner = np.unique(np.asarray(clients), return_inverse=True)
+        columns["client"] = owner.astype(np.int64)
+        names["client"] = [f"client {value}" if isinstance(value, np.number) else str(value) for value in owners]
+    if splits is None:
+        chosen = _drawn_splits(len(found), test_share, validation_share, seed)
+    else:
+        missing = [label for label in found.tolist() if label not in splits]
+        if missing:
+            raise DataError(f"splits says nothing of class {missing[0]!r}: give train, validation or test for each")
+        chosen = [splits[label] for label in found.tolist()]
+    return ClassDataset(np.asarray(examples), codes.astype(np.int64), chosen, columns, names)
 
 
 def _drawn_splits(classes: int, test_share: float, validation_share: float, seed: int) -> list[Split]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fedmeta.data.base import ClientInfo, ClientRole, EpisodeShape
 from fedmeta.data.ratings_files import RatingTable, make_ratings, read_folder, read_package
+from fedmeta.data.ratings_means import ItemMeans, User
 from fedmeta.errors import ConfigurationError, DataError
 from fedmeta.parameters import parameter
 from fedmeta.tasks import Baseline, Batch, Episode, Measure, Regression, Task
@@ -18,11 +19,12 @@ from fedmeta.tasks import Baseline, Batch, Episode, Measure, Regression, Task
 CENTRE = 3.5
 """Targets are stars less this, so that a model begins near the middle."""
 
-ITEM_SHRINKAGE, USER_SHRINKAGE = 5.0, 5.0
-"""Ratings of nothing in particular that are added to an item's (a user's) own before its mean is taken."""
+
+TOP = 10
+"""Items that a list shows."""
 
 
-def ndcg(output: Tensor, y: Tensor, top: int = 10) -> Tensor:
+def ndcg(output: Tensor, y: Tensor, top: int = TOP) -> Tensor:
     """nDCG@10 of one user's held-out items: gains 2^stars - 1 over log2(rank + 1), as a share of the best order's.
 
     Items of equal output stay in the order of the queries.
@@ -52,6 +54,11 @@ class Stars(Regression):
     def score(self, output: Tensor, y: Tensor) -> Tensor:
         """Mean absolute error of `[n, 1]` against `[n, 1]`."""
         return (output - y).abs().mean()
+
+    def answers(self, output: Tensor, y: Tensor) -> Tensor:
+        """`[n]`, 1 for an item among the ten best of `[n, 1]`: fewer than ten are better."""
+        better = output[:, 0] > output  # [n, n]
+        return (better.sum(dim=1) < TOP).to(output.dtype)
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,11 @@ class Ratings:
         return (1,)
 
     @property
+    def centre(self) -> float:
+        """Targets are stars less this."""
+        return CENTRE
+
+    @property
     def codes(self) -> int:
         """Numbers that an input may be."""
         return self.items
@@ -110,15 +122,6 @@ class Ratings:
         else:
             table = read_package() if self.path is None else read_folder(Path(self.path).expanduser())
         return RatedItems(self, _by_user(table, self.items, self.min_ratings))
-
-
-@dataclass(frozen=True)
-class User:
-    """One user's ratings by time: items `[n, 1]` int64, targets `[n, 1]` float32."""
-
-    name: str
-    x: Tensor
-    y: Tensor
 
 
 def _by_user(table: RatingTable, items: int, min_ratings: int) -> list[User]:
@@ -248,49 +251,6 @@ class UserSource:
             Batch(user.x[query], user.y[query]),
             torch.zeros(0, dtype=torch.int64),
         )
-
-
-@dataclass(frozen=True)
-class ItemMeans:
-    """What training users think of each item, for baselines that learn nothing about a user but her mood.
-
-    Attributes:
-        mean: of all targets.
-        offsets: `[items]`, sum of (target - mean) / (ratings + ITEM_SHRINKAGE).
-    """
-
-    mean: float
-    offsets: Tensor
-
-    @classmethod
-    def of(cls, users: Sequence[User], items: int) -> "ItemMeans":
-        """From these users' ratings."""
-        x, y = torch.cat([user.x[:, 0] for user in users]), torch.cat([user.y[:, 0] for user in users])
-        mean = float(y.double().mean())
-        sums = torch.zeros(items, dtype=y.dtype).index_add_(0, x, y - mean)
-        return cls(mean, sums / (torch.bincount(x, minlength=items) + ITEM_SHRINKAGE))
-
-    @property
-    def baselines(self) -> dict[str, Baseline]:
-        """By name."""
-        return {
-            "global mean": self.global_mean,
-            "shrunk item mean": self.item_mean,
-            "item mean + shrunk user offset": self.user_offset,
-        }
-
-    def global_mean(self, episode: Episode) -> Tensor:
-        """The same for every query, `[queries, 1]`."""
-        return torch.full_like(episode.query.y, self.mean)
-
-    def item_mean(self, episode: Episode) -> Tensor:
-        """Each item's, `[queries, 1]`."""
-        return self.mean + self.offsets[episode.query.x]
-
-    def user_offset(self, episode: Episode) -> Tensor:
-        """Each item's, and by how much the user rates higher than others: the mean of her support, shrunk to 0."""
-        residuals = episode.support.y - self.mean - self.offsets[episode.support.x]
-        return self.item_mean(episode) + residuals.sum() / (len(residuals) + USER_SHRINKAGE)
 
 
 @dataclass(frozen=True)
