@@ -96,7 +96,7 @@ def differentiable(learner: MetaLearner) -> Callable[..., Iterator[Any]]:
     found = learner.trajectory if learner.head == "embedding" else getattr(learner, "unrolled", None)
     if found is None:
         raise ConfigurationError(_refusal(learner, "its inner steps are detached"))
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def check_differentiable(learner: MetaLearner, params: Params, episode: Episode, steps: int | None = None) -> None:
