@@ -16,6 +16,7 @@ from server.report.calibration import calibration_caption, reliability_figure
 from server.report.confidential import privacy_facts
 from server.report.deployment import deployment_rows
 from server.report.episode import EpisodePicture
+from server.report.evasion import evasion_figures
 from server.report.glyphs import glyph_figure
 from server.report.headline import SPLITS, Row, format_score, headline
 from server.report.inversion import inversion_caption, inversion_figure
@@ -204,6 +205,7 @@ def _sections(
     examined = rundir.detection()
     if examined is not None:
         figures.append(("inversion", "A backdoor?", inversion_figure(examined), inversion_caption(examined), True))
+    figures += evasion_figures(rundir.evasion())
     attacked = successes(results)
     if attacked:
         lasting = persistence_in_words(results.get("attack_persistence") or {})
