@@ -24,9 +24,10 @@ def influence_section(workload: Workload, params: Params, episode: Episode, clie
     """Which support examples drove the predictions of one episode, with what is needed to draw it.
 
     Raises:
-        ValueError: a support of one example.
+        ValueError: a support of one example, or tasks of another kind.
     """
     learner, ways = workload.learner, ways_of(episode)
+    _check(workload, episode)
     found = explain_support(learner, params, episode.support, ways, episode.query.x)
     supports = _first_of_each(episode.support.y, SUPPORTS)
     queries = _first_of_each(episode.query.y, QUERIES)
@@ -58,6 +59,7 @@ def layers_section(workload: Workload, params: Params, episodes: list[Episode]) 
         ValueError: adaptation that moves no weights, or draws them.
     """
     learner = workload.learner
+    _check(workload, episodes[0])
     names = [name for name, _ in learner.model.named_parameters()]
     generator = torch_generator(workload.experiment.evaluation.seed, 0, SERVER, "random pairings")
     found: list[list[LayerChange]] = []
@@ -83,6 +85,7 @@ def saliency_section(workload: Workload, params: Params, episode: Episode, clien
         ValueError: inputs that are no pictures of classes.
     """
     learner, query = workload.learner, episode.query
+    _check(workload, episode)
     if learner.task.kind != "classification" or query.x.dim() != 4 or ways_of(episode) < 2:
         raise ValueError("saliency is drawn on pictures of two classes or more")
     adapted = learner.adapt(params, episode.support, ways_of(episode))
@@ -92,6 +95,14 @@ def saliency_section(workload: Workload, params: Params, episode: Episode, clien
         found.append({**asdict(one), "map": _rounded(one.map.sum(dim=0)), "true": int(query.y[row])})
     rows = _first_of_each(query.y, QUERIES)
     return {"client": client, "steps": learner.default_steps, "queries": found, "query_x": _drawn(query.x, rows)}
+
+
+def _check(workload: Workload, episode: Episode) -> None:
+    kind = workload.learner.task.kind
+    if kind not in ("classification", "regression") or not isinstance(episode.support.x, Tensor):
+        raise ValueError(
+            f"only examples with classes or numbers are explained, one tensor each, not tasks of kind {kind}"
+        )
 
 
 def _weights(state: Any, names: list[str]) -> Params:
@@ -115,17 +126,20 @@ def _first_of_each(y: Tensor, count: int) -> list[int]:
 
 
 def _drawn(x: Tensor, rows: list[int]) -> list[Any]:
-    """The inputs of some rows, rounded for a file: pictures by their first channel, small vectors whole."""
+    """The inputs of some rows, rounded for a file: pictures by their first channel, of vectors the first numbers.
+
+    Codes of characters or items mean nothing to a reader: such inputs go by their row.
+    """
     chosen = x[torch.tensor(rows)]
-    if chosen.dim() == 4:
-        return list(_rounded(chosen[:, 0]))
-    return list(_rounded(chosen.flatten(start_dim=1)[:, :8]))
+    if not x.is_floating_point():
+        return [[f"#{row}"] for row in rows]
+    return list(_rounded(chosen[:, 0] if chosen.dim() == 4 else chosen.flatten(start_dim=1)[:, :8]))
 
 
 def _rounded(values: Tensor) -> Any:
     """Nested lists with four decimals."""
 
     def shorter(nest: Any) -> Any:
-        return round(nest, 4) if isinstance(nest, float) else [shorter(inner) for inner in nest]
+        return [shorter(inner) for inner in nest] if isinstance(nest, list) else round(nest, 4)
 
     return shorter(values.tolist())

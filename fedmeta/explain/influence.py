@@ -133,13 +133,14 @@ def gradient_influence(
     unrolled = getattr(learner, "unrolled", None)
     if unrolled is None or not dataclasses.is_dataclass(learner):
         return None
-    weights = torch.ones(len(support.y), dtype=x.dtype, requires_grad=True)
+    dtype = next(iter(params.values())).dtype  # inputs may be codes of characters
+    weights = torch.ones(len(support.y), dtype=dtype, requires_grad=True)
     weighted: Any = dataclasses.replace(learner, task=_WeightedTask(learner.task, weights))  # type: ignore[type-var]
     with torch.enable_grad():
         adapted = next(iter(weighted.unrolled(params, support, ways, (learner.default_steps,))))
         outputs = learner.predict(adapted, x)
         if not outputs.requires_grad:
-            return None if learner.default_steps else torch.zeros(len(support.y), len(x), dtype=x.dtype)
+            return None if learner.default_steps else torch.zeros(len(support.y), len(slots), dtype=dtype)
         explained = outputs.gather(1, slots.unsqueeze(1)).squeeze(1)
         rows = [torch.autograd.grad(one, weights, retain_graph=True)[0] for one in explained]
     return torch.stack(rows, dim=1)

@@ -221,7 +221,8 @@ def _example(axes: Axes, found: Mapping[str, Any], part: str, place: int, x: flo
     if isinstance(values[0], list):
         _glyph(axes, values, x, y, 0.94)
         return
-    words = ", ".join(f"{value:.2f}" for value in values[:2]) + (" …" if len(values) > 2 else "")
+    numbers = [value if isinstance(value, str) else f"{value:.2f}" for value in values[:2]]
+    words = ", ".join(numbers) + (" …" if len(values) > 2 else "")
     turn = 90 if part == "support" else 0
     axes.text(x + 0.5, y + 0.5, words, color=INK, fontsize=8, ha="center", va="center", rotation=turn)
 
