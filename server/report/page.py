@@ -17,11 +17,8 @@ from server.report.calibration import calibration_caption, reliability_figure
 from server.report.confidential import privacy_facts
 from server.report.deployment import deployment_rows
 from server.report.episode import EpisodePicture
-<<<<<<< HEAD
-from server.report.explain import explanation_figures
-=======
 from server.report.evasion import evasion_figures
->>>>>>> acd77c230781e1f779f0af635dfce14754f2e5d3
+from server.report.explain import explanation_figures
 from server.report.glyphs import glyph_figure
 from server.report.headline import SPLITS, Row, format_score, headline
 from server.report.inversion import inversion_caption, inversion_figure
