@@ -207,7 +207,7 @@ def _bar(figure: Figure, axes: Axes, image: Any, place: tuple[float, float, floa
     span, tall = right - left, low - high
     bar = figure.add_axes(((x - left) / span, (low - y - 0.14 / inch) / tall, length / span, 0.12 / inch / tall))
     colours = figure.colorbar(image, cax=bar, orientation="horizontal")
-    colours.outline.set_visible(False)  # type: ignore[operator]
+    colours.outline.set_visible(False)
     bar.tick_params(colors=MUTED, labelsize=8, length=2)
     bar.set_xlabel(words, color=MUTED, fontsize=8.5, labelpad=2)
     from matplotlib.ticker import MaxNLocator
