@@ -222,7 +222,7 @@ def _example(axes: Axes, found: Mapping[str, Any], part: str, place: int, x: flo
         _glyph(axes, values, x, y, 0.94)
         return
     numbers = [value if isinstance(value, str) else f"{value:.2f}" for value in values[:2]]
-    words = ", ".join(numbers) + (" …" if len(values) > 2 else "")
+    words = ("x = " if len(values) == 1 else "") + ", ".join(numbers) + (" …" if len(values) > 2 else "")
     turn = 90 if part == "support" else 0
     axes.text(x + 0.5, y + 0.5, words, color=INK, fontsize=8, ha="center", va="center", rotation=turn)
 

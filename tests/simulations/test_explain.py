@@ -12,11 +12,15 @@ from typer.testing import CliRunner
 from fedmeta.errors import ConfigurationError
 from fedmeta.workload import Workload
 from server.configuration import load
+from server.files import finite
 from server.findings import finding
+from server.report.explain_episode import influence_caption, influence_figure
 from server.rundir import RunDir
 from simulations.command import app
 from simulations.explain import Effort, _why_no_round, explain
+from simulations.explain_clients import NothingToSee, flags_section, map_section, worth_section
 from simulations.explain_command import tables
+from simulations.explain_model import influence_section, layers_section
 from simulations.launch import open_run, play
 from simulations.stage import open_stage
 from strategies.meta import vector_hash
@@ -105,23 +109,33 @@ def test_explain_writes_figures_and_draws_them(finished) -> None:
     assert sum(client["shapley"] for client in worth["clients"]) == pytest.approx(gained, abs=1e-9)
 
 
-def test_prototypes_and_regression(tmp_path: Path) -> None:
-    plain = {"attack": {"method": {"name": "none"}}, "partition": {"name": "alphabet", "validation_clients": 0}}
-    run(
-        tmp_path / "proto",
-        learner={"name": "protonet"},
-        server={**RAW["server"], "aggregator": {"name": "mean"}},
-        **plain,
-    )
-    found = explain(tmp_path / "proto", Effort(episodes=1))
-    assert found["influence"]["method"] == "prototype" and "moves no weight" in found["left_out"]["layers"]
-    assert "no score" in found["left_out"]["flags"] and "validation_clients" in found["left_out"]["worth"]
-    shares, outputs = found["influence"]["shares"], found["influence"]["outputs"]
+def test_prototypes_have_shares_and_parts_that_cannot_be_say_why() -> None:
+    server = {**RAW["server"], "aggregator": {"name": "mean"}}
+    changes = {"learner": {"name": "protonet"}, "server": server, "attack": {"method": {"name": "none"}}}
+    partition = {"name": "alphabet", "validation_clients": 0}
+    workload = Workload(load({**RAW, **changes, "partition": partition}, {}))
+    client = next(info for info in workload.federation.clients if info.role == "test")
+    [episode] = workload.frozen_episodes(client.id, 1)
+    found = finite(influence_section(workload, workload.initial, episode, client.name))
+    assert found["method"] == "prototype"
+    shares, outputs = found["shares"], found["outputs"]
     for query in range(10):
         for slot in range(5):
-            own = sum(row[query] for row, y in zip(shares, found["influence"]["support_y"], strict=True) if y == slot)
+            own = sum(row[query] for row, y in zip(shares, found["support_y"], strict=True) if y == slot)
             assert own == pytest.approx(outputs[query][slot], rel=1e-4, abs=1e-4)
-    assert not any(client["malicious"] or client["flagged"] for client in found["map"]["clients"])
+    assert influence_figure(found) is not None and "Exact" in influence_caption(found)
+    with pytest.raises(ValueError, match="moves no weight"):
+        layers_section(workload, workload.initial, [episode])
+    with open_stage(workload.experiment) as stage:
+        played = stage.play(1, stage.workload.initial_vector())
+        assert not any(client["malicious"] or client["flagged"] for client in map_section(stage, played)["clients"])
+        with pytest.raises(NothingToSee, match="no score"):
+            flags_section(stage, played)
+        with pytest.raises(NothingToSee, match="validation_clients"):
+            worth_section(stage, played, 1, 2)
+
+
+def test_a_regression_is_explained(tmp_path: Path) -> None:
     waves = {
         "data": {"name": "sinusoid"},
         "partition": {"name": "iid", "clients": 3, "validation_clients": 1, "test_clients": 1},
