@@ -1,6 +1,5 @@
 """`fedmeta attack` on a finished run: table, file, report, and what is refused."""
 
-import json
 import shutil
 import warnings
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fedmeta.errors import CheckpointError, ConfigurationError
+from server.report.evasion import protocol_in_words
 from server.rundir import RunDir
 from simulations import simulate
 from simulations.attack import attack, plan_of
@@ -73,18 +73,19 @@ def test_a_finished_run_is_attacked(finished) -> None:
     ).exists()
 
 
-def test_several_threat_models_stand_side_by_side(finished) -> None:
-    path, first = str(finished.path), None
-    for on in ("support", "both", "support"):
-        done = invoke(path, "--attacks", "fgsm", "--on", on, "--norm", "l2", "--eps", "2", "--episodes", "2", "--json")
-        found = json.loads(done.output)
-        assert done.exit_code == 0 and found["protocol"]["on"] == on and found["pictures"]["rows"][1]["answers"] is None
-        first = first or found
-    kept = [one for one in RunDir.open(path, exclusive=False).evasion() if one["protocol"]["norm"] == "l2"]
-    assert [one["protocol"]["on"] for one in kept] == ["both", "support"], "one record for each, the newest"
-    assert kept[-1]["attacks"][0]["accuracy"] == first["attacks"][0]["accuracy"], "the same figures from the same run"
+def test_several_threat_models_stand_side_by_side(finished, tmp_path: Path) -> None:
+    """One record for a model, a norm and what was moved: the newest."""
+    found = attack(finished.path, plan_of("l2", "2", "fgsm", "support"), episodes=2)
+    (row, moved) = found["pictures"]["rows"]
+    assert found["protocol"]["on"] == "support" and moved["answers"] is None and moved["queries"] == 10
+    assert moved["right"] <= row["right"] and "0 % of inputs" not in protocol_in_words(found)
     page = (finished.path / "report.html").read_text()
-    assert "Under attack: both, L2" in page and "of 10 right" in page
+    assert "Under attack: support, L2" in page and "of 10 right" in page
+    rundir = RunDir.open(finished.path, exclusive=False)
+    before = rundir.evasion()
+    rundir.write_evasion({**found, "round": 7})
+    kept = rundir.evasion()
+    assert len(kept) == len(before) and kept[-1]["round"] == 7 and kept[:-1] == before[:-1]
 
 
 def test_what_cannot_be_attacked_is_refused(finished, tmp_path: Path) -> None:
@@ -115,14 +116,3 @@ def test_what_cannot_be_attacked_is_refused(finished, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="there is no checkpoint"):
         attack(bare, plan)
     assert not (bare / "evasion.json").exists()
-
-
-def test_few_classes_and_detached_learners_are_refused_before_anything_runs(tmp_path: Path) -> None:
-    task = {"task": {"ways": 2, "shots": 1, "queries": 2}, "learner": {"name": "reptile", "test_steps": 2}}
-    run(tmp_path / "pair", **task)
-    with pytest.raises(ConfigurationError, match="2 classes are too few: evasion 'apgd_dlr'"):
-        attack(tmp_path / "pair", plan_of("linf", ".1", "pgd,apgd", "query"), episodes=2)
-    with pytest.raises(ConfigurationError, match="Reptile gives none"):
-        attack(tmp_path / "pair", plan_of("linf", ".1", "pgd", "support"), episodes=2)
-    blind = attack(tmp_path / "pair", plan_of("linf", ".1", "square", "support", ["square.queries=3"]), episodes=2)
-    assert blind["zero_gradients"] is None and blind["protocol"]["learner"] == "reptile"
