@@ -10,6 +10,7 @@ from fedmeta.evasion.ball import Ball, Norm, check_inputs
 from fedmeta.evasion.base import Evasion
 from fedmeta.evasion.losses import require_ways
 from fedmeta.evasion.target import PARTS, Part, check_differentiable
+from fedmeta.execution import to_device
 from fedmeta.learners.base import MetaLearner
 from fedmeta.learners.functional import ways_of
 from fedmeta.parameters import parameters_of
@@ -78,7 +79,8 @@ class Plan:
             require_ways(ways, evasion.least_ways, f"evasion '{name}' compares that many")
             evasion.check(tuple(episodes[0].query.x.shape[1:]), ball)
         if self.on != "query" and not all(evasion.black_box for evasion in self.attacks.values()):
-            check_differentiable(learner, params, episodes[0], self.steps)
+            device = next(iter(params.values())).device
+            check_differentiable(learner, params, to_device(episodes[0], device), self.steps)
 
     def to_json(self) -> dict[str, Any]:
         """What must stand beside the numbers."""
