@@ -7,7 +7,6 @@ from typing import Any
 from fedmeta.errors import ConfigurationError
 from fedmeta.evasion.plan import Plan, attacks_of
 from fedmeta.evasion.robustness import Figure, Robustness, attack_episode, robustness
-from fedmeta.evasion.target import Part
 from fedmeta.execution import to_device
 from fedmeta.experiment_file import parse_override
 from fedmeta.learners.base import MetaLearner
@@ -80,7 +79,7 @@ def attack(
     return record
 
 
-def plan_of(norm: str, eps: str, attacks: str, on: Part, settings: Sequence[str] = (), seed: int = 0) -> Plan:
+def plan_of(norm: str, eps: str, attacks: str, on: str, settings: Sequence[str] = (), seed: int = 0) -> Plan:
     """The threat model of a command line: `plan_of("linf", ".05,.1", "pgd,square", "query", ["pgd.steps=50"])`.
 
     Raises:
