@@ -12,7 +12,7 @@ os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 from fedmeta.data.class_dataset import ClassDataset
-from fedmeta.data.delivered import data_key
+from fedmeta.data.delivered import data_key, delivered
 from fedmeta.data.given import hand_over
 from fedmeta.errors import ConfigurationError, did_you_mean
 from fedmeta.experiment import Experiment
@@ -159,6 +159,7 @@ def _make_grid(experiment: Experiment, engine: str) -> LocalGrid:
             start_timeout=settings.start_timeout,
             client_timeout=settings.client_timeout,
             datasets={data_key(experiment.data.name, experiment.data.parameters): workload.dataset},
+            in_memory=delivered(experiment.data.name, experiment.data.parameters) is not None,
             check=False,
             log_failures=False,
         )
