@@ -143,7 +143,7 @@ def test_what_cannot_be_read_is_named(recordings: Path, tmp_path: Path) -> None:
     write_wave(bad, np.zeros(100), rate=4000)
     with pytest.raises(DataError, match="4000 samples a second: speech needs 8000"):
         Speech(path=str(recordings)).load()
-    with pytest.raises(DataError, match="data.languages has klingon: choose among en, de"):
+    with pytest.raises(DataError, match=r"data.languages has klingon: choose among en, de"):
         Speech(languages=("klingon",))
 
 
@@ -164,7 +164,14 @@ def test_no_family_of_languages_is_trained_and_tested_on() -> None:
         "others": {"tr", "id"},
     }
     assert {language for language, split in LANGUAGES.items() if split == "train"} == set().union(*families.values())
-    assert {language for language, split in LANGUAGES.items() if split == "test"} == {"fi", "hu", "sw", "ja", "ka", "eu"}
+    assert {language for language, split in LANGUAGES.items() if split == "test"} == {
+        "fi",
+        "hu",
+        "sw",
+        "ja",
+        "ka",
+        "eu",
+    }
     assert len(NUMBERS) == 29
 
 
