@@ -8,13 +8,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedmeta.rl.control import Control
+
+Kind = Literal["classification", "regression", "control"]
+"""What is learnt: class slots, real numbers, or how to act."""
+
 
 class Batch(NamedTuple):
     """Labelled examples.
 
     Attributes:
         x: inputs `[n, *input_shape]`, float32; or int64 codes (characters, items) for a model that embeds them.
-        y: class slots `[n]`, int64 in `[0, ways)`; or float targets `[n, outputs]` for regression.
+        y: class slots `[n]`, int64 in `[0, ways)`; float targets `[n, outputs]` for regression; or for control, where
+            an example is a rollout to be played, what its rewards are multiplied by, float `[n]`, 1 unless poisoned.
     """
 
     x: Tensor
@@ -46,7 +52,7 @@ class Task(Protocol):
     """How outputs are judged. Plain functions of tensors, so that they run under `vmap`."""
 
     @property
-    def kind(self) -> Literal["classification", "regression"]:
+    def kind(self) -> Kind:
         """What is learnt; learners name the kinds they serve."""
         ...
 
@@ -55,7 +61,7 @@ class Task(Protocol):
         ...
 
     def score(self, output: Tensor, y: Tensor) -> Tensor:
-        """The figure that tables show, a scalar: accuracy in [0, 1], or mean squared error."""
+        """The figure that tables show, a scalar: accuracy in [0, 1], mean squared error, or mean return."""
         ...
 
     @property
@@ -73,7 +79,7 @@ class Task(Protocol):
 class Classification:
     """Class slots from logits: cross-entropy, and accuracy as a fraction."""
 
-    kind: Literal["classification", "regression"] = "classification"
+    kind: Kind = "classification"
     score_name: str = "accuracy"
     measures: Mapping[str, Measure] = field(default_factory=dict)
 
@@ -85,12 +91,21 @@ class Classification:
         """Fraction of `[n, ways]` rows whose largest logit is the slot; ties go to the lowest slot."""
         return (output.argmax(dim=-1) == y).to(output.dtype).mean()
 
+    def answers(self, output: Tensor, y: Tensor) -> Tensor:
+        """`[n]`, the share of each answer that falls on a slot `[n]`.
+
+        Where several slots have the largest logit, the answer is shared among them: a model that answers nothing in
+        particular is at chance, whichever slot is the target.
+        """
+        best = (output == output.amax(dim=-1, keepdim=True)).to(output.dtype)
+        return best.gather(-1, y.unsqueeze(-1)).squeeze(-1) / best.sum(dim=-1)
+
 
 @dataclass(frozen=True)
 class Regression:
     """Real targets: mean squared error, as loss and as score (lower is better)."""
 
-    kind: Literal["classification", "regression"] = "regression"
+    kind: Kind = "regression"
     score_name: str = "mse"
     measures: Mapping[str, Measure] = field(default_factory=dict)
 
@@ -109,4 +124,4 @@ class Regression:
         return self.loss(output, y)
 
 
-TASKS: dict[str, Task] = {"classification": Classification(), "regression": Regression()}
+TASKS: dict[str, Task] = {"classification": Classification(), "regression": Regression(), "control": Control()}

@@ -22,8 +22,9 @@ from fedmeta.experiment import Experiment
 from fedmeta.learners import LEARNERS, make_learner
 from fedmeta.learners.base import MetaLearner, personal_prefix
 from fedmeta.memory import available_bytes, fitting_tasks
-from fedmeta.models import make_model
+from fedmeta.models import MODELS, make_model
 from fedmeta.optimisers import OPTIMISERS, schedule
+from fedmeta.parameters import parameters_of
 from fedmeta.params import Params, ParamSpec
 from fedmeta.seeding import SERVER, numpy_generator, torch_generator
 from fedmeta.tasks import Baseline, Episode
@@ -58,14 +59,28 @@ class Workload:
                 f"data.classes = 0, and learner '{experiment.learner.name}' with task.kind = '{experiment.task.kind}' "
                 "has one head of all clients' classes: set data.classes to their number"
             )
-        if dataset.task.kind == "regression" or experiment.task.kind == "own":
+        if dataset.task.kind == "control":
+            outputs = dataset.outputs
+        elif dataset.task.kind == "regression" or experiment.task.kind == "own" or head == "classes":
             outputs = max(dataset.classes, 1)
         else:
-            outputs = {"ways": experiment.task.ways, "classes": dataset.classes, "embedding": None}[head]
-        model = make_model(
-            experiment.model.name, input_shape=dataset.input_shape, ways=outputs, **experiment.model.parameters
-        )
+            outputs = experiment.task.ways if head == "ways" else None
+        derived = {"input_shape": dataset.input_shape, "ways": outputs}
+        if "codes" in parameters_of(MODELS.get(experiment.model.name)):
+            derived["codes"] = self._codes(dataset)
+        model = make_model(experiment.model.name, **derived, **experiment.model.parameters)
+        model = dataset.network(model) if hasattr(dataset, "network") else model
         return make_learner(experiment.learner.name, model, task=dataset.task, **experiment.learner.parameters)
+
+    def _codes(self, dataset: Any) -> int:
+        """How many whole numbers an input may be, for a model that embeds them."""
+        codes: int | None = getattr(dataset, "codes", None)
+        if codes is None:
+            raise ConfigurationError(
+                f"model '{self.experiment.model.name}' embeds numbered items, and data '{self.experiment.data.name}' "
+                "has none: choose another model"
+            )
+        return codes
 
     @property
     def shares_classes(self) -> bool:

@@ -77,10 +77,16 @@ class Federation(Protocol):
 class Dataset(Protocol):
     """A loaded data set.
 
+    One whose task kind is `control` has `outputs` too, the numbers that the model gives. One with `network(model)` puts
+    the experiment's model into a network of its own, such as a policy into its environment; a learner gets that.
+
     Attributes:
         task: how outputs are judged.
         input_shape: of one example, without the batch axis.
         classes: number of classes of the whole data set; 0 for regression.
+
+    One whose inputs are whole numbers (items) says as `codes` how many there are. One with a `trigger`
+    (`fedmeta.attacks.triggers.Trigger`) offers that to backdoors as `attack.method.trigger = "own"`.
     """
 
     task: Task

@@ -60,7 +60,8 @@ class _Common:
 class ByAlphabet(_Common):
     """One client an alphabet. Validation clients are whole alphabets, where needed taken from the training side."""
 
-    column: ClassVar[str] = "alphabet"
+    column: ClassVar[str | None] = None
+    """Of the groups; None: the data set's own `group`."""
 
     def shares(self, dataset: ClassDataset, rng: np.random.Generator) -> list[Share]:
         """One share for every alphabet of every role."""
@@ -72,7 +73,7 @@ class ByAlphabet(_Common):
 class ByLanguage(ByAlphabet):
     """As `ByAlphabet`: one client a language, whose words no other language has."""
 
-    column: ClassVar[str] = "language"
+    column: ClassVar[str | None] = "language"
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Centralised(_Common):
 
     def shares(self, dataset: ClassDataset, rng: np.random.Generator) -> list[Share]:
         """The training classes as one share, and one share for every other alphabet."""
-        if "alphabet" in dataset.columns:
+        if dataset.group in dataset.columns:
             dataset = hold_out_alphabets(dataset, self.validation_clients, rng)
             divided = [Share(name, role, rows) for role, name, rows in alphabets_by_role(dataset)]
         else:
@@ -198,13 +199,14 @@ class Dirichlet(IID):
         return rng.dirichlet(np.full(clients, self.alpha))
 
 
-def alphabets_by_role(dataset: ClassDataset, column: str = "alphabet") -> list[tuple[Split, str, np.ndarray]]:
+def alphabets_by_role(dataset: ClassDataset, column: str | None = None) -> list[tuple[Split, str, np.ndarray]]:
     """(role, alphabet, rows) in the order of roles, then of alphabets, or of what else a column tells of classes."""
     if dataset.shared_classes:
         raise ConfigurationError(
-            "task.kind = 'own' gives all clients the same classes, and alphabets divide them: "
+            f"task.kind = 'own' gives all clients the same classes, and {dataset.group}s divide them: "
             "set partition.name to writer, column, iid or dirichlet"
         )
+    column = dataset.group if column is None else column
     codes = dataset.column(column)
     present = {role: np.unique(codes[dataset.split_rows(role)]).tolist() for role in ROLES}
     seen = Counter(code for role in ROLES for code in present[role])
@@ -244,7 +246,7 @@ def owners_by_role(
 
 
 def hold_out_alphabets(
-    dataset: ClassDataset, wanted: int | None, rng: np.random.Generator, column: str = "alphabet"
+    dataset: ClassDataset, wanted: int | None, rng: np.random.Generator, column: str | None = None
 ) -> ClassDataset:
     """With some training alphabets moved to validation, where it has no validation classes and some are wanted.
 
@@ -253,15 +255,14 @@ def hold_out_alphabets(
     """
     if not wanted or len(dataset.split_rows("validation")):
         return dataset
+    column = dataset.group if column is None else column
     codes = dataset.column(column)
     found = np.unique(codes[dataset.split_rows("train")])
     if wanted >= len(found):
         raise ConfigurationError(
-            f"partition.validation_clients = {wanted} leaves none of {len(found)} training alphabets: lower it"
+            f"partition.validation_clients = {wanted} leaves none of {len(found)} training {column}s: lower it"
         )
-    of_class = np.zeros(dataset.classes, dtype=np.int64)
-    of_class[dataset.labels] = codes
-    return _moved(dataset, np.isin(of_class, rng.permutation(found)[:wanted]))
+    return _moved(dataset, np.isin(dataset.of_class(column), rng.permutation(found)[:wanted]))
 
 
 def hold_out_classes(dataset: ClassDataset, wanted: int | None, rng: np.random.Generator) -> ClassDataset:

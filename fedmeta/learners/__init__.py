@@ -94,7 +94,7 @@ def make_learner(
     Args:
         name: a registered name; `fedmeta list learners` prints them.
         model: the network; gradient learners need one with as many outputs as there are ways, ProtoNet an embedding.
-        task: `classification`, `regression`, or a data set's own way of judging.
+        task: `classification`, `regression`, `control`, or a data set's own way of judging.
         parameters: the learner's own, as `fedmeta config` lists them.
 
     Raises:
@@ -105,7 +105,7 @@ def make_learner(
 
     if isinstance(task, str):
         if task not in TASKS:
-            raise ConfigurationError(f"unknown task '{task}': use classification or regression")
+            raise ConfigurationError(f"unknown task '{task}': use {', '.join(TASKS)}")
         task = TASKS[task]
     learner = LEARNERS.make(name, model, task, **parameters)
     if task.kind not in learner.serves:
