@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fedmeta.data.glyph_names import LETTERS, PIXELS, SYMBOLS
+from fedmeta.data.glyph_names import PIXELS
 from fedmeta.data.hershey_writers import SIDE
+from fedmeta.data.letter_names import LETTERS, SYMBOLS
 from fedmeta.errors import ConfigurationError
 from fedmeta.models.conv4 import Conv4
 from fedmeta.models.initialise import isolated_rng

@@ -9,7 +9,8 @@ import torch
 
 from fedmeta.data import PARTITIONS, load_dataset
 from fedmeta.data.base import EpisodeShape
-from fedmeta.data.glyph_names import OWN, PIXELS, SYMBOLS, GlyphNames, GlyphNamesData, letters_of, write_name
+from fedmeta.data.glyph_names import OWN, PIXELS, GlyphNames, GlyphNamesData
+from fedmeta.data.letter_names import SYMBOLS, letters_of, write_name
 from fedmeta.errors import ConfigurationError
 from fedmeta.evaluation import judge_baseline
 from fedmeta.learners import make_learner

@@ -192,7 +192,7 @@ def test_synthesised_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     alike = np.linalg.norm(words[:, 0] - words[:, 1], axis=1).mean()
     different = np.linalg.norm(words[0:3, 0] - words[1:4, 0], axis=1).mean()
     assert alike < different
-    federation = dataset.federate(PARTITIONS.make("language"), 0)
+    federation = dataset.federate(PARTITIONS.make("group"), 0)
     assert [client.name for client in federation.clients] == ["en", "ta", "fi", "all test clients"]
     federation.source(0).sample(EpisodeShape(4, 1, 3), np.random.default_rng(0))
 
