@@ -93,7 +93,7 @@ def test_baselines_of_one_modality_are_better_than_chance_and_worse_than_all(dat
     }
     assert scores["chance"] == pytest.approx(0.2)
     assert 0.3 < scores["pixel neighbour, images alone"] < 0.95
-    assert 0.5 < scores["trigram neighbour, names alone"] < 0.999
+    assert 0.3 < scores["trigram neighbour, names alone"] < 0.95
     again = federation.baselines["trigram neighbour, names alone"]
     assert torch.equal(again(episodes[0]), again(episodes[0])), "drawn by the classes alone"
 
