@@ -225,6 +225,7 @@ def _cell(row: Any) -> str:
 
 def registries() -> dict[str, Registry]:
     """Every registry by its kind."""
+    from fedmeta.adversarial import OBJECTIVES
     from fedmeta.attacks import ATTACKS
     from fedmeta.data import DATASETS, PARTITIONS
     from fedmeta.deployment import DEPLOYMENTS
@@ -234,7 +235,7 @@ def registries() -> dict[str, Registry]:
     from strategies import AGGREGATORS, PREAGGREGATORS, SAMPLERS
 
     learning = (LEARNERS, MODELS, DATASETS, PARTITIONS, OPTIMISERS)
-    known = (*learning, PREAGGREGATORS, AGGREGATORS, SAMPLERS, ATTACKS, DEPLOYMENTS)
+    known = (*learning, PREAGGREGATORS, AGGREGATORS, SAMPLERS, ATTACKS, OBJECTIVES, DEPLOYMENTS)
     return {registry.kind: registry for registry in known}
 
 
