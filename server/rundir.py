@@ -25,7 +25,7 @@ log = logging.getLogger("fedmeta.server")
 CONFIG, METRICS, RESULTS = "config.json", "metrics.jsonl", "results.json"
 ENVIRONMENT, REPORT = "environment.json", "report.html"
 LEDGER, PRIVACY, AUDIT = "privacy.jsonl", "privacy.json", "audit.json"
-LEAK, DETECTION = "leak.json", "detection.json"
+LEAK, DETECTION, CERTIFICATES = "leak.json", "detection.json", "certificates.json"
 CLIENTS, NODE_KEYS = "clients.json", "node-keys.json"
 
 
@@ -237,6 +237,15 @@ class RunDir:
     def detection(self) -> dict[str, Any] | None:
         """What the last examination found; None where there was none."""
         found: dict[str, Any] | None = read_json(self.path / DETECTION, "delete it, and examine the model again")
+        return found
+
+    def write_certificates(self, found: Mapping[str, Any]) -> None:
+        """Write within which radii the answers of this run's model are certain."""
+        store(self.path / CERTIFICATES, json.dumps(finite(dict(found))).encode())
+
+    def certificates(self) -> dict[str, Any] | None:
+        """What was certified last; None where nothing was."""
+        found: dict[str, Any] | None = read_json(self.path / CERTIFICATES, "delete it, and certify the model again")
         return found
 
     def write_report(self, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Adversarial meta-training: what a client's outer step descends. A new objective is one file here and one line below."""
+"""Adversarial meta-training: a client's outer loss. A new objective is one file here and one line below."""
 
 from typing import TYPE_CHECKING, Any
 

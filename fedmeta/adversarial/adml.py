@@ -13,7 +13,7 @@ from fedmeta.tasks import Batch, Episode
 
 @dataclass(frozen=True)
 class ADML(Objective):
-    """[ L_query(adapted to an attacked support; clean queries) + L_query(adapted to a clean one; attacked queries) ] / 2.
+    """(L_query(adapted to an attacked support; clean queries) + L_query(adapted to a clean one; attacked queries)) / 2.
 
     The paper takes the two outer steps one after the other; here they are one, of their mean. It makes its attacks at
     theta, where a learner's outputs say nothing yet of this task; here they are made at the model adapted to the clean

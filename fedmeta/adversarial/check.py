@@ -61,8 +61,8 @@ def check_adversarial(experiment: "Experiment") -> None:
         )
     if objective.norm == "linf" and objective.eps > 1:
         raise ConfigurationError(
-            f"client.adversarial.eps = {objective.eps:g} is above 1, the whole range of an input under linf: choose one "
-            "in (0, 1], in units of pixels (8/255 is 0.031)"
+            f"client.adversarial.eps = {objective.eps:g} is above 1, the whole range of an input under linf: choose "
+            "one in (0, 1], in units of pixels (8/255 is 0.031)"
         )
     if experiment.server.rounds == 0:
         warnings.warn(f"{named} has no effect: server.rounds = 0", stacklevel=4)

@@ -15,9 +15,19 @@ from fedmeta.learners.functional import query_loss
 from fedmeta.learners.maml import MAML
 from fedmeta.tasks import Batch
 
-SUPPORTED = (
-    "maml fomaml anil metasgd boil imaml perfedavg protonet matchingnet lstm_meta abml".split()  # fmt: skip
-)
+SUPPORTED = [
+    "maml",
+    "fomaml",
+    "anil",
+    "metasgd",
+    "boil",
+    "imaml",
+    "perfedavg",
+    "protonet",
+    "matchingnet",
+    "lstm_meta",
+    "abml",
+]  # fmt: skip
 BALL = Ball("linf", 0.3, -9, 9)
 ATTACK = Attack(BALL, steps=2, step=0.7, salt=12345)
 TRAINED = [name for name in OBJECTIVES.entries() if name != "none"]
