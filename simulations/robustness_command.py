@@ -10,9 +10,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
 
 def certify(
     directory: Annotated[Path, typer.Argument(help="A run directory, whose report then shows the curves.")],
-    sigma: Annotated[
-        str, typer.Option(help="Noise on every pixel: standard deviations with commas between.")
-    ] = ".25,.5",
+    sigma: Annotated[str, typer.Option(help="Noise on pixels: standard deviations with commas between.")] = ".25,.5",
     episodes: Annotated[int, typer.Option(min=1, help="Frozen test episodes.")] = 40,
     queries: Annotated[int, typer.Option(min=1, help="Queries of each.")] = 5,
     samples: Annotated[int, typer.Option(min=1, help="Noisy copies that bound a probability.")] = 1000,

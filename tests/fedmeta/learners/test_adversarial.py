@@ -1,5 +1,7 @@
 """Adversarial meta-training: each objective against a hand-written computation, and under both executions."""
 
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -171,7 +173,7 @@ def test_a_share_of_the_clients_is_close_to_its_number_and_grows(seed: int) -> N
         for share in (0.1, 0.25, 0.5, 0.75, 1.0)
     ]
     assert [len(each) for each in sets] == pytest.approx([3, 7.5, 15, 22.5, 30], abs=3)
-    assert all(small <= large for small, large in zip(sets, sets[1:], strict=False))
+    assert all(small <= large for small, large in itertools.pairwise(sets))
 
 
 def test_who_can_train_so(case) -> None:
