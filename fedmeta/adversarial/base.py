@@ -1,6 +1,6 @@
 """What objectives of adversarial meta-training have in common: an attack within the outer step, which grows."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -75,7 +75,7 @@ class Plain:
 
 
 @dataclass(frozen=True)
-class Objective:
+class Objective(ABC):
     """An outer loss with an attack in it; subclasses say which. Support and adaptation stay clean unless they say so.
 
     The radius grows evenly over the first `warm_up` of the rounds: from a random model an attack of full strength

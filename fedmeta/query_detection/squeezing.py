@@ -1,6 +1,6 @@
 """Feature squeezing (Xu et al., NDSS 2018, section IV): how far the answer moves when the input is made simpler."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from fedmeta.query_detection.base import NeedsNoFit, View
 
 
 @dataclass(frozen=True)
-class Squeezing(NeedsNoFit):
+class Squeezing(NeedsNoFit, ABC):
     """||p(x) - p(squeeze(x))||_1, in [0, 2]."""
 
     @abstractmethod

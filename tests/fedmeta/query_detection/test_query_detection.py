@@ -14,7 +14,7 @@ from fedmeta.evasion.ball import Ball
 from fedmeta.learners import make_learner
 from fedmeta.models import make_model
 from fedmeta.models.network import Network
-from fedmeta.query_detection import DETECTORS, make_detector
+from fedmeta.query_detection import make_detector
 from fedmeta.query_detection.base import NeedsNoFit, View
 from fedmeta.query_detection.judge import Effort, judge
 from fedmeta.query_detection.squeezing import Median, OneBit
@@ -110,15 +110,16 @@ def test_who_knows_the_detector_is_found_less(convolutional) -> None:
     """The adaptive attacker deceives at least as often, and on its successes no score is above the plain one's."""
     learner, params = convolutional
     episodes = [episode(seed) for seed in range(2)]
-    names = [name for name in DETECTORS.entries() if name != "off_binary"]
+    names = ["max_softmax", "mahalanobis", "median", "one_bit"]  # the others cost more, and are no other code
     detectors = {name: make_detector(name).fitted(learner, params, episodes) for name in names}
-    found = judge(learner, params, episodes, detectors, Ball("linf", 0.2), Effort(steps=5, weights=(3.0,)))
+    found = judge(learner, params, episodes, detectors, Ball("linf", 0.2), Effort(12, (1.0, 30.0), 0.25))
     for verdict in found.values():
         assert verdict.plain is not None and verdict.adaptive is not None
         assert verdict.successes[1] >= verdict.successes[0] > 0 and verdict.clean >= verdict.successes[0]
         if verdict.successes[0] == verdict.successes[1]:
             assert verdict.adaptive["auroc"] <= verdict.plain["auroc"] + 1e-9
-    assert sum(found[n].adaptive["auroc"] < found[n].plain["auroc"] - 0.05 for n in names) >= 1
+    plain, adaptive = (sum(getattr(found[n], key)["auroc"] for n in names) for key in ("plain", "adaptive"))
+    assert adaptive < plain
 
 
 @dataclass(frozen=True)
