@@ -15,6 +15,7 @@ from fedmeta.statistics import estimate
 from fedmeta.tasks import Episode
 from fedmeta.workload import Workload
 from server.report import draw_episode, write_report
+from server.report.certified import write_certificates
 from simulations.detect import clean_episodes, open_model
 
 POINTS = 24
@@ -77,7 +78,7 @@ def certify_run(directory: str | Path, sigmas: Sequence[float], effort: Effort =
             "trained_on_noise": False,
         },
     }
-    rundir.write_certificates(found)
+    write_certificates(rundir, found)
     write_report(rundir, draw_episode(workload, workload.spec.flatten(params)))
     return found
 

@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from rich.table import Table
 
 from fedmeta.errors import ConfigurationError, did_you_mean
 from fedmeta.registry import Registry
-from fedmeta.statistics import Estimate, Evaluation
+from fedmeta.statistics import Evaluation
 
 if TYPE_CHECKING:
     from simulations.doctor import Diagnosis
@@ -229,6 +229,7 @@ def registries() -> dict[str, Registry]:
     from fedmeta.attacks import ATTACKS
     from fedmeta.data import DATASETS, PARTITIONS
     from fedmeta.deployment import DEPLOYMENTS
+    from fedmeta.evasion import EVASIONS
     from fedmeta.learners import LEARNERS
     from fedmeta.models import MODELS
     from fedmeta.optimisers import OPTIMISERS
@@ -236,7 +237,8 @@ def registries() -> dict[str, Registry]:
     from strategies import AGGREGATORS, PREAGGREGATORS, SAMPLERS
 
     learning = (LEARNERS, MODELS, DATASETS, PARTITIONS, OPTIMISERS)
-    known = (*learning, PREAGGREGATORS, AGGREGATORS, SAMPLERS, ATTACKS, OBJECTIVES, DEPLOYMENTS, DETECTORS)
+    attacking = (ATTACKS, EVASIONS, OBJECTIVES, DEPLOYMENTS, DETECTORS)
+    known = (*learning, PREAGGREGATORS, AGGREGATORS, SAMPLERS, *attacking)
     return {registry.kind: registry for registry in known}
 
 
@@ -275,48 +277,31 @@ def print_examination(found: Mapping[str, Any]) -> None:
         console.print(spectral_in_words(found["spectral"]))
 
 
-def print_certificates(found: Mapping[str, Any]) -> None:
-    """What `fedmeta certify` says."""
-    from server.report.certified import certified_caption
+def evasion_progress(*, quiet: bool) -> Callable[[Any], None]:
+    """What prints each figure of `fedmeta attack` as it is known; on JSON's account, nothing."""
+    console = Console(quiet=quiet)
 
-    console, radii = Console(), found["radii"]
-    table = Table(title="Certified accuracy (95 % over episodes)", title_justify="left")
-    table.add_column("L2 radius", justify="right")
-    for curve in found["curves"]:
-        table.add_column(f"sigma {curve['sigma']:g}", justify="right")
-    for place in range(0, len(radii), 4):
-        cells = [_share(Estimate(**curve["accuracy"][place])) for curve in found["curves"]]
-        table.add_row(f"{radii[place]:.2f}", *cells)
-    for words, key in (("abstained", "abstained"), ("accuracy unsmoothed", "unsmoothed")):
-        table.add_row(words, *(f"{100 * curve[key]:.1f} %" for curve in found["curves"]))
-    table.add_row("seconds a query", *(f"{curve['seconds']:.3f}" for curve in found["curves"]))
+    def say(figure: Any) -> None:
+        accuracy = figure.accuracy
+        console.print(f"eps {figure.eps:g}, {figure.attack or 'worst of all'}: {100 * accuracy.mean:.1f} % right")
+
+    return say
+
+
+def print_evasion(found: Mapping[str, Any]) -> None:
+    """What `fedmeta attack` says."""
+    from server.report.evasion import evasion_rows, protocol_in_words
+
+    columns, rows = evasion_rows(found)
+    table = Table(title=f"Accuracy under attack, {found['model']} model, round {found['round']} (95 % interval)")
+    table.title_justify = "left"
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left")
+    for row in rows:
+        table.add_row(*row)
+    console = Console()
     console.print(table)
-    console.print(certified_caption(dict(found)))
-
-
-def print_query_detection(found: Mapping[str, Any]) -> None:
-    """What `fedmeta detect-queries` says."""
-    facts = found["protocol"]
-    table = Table(
-        title=f"Attacked queries told from clean ones, {facts['norm']} eps {facts['eps']:g}",
-        title_justify="left",
-        caption_justify="left",
-        caption=f"{facts['episodes']} episodes, {facts['ways']}-way {facts['shots']}-shot; PGD of {facts['steps']} "
-        "steps, and an attacker who also lowers the detector's score. Successful attacks only; off_binary is a sanity "
-        "baseline.",
-    )
-    table.add_column("detector")
-    for attacker in ("plain", "adaptive"):
-        for figure in ("AUROC", "TPR at 5 % FPR", "attacks"):
-            table.add_column(f"{attacker}: {figure}", justify="right")
-    for name, verdict in found["detectors"].items():
-        cells = []
-        for place, attacker in enumerate(("plain", "adaptive")):
-            own = verdict[attacker]
-            cells += ["-", "-"] if own is None else [f"{own['auroc']:.3f}", f"{100 * own['tpr']:.1f} %"]
-            cells.append(str(verdict["successes"][place]))
-        table.add_row(name, *cells)
-    Console().print(table)
+    console.print(protocol_in_words(found))
 
 
 def print_diagnosis(found: "Diagnosis") -> None:

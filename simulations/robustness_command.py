@@ -22,7 +22,7 @@ def certify(
     import json
 
     from simulations.certify import Effort, certify_run
-    from simulations.console import print_certificates
+    from simulations.robustness_console import print_certificates
 
     found = certify_run(directory, _numbers(sigma, "--sigma"), Effort(episodes, queries, select, samples, alpha))
     if as_json:
@@ -45,8 +45,8 @@ def detect_queries(
 
     from fedmeta.evasion.ball import Ball
     from fedmeta.query_detection.judge import Effort
-    from simulations.console import print_query_detection
     from simulations.query_detection import detect_queries as examine
+    from simulations.robustness_console import print_query_detection
 
     names = [name.strip() for name in detectors.split(",") if name.strip()]
     found = examine(directory, Ball(norm, eps), names, episodes, Effort(steps=steps))  # type: ignore[arg-type]

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
+from server.files import finite, read_json, store
 from server.report.plots import ACCENT, INK, MUTED, SECOND, WRONG, label, panels, percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from server.rundir import RunDir
+
+FILE = "certificates.json"
+
+
+def write_certificates(rundir: RunDir, found: dict[str, Any]) -> None:
+    """Keep in a run's directory within which radii its model's answers are certain."""
+    store(rundir.path / FILE, json.dumps(finite(found)).encode())
+
+
+def certificates(rundir: RunDir) -> dict[str, Any] | None:
+    """What was certified last; None where nothing was."""
+    found: dict[str, Any] | None = read_json(rundir.path / FILE, "delete it, and certify the model again")
+    return found
 
 
 def certified_figure(found: dict[str, Any]) -> Figure:

@@ -13,10 +13,11 @@ from server.attack import in_words, persistence_in_words, successes
 from server.detection import detection_of_run, detection_rows
 from server.report import plots
 from server.report.calibration import calibration_caption, reliability_figure
-from server.report.certified import certified_caption, certified_figure
+from server.report.certified import certificates, certified_caption, certified_figure
 from server.report.confidential import privacy_facts
 from server.report.deployment import deployment_rows
 from server.report.episode import EpisodePicture
+from server.report.evasion import evasion_figures
 from server.report.glyphs import glyph_figure
 from server.report.headline import SPLITS, Row, format_score, headline
 from server.report.inversion import inversion_caption, inversion_figure
@@ -203,7 +204,8 @@ def _sections(
     examined = rundir.detection()
     if examined is not None:
         figures.append(("inversion", "A backdoor?", inversion_figure(examined), inversion_caption(examined), True))
-    certified = rundir.certificates()
+    figures += evasion_figures(rundir.evasion())
+    certified = certificates(rundir)
     if certified is not None:
         curves = certified_figure(certified)
         figures.append(("certified", "Certified accuracy", curves, certified_caption(certified), False))

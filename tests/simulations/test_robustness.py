@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from fedmeta.errors import ConfigurationError
 from server.configuration import load
+from server.report.certified import certificates
 from server.rundir import RunDir
 from simulations import simulate
 from simulations.bench.cells import make_plan
@@ -85,7 +86,7 @@ def test_certificates_are_kept_and_drawn(plain: Path) -> None:
         app, ["certify", str(plain), "--sigma", ".5,.25", "--episodes", "2", "--queries", "3", "--samples", "60"]
     )
     assert done.exit_code == 0, done.output
-    found = RunDir.open(plain, exclusive=False).certificates()
+    found = certificates(RunDir.open(plain, exclusive=False))
     assert found is not None and [curve["sigma"] for curve in found["curves"]] == [0.25, 0.5]
     for curve in found["curves"]:
         means = [each["mean"] for each in curve["accuracy"]]
