@@ -13,6 +13,7 @@ from fedmeta.errors import ConfigurationError
 from server.configuration import load
 from server.report.certified import certificates
 from server.rundir import RunDir
+from server.summary import in_one_line
 from simulations import simulate
 from simulations.bench.cells import make_plan
 from simulations.bench.grid_file import read_grid
@@ -52,6 +53,8 @@ def test_clients_train_adversarially_and_the_others_plainly(tmp_path: Path, plai
     every = simulate(GLYPHS, out=tmp_path / "2", engine="inline", overrides=AQ)
     assert nobody.model_hash == model_hash(plain)
     assert len({nobody.model_hash, half.model_hash, every.model_hash}) == 3
+    words = "trained adversarially (aq, linf eps 0.1) by 50 % of the clients"
+    assert words in in_one_line(load(GLYPHS, {**AQ, "client.adversarial.share": 0.5}))
     assert load(GLYPHS, {}).hash == load(GLYPHS, {"client.adversarial.name": "none"}).hash != load(GLYPHS, AQ).hash
 
 
