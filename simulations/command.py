@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from fedmeta.errors import FedmetaError
+from simulations import robustness_command as robustness
 from simulations.deploy import command as deployment
 
 app = typer.Typer(
@@ -21,6 +22,8 @@ app = typer.Typer(
 app.command()(deployment.certs)
 app.command("export-data")(deployment.export_data)
 app.add_typer(deployment.deploy)
+app.command()(robustness.certify)
+app.command("detect-queries")(robustness.detect_queries)
 
 Settings = Annotated[
     list[str] | None,

@@ -226,6 +226,7 @@ def _cell(row: Any) -> str:
 
 def registries() -> dict[str, Registry]:
     """Every registry by its kind."""
+    from fedmeta.adversarial import OBJECTIVES
     from fedmeta.attacks import ATTACKS
     from fedmeta.data import DATASETS, PARTITIONS
     from fedmeta.deployment import DEPLOYMENTS
@@ -233,10 +234,12 @@ def registries() -> dict[str, Registry]:
     from fedmeta.learners import LEARNERS
     from fedmeta.models import MODELS
     from fedmeta.optimisers import OPTIMISERS
+    from fedmeta.query_detection import DETECTORS
     from strategies import AGGREGATORS, PREAGGREGATORS, SAMPLERS
 
     learning = (LEARNERS, MODELS, DATASETS, PARTITIONS, OPTIMISERS)
-    known = (*learning, PREAGGREGATORS, AGGREGATORS, SAMPLERS, ATTACKS, DEPLOYMENTS, EVASIONS)
+    attacking = (ATTACKS, EVASIONS, OBJECTIVES, DEPLOYMENTS, DETECTORS)
+    known = (*learning, PREAGGREGATORS, AGGREGATORS, SAMPLERS, *attacking)
     return {registry.kind: registry for registry in known}
 
 

@@ -13,6 +13,7 @@ from server.attack import in_words, persistence_in_words, successes
 from server.detection import detection_of_run, detection_rows
 from server.report import plots
 from server.report.calibration import calibration_caption, reliability_figure
+from server.report.certified import certificates, certified_caption, certified_figure
 from server.report.confidential import privacy_facts
 from server.report.deployment import deployment_rows
 from server.report.episode import EpisodePicture
@@ -206,6 +207,10 @@ def _sections(
     if examined is not None:
         figures.append(("inversion", "A backdoor?", inversion_figure(examined), inversion_caption(examined), True))
     figures += evasion_figures(rundir.evasion())
+    certified = certificates(rundir)
+    if certified is not None:
+        curves = certified_figure(certified)
+        figures.append(("certified", "Certified accuracy", curves, certified_caption(certified), False))
     attacked = successes(results)
     if attacked:
         lasting = persistence_in_words(results.get("attack_persistence") or {})
