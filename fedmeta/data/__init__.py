@@ -27,6 +27,11 @@ DATASETS = Registry(
         "cartpole": Entry(
             "fedmeta.data.cartpole:CartPoles", "policies that balance poles of a client's own masses", "Barto et al. 1983"
         ),
+        "gymnasium": Entry(
+            "fedmeta.data.gymnasium_envs:Gymnasium",
+            "policies in any gymnasium environment; the extra gymnasium",
+            "Towers et al. 2024",
+        ),
         "sinusoid": Entry(
             "fedmeta.data.sinusoid:Sinusoid",
             "regression of sine waves of random amplitude and phase",

@@ -69,6 +69,7 @@ class ControlData:
         "time", doc="what is taken from returns: nothing, the others' mean at the same time, or a linear fit"
     )
     discount: float = parameter(0.99, gt=0, le=1, doc="of rewards, a step")
+    normalise: bool = parameter(True, doc="divide advantages by their standard deviation over a batch of rollouts")
 
     @property
     def environment(self) -> Environment:
@@ -78,7 +79,7 @@ class ControlData:
     @property
     def task(self) -> Control:
         """How rollouts are judged."""
-        return Control(self.estimator, self.baseline, self.discount, self.decay)
+        return Control(self.estimator, self.baseline, self.discount, self.decay, self.normalise)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
