@@ -23,9 +23,13 @@ DATASETS = Registry(
         "nodes": Entry(
             "fedmeta.data.nodes:Nodes", "each node's own images or arrays; the experiment declares their shape alone"
         ),
-        "nav2d": Entry("fedmeta.data.nav2d:Nav2D", "policies that walk to unseen goals", "Finn et al. 2017, section 5.3"),
+        "nav2d": Entry(
+            "fedmeta.data.nav2d:Nav2D", "policies that walk to unseen goals", "Finn et al. 2017, section 5.3"
+        ),
         "cartpole": Entry(
-            "fedmeta.data.cartpole:CartPoles", "policies that balance poles of a client's own masses", "Barto et al. 1983"
+            "fedmeta.data.cartpole:CartPoles",
+            "policies that balance poles of a client's own masses",
+            "Barto et al. 1983",
         ),
         "gymnasium": Entry(
             "fedmeta.data.gymnasium_envs:Gymnasium",

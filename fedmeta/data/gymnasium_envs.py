@@ -23,7 +23,9 @@ class Gymnasium(ControlData):
     """
 
     horizon: int = parameter(100, ge=1, doc="actions of a rollout", unit="actions")
-    env: str = parameter("CartPole-v1", doc="id of the environment: its observations are flat, its actions Discrete or Box")
+    env: str = parameter(
+        "CartPole-v1", doc="id of the environment: its observations are flat, its actions Discrete or Box"
+    )
     vary: tuple[str, ...] = parameter((), doc="attributes of the environment that differ between clients")
     range: float = parameter(2.0, ge=1, doc="largest factor between a client's attributes and the usual ones")
     jitter: float = parameter(1.1, ge=1, doc="largest factor between a task's and its client's")

@@ -19,7 +19,7 @@ from fedmeta.tasks import Episode
 
 @dataclass(frozen=True)
 class EMAML(MAML):
-    """MAML for policies, whose support is drawn by the very parameters that are trained (Al-Shedivat et al., equation 5).
+    """MAML for policies, whose support is drawn by the parameters that are trained (Al-Shedivat et al., equation 5).
 
     To MAML's meta-gradient comes that of L_query(theta_k) log p(support; theta): rollouts that lead to good adaptation
     are made more likely. What the query's loss was before adaptation is taken from it, which changes no expectation.

@@ -43,5 +43,3 @@ class Policy:
                 width = size
             last = None if self.ways is None else NearZero(width, self.ways)
         return Network(nn.Sequential(*layers), last, features=width)
-
-

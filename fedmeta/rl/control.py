@@ -1,7 +1,7 @@
 """Reinforcement learning as a task kind: a surrogate as the loss, the mean return as the score."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ class Control:
             scale of rewards. It is a constant to every derivative.
     """
 
-    kind: ClassVar[str] = "control"
+    kind: ClassVar[Literal["control"]] = "control"
     score_name: ClassVar[str] = "return"
 
     estimator: Estimator = "loaded_dice"

@@ -44,7 +44,7 @@ def run(place: Path, **overrides) -> RunResult:
 
 
 def test_a_policy_learns_to_adapt_in_seconds(tmp_path: Path) -> None:
-    """Returns after one step rise on unseen goals, and above those before it: the score is the return, more is better."""
+    """Returns after one step rise on unseen goals, above those before it; of returns, more is better."""
     short = run(tmp_path / "short")
     long = run(tmp_path / "long", server__rounds=40)
     before, after = short.evaluation("test"), long.evaluation("test")
