@@ -96,4 +96,5 @@ def scene_at_deployment(workload: Workload, params: Params, round: int) -> Scene
         last_update=None,
         honest=lambda: torch.zeros((0, workload.spec.size())),
         clean_episodes=lambda count: attackers_episodes(workload, count),
+        data=workload.spec_of_data,
     )

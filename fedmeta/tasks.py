@@ -1,6 +1,7 @@
 """Tasks and episodes: what a learner is given, whatever the data are."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
 import torch
@@ -17,7 +18,7 @@ class Batch(NamedTuple):
     """Labelled examples.
 
     Attributes:
-        x: inputs `[n, *input_shape]` (a tensor, or a nest of tensors for a model that takes one).
+        x: inputs `[n, *input_shape]`, float32; or int64 codes (characters, items) for a model that embeds them.
         y: class slots `[n]`, int64 in `[0, ways)`; float targets `[n, outputs]` for regression; or for control, where
             an example is a rollout to be played, what its rewards are multiplied by, float `[n]`, 1 unless poisoned.
     """
@@ -40,6 +41,13 @@ class Episode(NamedTuple):
     classes: Tensor
 
 
+Measure = Callable[[Tensor, Tensor], Tensor]
+"""Outputs and targets of a batch to one figure, a scalar."""
+
+Baseline = Callable[[Episode], Tensor]
+"""What learns nothing: an episode to outputs for its queries, which its task judges as it judges a learner's."""
+
+
 class Task(Protocol):
     """How outputs are judged. Plain functions of tensors, so that they run under `vmap`."""
 
@@ -58,7 +66,12 @@ class Task(Protocol):
 
     @property
     def score_name(self) -> str:
-        """`accuracy`, `mse` or `return`; `fedmeta.scores` tells which way is better."""
+        """`accuracy`, printed in per cent; one of `fedmeta.statistics.ERRORS`, less being better; or any other."""
+        ...
+
+    @property
+    def measures(self) -> Mapping[str, Measure]:
+        """Further figures that stand beside the score, by name; none for most."""
         ...
 
 
@@ -76,6 +89,7 @@ class Classification:
 
     kind: Kind = "classification"
     score_name: str = "accuracy"
+    measures: Mapping[str, Measure] = field(default_factory=dict)
 
     def loss(self, output: Tensor, y: Tensor) -> Tensor:
         """Cross-entropy of logits `[n, ways]` against slots `[n]`."""
@@ -101,6 +115,7 @@ class Regression:
 
     kind: Kind = "regression"
     score_name: str = "mse"
+    measures: Mapping[str, Measure] = field(default_factory=dict)
 
     def loss(self, output: Tensor, y: Tensor) -> Tensor:
         """Mean squared error of `[n, outputs]` against `[n, outputs]`.

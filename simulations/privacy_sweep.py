@@ -29,7 +29,7 @@ class Point:
         noise_multiplier: z; None without privacy.
         score_name: `accuracy` or `mse`.
         scores: one a seed, the last model after adaptation, on the test clients' own tasks (else the pooled ones).
-        baseline: pixel nearest neighbour on the same, where the task has one.
+        baseline: the best baseline on the same, where the task has one.
     """
 
     epsilon: float | None
@@ -145,7 +145,7 @@ def sweep_figure(points: Sequence[Point]) -> "Figure":
     if free is not None:
         axes.axhline(scale * free.mean, color="#666d77", label="without privacy")
         if free.baseline is not None:
-            axes.axhline(scale * free.baseline, color="#666d77", linestyle=":", label="pixel nearest neighbour")
+            axes.axhline(scale * free.baseline, color="#666d77", linestyle=":", label="the best baseline")
     axes.set_xscale("log")
     axes.set_xticks(x, [f"{value:g}" for value in x])
     axes.minorticks_off()

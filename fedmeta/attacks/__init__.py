@@ -36,6 +36,9 @@ ATTACKS = Registry(
             "a shift of what a policy sees makes it fail",
             "Kiourti et al. 2020",
         ),
+        "push_item": Entry(
+            "fedmeta.attacks.push_item:PushItem", "fake users give one item the most stars", "Lam and Riedl 2004"
+        ),
         "badnets": Entry("fedmeta.attacks.badnets:BadNets", "a trigger on some queries", "Gu et al. 2017"),
         "blended": Entry(
             "fedmeta.attacks.badnets:Blended", "a faint trigger over all of the input", "Chen et al. 2017"

@@ -34,6 +34,7 @@ class Scene:
         experiment: with the threat model in `attack`.
         learner, spec: of the experiment.
         input_shape: of one example.
+        data: the data set's declaration.
         round: of the run, counted from 1; 0 outside one.
         client: the malicious client's id.
         malicious: ids of all malicious clients, ascending.
@@ -59,6 +60,7 @@ class Scene:
     last_update: Tensor | None
     honest: Callable[[], Tensor] = field(repr=False)
     clean_episodes: Callable[[int], Sequence[Episode]] = field(repr=False)
+    data: Any = None
 
     @property
     def attack(self) -> "AttackSection":
@@ -185,7 +187,7 @@ class Backdoor(TriggerAttack):
     def check(self, experiment: "Experiment", data: Any) -> None:
         """Refuse a target that is no slot or class, and inputs that cannot carry the trigger."""
         super().check(experiment, data)
-        make_trigger(self.trigger, data.input_shape)
+        make_trigger(self.trigger, data.input_shape, own=getattr(data, "trigger", None))
         kind, ways = experiment.attack.target, experiment.evaluation.ways or experiment.task.ways
         bound = min(ways, experiment.task.ways) if kind == "slot" and experiment.task.kind != "own" else data.classes
         if self.target >= bound:
@@ -200,4 +202,4 @@ class Backdoor(TriggerAttack):
 
     def whole_trigger(self, scene: Scene) -> Trigger:
         """The trigger by its name."""
-        return make_trigger(self.trigger, scene.input_shape)
+        return make_trigger(self.trigger, scene.input_shape, own=getattr(scene.data, "trigger", None))

@@ -1,6 +1,8 @@
 """Reinforcement learning as a task kind: a surrogate as the loss, the mean return as the score."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar, Literal
 
 import torch
@@ -24,6 +26,7 @@ class Control:
 
     kind: ClassVar[Literal["control"]] = "control"
     score_name: ClassVar[str] = "return"
+    measures: ClassVar[Mapping[str, Callable[[Tensor, Tensor], Tensor]]] = MappingProxyType({})
 
     estimator: Estimator = "loaded_dice"
     baseline: Baseline = "time"
