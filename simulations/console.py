@@ -20,7 +20,7 @@ from rich.table import Table
 
 from fedmeta.errors import ConfigurationError, did_you_mean
 from fedmeta.registry import Registry
-from fedmeta.statistics import ERRORS, Evaluation
+from fedmeta.statistics import SCORES, Evaluation
 
 if TYPE_CHECKING:
     from simulations.doctor import Diagnosis
@@ -115,7 +115,7 @@ def _progress(console: Console) -> Progress:
 
 
 def _advance(progress: Progress, task: TaskID, record: Mapping[str, Any]) -> None:
-    figures = [f"{key} {record['train'][key]:.3f}" for key in ("loss", "accuracy", *ERRORS) if key in record["train"]]
+    figures = [f"{key} {record['train'][key]:.3f}" for key in ("loss", *SCORES) if key in record["train"]]
     if record["validation"]:
         validation = Evaluation.from_json(record["validation"])
         figures.append(f"validation {validation.score_name} {validation.after.mean:.3f}")

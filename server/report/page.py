@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedmeta.statistics import ERRORS, Evaluation
+from fedmeta.statistics import SCORES, Evaluation
 from server.attack import in_words, persistence_in_words, successes
 from server.detection import detection_of_run, detection_rows
 from server.report import plots
@@ -267,6 +267,5 @@ def _why_no_episode(finished: bool, picture: EpisodePicture | None, sections: li
 
 
 def _score_name(metrics: list[dict[str, Any]]) -> str:
-    known = ("accuracy", *ERRORS)
-    told = [key for record in metrics for key in record["train"] if key != "loss" and key in known]
+    told = [key for record in metrics for key in record["train"] if key in SCORES]
     return next(iter(told), "accuracy")
