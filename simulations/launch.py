@@ -128,14 +128,15 @@ def play(
     """
     experiment, rundir = opened.experiment, opened.rundir
     try:
-        with _make_grid(experiment, engine) as engine_grid:
+        with make_grid(experiment, engine) as engine_grid:
             grid = attacked(engine_grid, experiment)
             return execute(grid, experiment, rundir, observers, simulated=True, prepare=prepare, draw=draw)
     finally:
         rundir.close()
 
 
-def _make_grid(experiment: Experiment, engine: str) -> LocalGrid:
+def make_grid(experiment: Experiment, engine: str) -> LocalGrid:
+    """The grid of an experiment's clients on an engine, `ray` or `inline`."""
     workload = Workload(experiment)
     num_clients = len(workload.federation.clients)
     # The strategy judges replies itself, and the round loop tells of failures: not twice.
