@@ -77,7 +77,7 @@ class NegativeBinomial:
     def curve(self, run: Curve) -> Curve:
         """The Renyi curve at `ORDERS` of the best of K runs, from that of one (Papernot and Steinke 2022, theorem 2).
 
-        epsilon(a) + (1 + eta) (1 - 1 / b) epsilon(b) + (1 + eta) log(1 / gamma) / b + log E[K] / (a - 1), at the best b.
+        epsilon(a) + (1 + eta) ((1 - 1 / b) epsilon(b) + log(1 / gamma) / b) + log E[K] / (a - 1), least over b.
         """
         extra = (1 + self.shape) * ((1 - 1 / ORDERS) * run + math.log(1 / self.gamma) / ORDERS)
         return run + np.min(extra) + math.log(self.mean) / (ORDERS - 1)

@@ -92,9 +92,9 @@ def test_a_ledger_holds_it_and_reads_it_again(tmp_path: Path) -> None:
 def test_what_cannot_be_accounted_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="no law of the number of trials: give poisson"):
         law_of("binomial", 3)
-    with pytest.raises(ConfigurationError, match="mean = 1.0 .* must be > 1"):
+    with pytest.raises(ConfigurationError, match=r"mean = 1.0 .* must be > 1"):
         law_of("1", 1)
-    with pytest.raises(ConfigurationError, match="shape = -1.0 .* must be > -1"):
+    with pytest.raises(ConfigurationError, match=r"shape = -1.0 .* must be > -1"):
         law_of("-1", 3)
     capped = BestOf(law_of("1", 3), (Event(Gaussian(1.0), TruncatedPoisson(100, 0.1, 20)),))
     with pytest.raises(ConfigurationError, match="accounted by RDP, which cannot be here"):
