@@ -153,6 +153,12 @@ class EvaluationSection(_Section):
         (), strict=False, description="defences of a client that uses the model: it is judged under each of them too"
     )
     seed: int = Field(0, ge=0, description="of the frozen episodes: apart from the run's seed, so that runs share them")
+    patience: int | None = Field(
+        None, ge=1, description="end after so many validations without a better score; none: never [validations]"
+    )
+    min_improvement: float = Field(
+        0.0, ge=0, description="by how much a score must be better to count for patience [of the score]"
+    )
 
     _ascending = field_validator("steps")(ascending)
 
@@ -277,10 +283,10 @@ class DeploymentSection(_Section):
 class TrackingSection(_Section):
     """Where metrics go beside the run directory."""
 
-    backends: tuple[Literal["tensorboard", "wandb", "prometheus"], ...] = Field(
-        (), strict=False, description="each needs its extra; W&B works offline"
+    backends: tuple[Literal["tensorboard", "wandb", "mlflow", "prometheus"], ...] = Field(
+        (), strict=False, description="each needs its extra; W&B and MLflow work offline"
     )
-    project: str = Field("fedmeta", description="W&B project")
+    project: str = Field("fedmeta", description="W&B project, MLflow experiment")
 
 
 class Experiment(_Section):
@@ -340,6 +346,8 @@ class Experiment(_Section):
             relevant["engine"]["reduce"] = engine["reduce"]
         relevant["data"].pop("path", None)
         del relevant["evaluation"]["deployment"]
+        if self.evaluation.patience is None:
+            del relevant["evaluation"]["patience"], relevant["evaluation"]["min_improvement"]
         if self.privacy.unit == "none":
             del relevant["privacy"]  # runs from before there was any keep their hash
         elif self.privacy.placement != "distributed":

@@ -105,3 +105,16 @@ class FinalJudge:
                 protocol["parameters"].get("target"),
             )
         return None, failed
+
+
+class Unjudged:
+    """The end of a run whose models are not to be judged on test clients: one of many that validation chooses among."""
+
+    def results(self, round: int, vector: Tensor, best: dict[str, Any] | None, rundir: RunDir) -> dict[str, Any]:
+        """What `FinalJudge.results` says, without any evaluation."""
+        return {
+            "rounds": round,
+            "model_hash": vector_hash(vector),
+            "last": {"round": round, "names": {}},
+            "best": best,
+        }
