@@ -9,6 +9,7 @@ import typer
 
 from fedmeta.errors import FedmetaError
 from simulations.deploy import command as deployment
+from simulations.tune import command as tuning
 
 app = typer.Typer(
     name="fedmeta",
@@ -21,6 +22,7 @@ app = typer.Typer(
 app.command()(deployment.certs)
 app.command("export-data")(deployment.export_data)
 app.add_typer(deployment.deploy)
+app.command()(tuning.tune)
 
 Settings = Annotated[
     list[str] | None,
