@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from fedmeta.attacks import ATTACKS
 from fedmeta.data import DATASETS, PARTITIONS
 from fedmeta.deployment import DEPLOYMENTS
+from fedmeta.fedex_section import FedexSection
 from fedmeta.learners import LEARNERS
 from fedmeta.models import MODELS
 from fedmeta.optimisers import OPTIMISERS
@@ -310,6 +311,7 @@ class Experiment(_Section):
     privacy: PrivacySection = Field(PrivacySection(), description=PrivacySection.__doc__)
     secagg: SecaggSection = Field(SecaggSection(), description=SecaggSection.__doc__)
     attack: AttackSection = Field(AttackSection(), description=AttackSection.__doc__)
+    fedex: FedexSection = Field(FedexSection(), description=FedexSection.__doc__)
     engine: EngineSection = Field(EngineSection(), description=EngineSection.__doc__)
     deployment: DeploymentSection = Field(DeploymentSection(), description=DeploymentSection.__doc__)
     tracking: TrackingSection = Field(TrackingSection(), description=TrackingSection.__doc__)
@@ -353,6 +355,8 @@ class Experiment(_Section):
         elif self.privacy.placement != "distributed":
             for key in ("mechanism", "min_survivors", "colluders"):
                 del relevant["privacy"][key]
+        if not self.fedex.configurations:
+            del relevant["fedex"]
         if not self.secagg.enabled:
             del relevant["secagg"]
         if self.attack.method.name == "none":

@@ -189,6 +189,7 @@ def _over_all_rounds(strategy: MetaStrategy, history: Sequence[dict[str, Any]]) 
         "secagg": learned(experiment, strategy.promise, history),
         "attack_persistence": persistence(history, experiment.attack.stop),
         "detection": None if detection is None else detection.to_json(),
+        "configurations": strategy.configurations.in_results(),
     }
     return {key: value for key, value in found.items() if value}
 
