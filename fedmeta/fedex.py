@@ -19,6 +19,9 @@ REACH = 3.0
 """A loss lies at most so many times as far above the round's median as the least lies below it: one client that
 diverged, or lies, would else set the running norm, and with it the step size, for ever."""
 
+LEAST_REACH = 0.1
+"""Where half of the losses are the least: so large a share of it above it is still told apart."""
+
 
 @dataclass(frozen=True)
 class FedEx:
@@ -63,7 +66,7 @@ class FedEx:
 
         >>> after = FedEx.uniform(2).learn([0, 1], [1.0, 2.0])
         >>> [round(p, 3) for p in after.probabilities.tolist()], after.baseline
-        ([0.914, 0.086], 1.5)
+        ([0.913, 0.087], 1.5)
         """
         values = _capped(losses)
         w = np.ones(len(values)) if weights is None else np.asarray(weights, dtype=np.float64)
@@ -106,10 +109,11 @@ def draw(probabilities: Sequence[float], seed: int, round: int, client: int) -> 
 
 
 def _capped(losses: Sequence[float]) -> np.ndarray:
-    values = np.asarray(losses, dtype=np.float64)
+    """The losses up to the cap; empty where none is finite."""
+    values = np.nan_to_num(np.asarray(losses, dtype=np.float64), nan=np.inf)
     finite = values[np.isfinite(values)]
     if not len(finite):
-        return np.zeros(0)
-    middle = float(np.median(finite))
-    cap = middle + REACH * (middle - float(np.min(finite)))
-    return np.minimum(np.where(np.isfinite(values), values, cap), cap)
+        return finite
+    least, middle = float(finite.min()), min(float(np.median(values)), float(finite.max()))
+    cap = middle + max(REACH * (middle - least), LEAST_REACH * abs(least))
+    return np.minimum(values, cap)
