@@ -32,8 +32,11 @@ LIBRARY_COMPONENTS: dict[str, Registry] = {
 }
 """Places in an experiment that name a component of the library, and the registry that knows its parameters."""
 
-DERIVED = {"model": ("input_shape", "ways")}
+DERIVED = {"model": ("input_shape", "ways", "codes")}
 """Component parameters that follow from the data and the learner; an experiment does not set them."""
+
+PLAIN_STYLES = ("ink", "binary")
+"""Values of `data.style` that leave pictures as they were before there was a choice."""
 
 Schedule = Literal["constant", "linear", "cosine"]
 
@@ -347,6 +350,8 @@ class Experiment(_Section):
         if engine["reduce"] != "off":  # runs from before there was any keep their hash
             relevant["engine"]["reduce"] = engine["reduce"]
         relevant["data"].pop("path", None)
+        if relevant["data"].get("style") in PLAIN_STYLES:  # runs from before there was paper keep their hash
+            del relevant["data"]["style"]
         del relevant["evaluation"]["deployment"]
         if self.evaluation.patience is None:
             del relevant["evaluation"]["patience"], relevant["evaluation"]["min_improvement"]

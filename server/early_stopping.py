@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fedmeta.experiment import EvaluationSection
-from fedmeta.statistics import Evaluation
+from fedmeta.statistics import ERRORS, Evaluation
 
 
 class EarlyStopping:
@@ -28,7 +28,7 @@ class EarlyStopping:
         if self._settings.patience is None or record["validation"] is None:
             return
         evaluation = Evaluation.from_json(record["validation"])
-        score = evaluation.after.mean if evaluation.score_name != "mse" else -evaluation.after.mean
+        score = evaluation.after.mean * (-1 if evaluation.score_name in ERRORS else 1)
         if score > self._best + (self._settings.min_improvement if math.isfinite(self._best) else 0.0):
             self._best, self._waited = score, 0
         else:

@@ -4,7 +4,7 @@ import logging
 import math
 from typing import Any
 
-from fedmeta.statistics import Evaluation
+from fedmeta.statistics import ERRORS, Evaluation
 from strategies.replies import group_reasons
 from strategies.round_report import RELEASED, RoundReport
 
@@ -18,7 +18,7 @@ def better(best: dict[str, Any] | None, evaluation: Evaluation | None, round: in
     score = evaluation.after.mean
     if not math.isfinite(score):
         return best
-    sign = -1.0 if evaluation.score_name == "mse" else 1.0
+    sign = -1.0 if evaluation.score_name in ERRORS else 1.0
     if best is not None and sign * score <= sign * best["score"]:
         return best
     return {"round": round, "split": "validation", "score": score}

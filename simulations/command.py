@@ -263,6 +263,39 @@ def detect(
 
 
 @app.command()
+def attack(
+    directory: Annotated[Path, typer.Argument(help="A run directory, whose report then shows attacked inputs.")],
+    norm: Annotated[str, typer.Option(help="Of a change: linf or l2.")] = "linf",
+    eps: Annotated[str, typer.Option(help="Radii with commas between, for inputs in [0, 1].")] = ".05,.1,.2",
+    attacks: Annotated[
+        str, typer.Option(help="With commas between; `fedmeta list evasions`. apgd: apgd_ce and apgd_dlr.")
+    ] = "pgd,apgd,square",
+    on: Annotated[str, typer.Option(help="What is moved: query, support (through the adaptation) or both.")] = "query",
+    episodes: Annotated[int, typer.Option(help="Frozen test episodes, the same for every model.")] = 200,
+    model: Annotated[str, typer.Option(help="last or best.")] = "last",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="ATTACK.KEY=VALUE", help="An attack's parameter, as pgd.steps=50; repeatable."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the attacks' draws.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
+) -> None:
+    """Evasion: accuracy of a run's adapted models on inputs that an attacker changed a little."""
+    import json
+
+    from simulations.attack import attack as try_attacks
+    from simulations.attack import plan_of
+    from simulations.console import evasion_progress, print_evasion
+
+    plan = plan_of(norm, eps, attacks, on, settings or [], seed)
+    found = try_attacks(directory, plan, episodes=episodes, model=model, said=evasion_progress(quiet=as_json))
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        print_evasion(found)
+
+
+@app.command()
 def privacy(
     noise_multiplier: Annotated[float | None, typer.Option(help="Standard deviation of the noise over C.")] = None,
     target_epsilon: Annotated[float | None, typer.Option(help="Find the noise multiplier for this epsilon.")] = None,

@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedmeta.statistics import Evaluation
+from fedmeta.statistics import ERRORS, Evaluation
 from server.attack import in_words, persistence_in_words, successes
 from server.detection import detection_of_run, detection_rows
 from server.report import plots
@@ -16,6 +16,7 @@ from server.report.calibration import calibration_caption, reliability_figure
 from server.report.confidential import privacy_facts
 from server.report.deployment import deployment_rows
 from server.report.episode import EpisodePicture
+from server.report.evasion import evasion_figures
 from server.report.glyphs import glyph_figure
 from server.report.headline import SPLITS, Row, format_score, headline
 from server.report.inversion import inversion_caption, inversion_figure
@@ -175,7 +176,7 @@ def _sections(
     last = results.get("last") or {}
     judged = [Evaluation.from_json(last[split]) for split in SPLITS if last.get(split)]
     score_name = judged[0].score_name if judged else _score_name(metrics)
-    baseline = any(evaluation.baseline is not None for evaluation in judged)
+    baselines = list(dict.fromkeys(name for evaluation in judged for name in evaluation.baselines))
     bars = "Bands and bars: 95 % intervals."
     learning = bars if any(record["validation"] for record in metrics) else "Means over the clients of a round."
     figures: list[tuple[str, str, Figure | None, str, bool]] = [
@@ -184,7 +185,9 @@ def _sections(
             "adaptation",
             "Adaptation",
             plots.adaptation_curve(judged),
-            bars + (" Dotted: pixel nearest neighbour." if baseline else ""),
+            bars
+            + (f" Dotted: the best of {', '.join(baselines)}." if len(baselines) > 1 else "")
+            + (f" Dotted: {baselines[0]}." if len(baselines) == 1 else ""),
             False,
         ),
         (
@@ -202,6 +205,7 @@ def _sections(
     examined = rundir.detection()
     if examined is not None:
         figures.append(("inversion", "A backdoor?", inversion_figure(examined), inversion_caption(examined), True))
+    figures += evasion_figures(rundir.evasion())
     attacked = successes(results)
     if attacked:
         lasting = persistence_in_words(results.get("attack_persistence") or {})
@@ -258,4 +262,6 @@ def _why_no_episode(finished: bool, picture: EpisodePicture | None, sections: li
 
 
 def _score_name(metrics: list[dict[str, Any]]) -> str:
-    return "mse" if any("mse" in record["train"] for record in metrics) else "accuracy"
+    known = ("accuracy", *ERRORS)
+    told = [key for record in metrics for key in record["train"] if key != "loss" and key in known]
+    return next(iter(told), "accuracy")

@@ -8,6 +8,7 @@ from fedmeta.errors import ConfigurationError
 from fedmeta.experiment import Experiment
 from fedmeta.privacy.selection import law_of
 from fedmeta.seeding import SERVER, derive
+from fedmeta.statistics import ERRORS
 from fedmeta.workload import Workload
 from server.configuration import load
 from simulations.bench.schedule import Workers, make_workers
@@ -74,7 +75,7 @@ def tune(
         **({} if private is None else {"law": str(private.law)}),
     }
     with held(place, "search"):
-        study = Study(place, space, settings, score_name != "mse", seed, independent=private is not None)
+        study = Study(place, space, settings, score_name not in ERRORS, seed, independent=private is not None)
         if private is not None:
             private.reserve(place)
         crew = _Crew(study, base, place, private is not None, None if private is not None else prune_after)
