@@ -97,6 +97,7 @@ def write_files(report: TuneReport, best: Experiment | None) -> None:
 def history_figure(report: TuneReport) -> "Figure":
     """The score of every trial by its number, and the best so far."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axes = figure.add_subplot()
@@ -113,7 +114,7 @@ def history_figure(report: TuneReport) -> "Figure":
     axes.step(numbers, [scale * value for value in bests], where="post", color="#111827", label="best so far")
     axes.set_xlabel("trial")
     axes.set_ylabel("validation accuracy, %" if scale == 100 else f"validation {report.score_name}")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     return figure

@@ -34,8 +34,8 @@ def said(report) -> list[tuple[Any, ...]]:
 
 def test_a_search_leaves_the_best_experiment_and_asks_no_test_client(waves: dict[str, Any], tmp_path: Path) -> None:
     seen = []
-    report = tune(waves, SEARCH, 5, tmp_path / "out", engine="inline", watch=lambda trial: seen.append(trial.number))
-    assert seen == [0, 1, 2, 3, 4] and report.count("complete") == 5 and report.best is not None
+    report = tune(waves, SEARCH, 4, tmp_path / "out", engine="inline", watch=lambda trial: seen.append(trial.number))
+    assert seen == [0, 1, 2, 3] and report.count("complete") == 4 and report.best is not None
     values = [trial.value for trial in report.trials]
     assert report.best.value == min(values) and not report.maximise, "an error is made small"
     for trial in report.trials:
@@ -49,38 +49,39 @@ def test_a_search_leaves_the_best_experiment_and_asks_no_test_client(waves: dict
     found = json.loads((tmp_path / "out" / "tuning.json").read_text())
     assert found["best"]["number"] == report.best.number and sum(found["importances"].values()) == pytest.approx(1)
     assert (tmp_path / "out" / "tuning.svg").read_text().count("<svg") == 1
-    # The same command goes on: three more trials, the first five as they were.
-    more = tune(waves, SEARCH, 6, tmp_path / "out", engine="inline")
-    assert said(more)[:5] == said(report) and len(more.trials) == 6
+    # The same command goes on: one trial more, the first four as they were.
+    more = tune(waves, SEARCH, 5, tmp_path / "out", engine="inline")
+    assert said(more)[:4] == said(report) and len(more.trials) == 5
     with pytest.raises(CheckpointError, match="holds a study with another search"):
         tune(waves, SEARCH[:1], 6, tmp_path / "out", engine="inline")
 
 
 def test_killed_in_a_trial_it_goes_on_to_the_same_trials(waves: dict[str, Any], tmp_path: Path) -> None:
-    """kill -9 in the middle of the second trial: it goes on from its checkpoint, and the third is the same draw."""
+    """kill -9 in the middle of the first trial: it goes on from its checkpoint, and the second is the same draw."""
     waves["server"]["rounds"] = 40
     (tmp_path / "waves.json").write_text(json.dumps(waves))
     code = (
         "import json, sys; from simulations.tune.run import tune; "
-        "tune(json.load(open(sys.argv[1])), sys.argv[3:], 3, sys.argv[2], engine='inline', prune_after=None)"
+        "tune(json.load(open(sys.argv[1])), sys.argv[3:], 2, sys.argv[2], engine='inline', prune_after=None)"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path / "waves.json"), str(tmp_path / "cut"), *SEARCH],
         env={**os.environ, "PYTHONPATH": os.getcwd()},
     )
-    checkpoint = tmp_path / "cut/trials/0001/checkpoints/last.safetensors"
+    checkpoint = tmp_path / "cut/trials/0000/checkpoints/last.safetensors"
     deadline = time.monotonic() + 200
     while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert process.returncode == -signal.SIGKILL
-    assert 0 < RunDir.open(tmp_path / "cut/trials/0001").load("last").round < 40, "killed in the middle"
-    first = (tmp_path / "cut/trials/0000/metrics.jsonl").stat().st_mtime_ns
-    gone_on = tune(waves, SEARCH, 3, tmp_path / "cut", engine="inline", prune_after=None)
-    whole = tune(waves, SEARCH, 3, tmp_path / "whole", engine="inline", prune_after=None)
-    assert said(gone_on) == said(whole) and gone_on.count("complete") == 3
-    assert (tmp_path / "cut/trials/0000/metrics.jsonl").stat().st_mtime_ns == first, "not played again"
+    assert 0 < RunDir.open(tmp_path / "cut/trials/0000").load("last").round < 40, "killed in the middle"
+    gone_on = tune(waves, SEARCH, 2, tmp_path / "cut", engine="inline", prune_after=None)
+    whole = tune(waves, SEARCH, 2, tmp_path / "whole", engine="inline", prune_after=None)
+    assert said(gone_on) == said(whole) and gone_on.count("complete") == 2
+    models = [RunDir.open(tmp_path / place / "trials/0000", exclusive=False).results() for place in ("cut", "whole")]
+    assert models[0] is not None and models[1] is not None
+    assert models[0]["model_hash"] == models[1]["model_hash"], "played on, not anew"
 
 
 def test_what_fails_is_told_and_the_rest_goes_on(waves: dict[str, Any], tmp_path: Path) -> None:
@@ -89,17 +90,17 @@ def test_what_fails_is_told_and_the_rest_goes_on(waves: dict[str, Any], tmp_path
     search = ["server.aggregator.f=choice:0,1", "server.sampling.clients=choice:2,3"]
     waves["server"]["rounds"] = 2
     waves["server"]["aggregator"]["f"] = 0
-    report = tune(waves, search, 8, tmp_path, engine="inline", prune_after=None)
+    report = tune(waves, search, 6, tmp_path, engine="inline", prune_after=None)
     bad = [trial for trial in report.trials if trial.chosen == {search[0][:19]: 1, "server.sampling.clients": 2}]
     assert bad and all(trial.state == "failed" and "trimmed_mean" in str(trial.reason) for trial in bad)
-    assert report.count("complete") == 8 - len(bad) > 0 and report.best not in bad
+    assert report.count("complete") == 6 - len(bad) > 0 and report.best not in bad
 
 
 def test_a_trial_below_the_median_is_pruned(waves: dict[str, Any], tmp_path: Path) -> None:
     """A server that runs away is worse at its first validation than the median of three that do not."""
     waves["server"] |= {"rounds": 6, "optimiser": {"name": "sgd", "lr": 0.1}}
     waves["evaluation"]["every"] = 1
-    report = tune(waves, ["server.optimiser.lr=log:.001:30"], 9, tmp_path, engine="inline", prune_after=2, seed=1)
+    report = tune(waves, ["server.optimiser.lr=log:.001:30"], 7, tmp_path, engine="inline", prune_after=2, seed=1)
     pruned = [trial for trial in report.trials if trial.state == "pruned"]
     assert pruned and all(trial.number >= 2 and trial.round < 6 for trial in pruned)
     for trial in pruned:
