@@ -11,6 +11,7 @@ from fedmeta.errors import FedmetaError
 from simulations import robustness_command as robustness
 from simulations.deploy import command as deployment
 from simulations.explain_command import explain
+from simulations.tune import command as tuning
 
 app = typer.Typer(
     name="fedmeta",
@@ -26,6 +27,7 @@ app.command()(explain)
 app.add_typer(deployment.deploy)
 app.command()(robustness.certify)
 app.command("detect-queries")(robustness.detect_queries)
+app.command()(tuning.tune)
 
 Settings = Annotated[
     list[str] | None,

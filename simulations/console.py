@@ -67,6 +67,11 @@ def run_with_progress(
         console.print(in_one_line(result.results["privacy"]))
     if result.results.get("secagg"):
         console.print(learned_in_words(result.results["secagg"]))
+    for found in result.results.get("configurations", ()):
+        keys = ", ".join(f"{key} = {value}" for key, value in found["configuration"].items())
+        console.print(f"configuration {keys}: probability {found['probability']:.3f}")
+    if result.results.get("stopped") and not (result.results.get("privacy") or {}).get("stopped"):
+        console.print(f"ended after round {result.rounds}: {result.results['stopped']}")
     console.print(f"report: {result.path / 'report.html'}")
     if result.failed_rounds:
         console.print(
