@@ -14,7 +14,6 @@ from fedmeta.models.initialise import isolated_rng
 from fedmeta.models.network import Network, head
 from fedmeta.parameters import parameter
 
-
 RADIUS = 2.5
 """Of the sphere that both encoders end on, with squared distances up to 25. Without it, or with a larger one, training took
 several times as many steps to leave chance."""
