@@ -8,8 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from fedmeta.errors import FedmetaError
+from simulations import robustness_command as robustness
 from simulations.deploy import command as deployment
 from simulations.explain_command import explain
+from simulations.tune import command as tuning
 
 app = typer.Typer(
     name="fedmeta",
@@ -23,6 +25,9 @@ app.command()(deployment.certs)
 app.command("export-data")(deployment.export_data)
 app.command()(explain)
 app.add_typer(deployment.deploy)
+app.command()(robustness.certify)
+app.command("detect-queries")(robustness.detect_queries)
+app.command()(tuning.tune)
 
 Settings = Annotated[
     list[str] | None,

@@ -8,12 +8,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedmeta.statistics import ERRORS, Evaluation
+from fedmeta.statistics import SCORES, Evaluation
 from server.attack import in_words, persistence_in_words, successes
 from server.detection import detection_of_run, detection_rows
 from server.findings import finding
 from server.report import plots
 from server.report.calibration import calibration_caption, reliability_figure
+from server.report.certified import certificates, certified_caption, certified_figure
 from server.report.confidential import privacy_facts
 from server.report.deployment import deployment_rows
 from server.report.episode import EpisodePicture
@@ -214,6 +215,10 @@ def _sections(
     if examined is not None:
         figures.append(("inversion", "A backdoor?", inversion_figure(examined), inversion_caption(examined), True))
     figures += evasion_figures(rundir.evasion())
+    certified = certificates(rundir)
+    if certified is not None:
+        curves = certified_figure(certified)
+        figures.append(("certified", "Certified accuracy", curves, certified_caption(certified), False))
     attacked = successes(results)
     if attacked:
         lasting = persistence_in_words(results.get("attack_persistence") or {})
@@ -270,6 +275,5 @@ def _why_no_episode(finished: bool, picture: EpisodePicture | None, sections: li
 
 
 def _score_name(metrics: list[dict[str, Any]]) -> str:
-    known = ("accuracy", *ERRORS)
-    told = [key for record in metrics for key in record["train"] if key != "loss" and key in known]
+    told = [key for record in metrics for key in record["train"] if key in SCORES]
     return next(iter(told), "accuracy")
