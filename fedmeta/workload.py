@@ -1,13 +1,15 @@
 """From an experiment to the objects it names: data, learner and parameter specification, built once a process."""
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import torch
 
-from fedmeta.cohort import LocalPlan, Sample
+from fedmeta.adversarial.check import objective_of
+from fedmeta.cohort import Gradient, LocalPlan, Sample
 from fedmeta.data import DATASETS, PARTITIONS
 from fedmeta.data.base import ClientInfo, EpisodeShape, Federation, TaskSource
 from fedmeta.data.class_dataset import ClassDataset
@@ -15,16 +17,19 @@ from fedmeta.data.delivered import delivered
 from fedmeta.data.episodes import ClassSource, OwnDataSource, frozen_episodes
 from fedmeta.data.node import NodeData, node_federation
 from fedmeta.errors import ConfigurationError, DataError
+from fedmeta.evaluation import nearest_neighbour
 from fedmeta.execution import resolve, to_device
 from fedmeta.experiment import Experiment
+from fedmeta.fedex_section import configured
 from fedmeta.learners import LEARNERS, make_learner
 from fedmeta.learners.base import MetaLearner, personal_prefix
 from fedmeta.memory import available_bytes, fitting_tasks
-from fedmeta.models import make_model
+from fedmeta.models import MODELS, make_model
 from fedmeta.optimisers import OPTIMISERS, schedule
+from fedmeta.parameters import parameters_of
 from fedmeta.params import Params, ParamSpec
 from fedmeta.seeding import SERVER, numpy_generator, torch_generator
-from fedmeta.tasks import Episode
+from fedmeta.tasks import Baseline, Episode
 from fedmeta.training import train_cohort
 
 
@@ -56,14 +61,28 @@ class Workload:
                 f"data.classes = 0, and learner '{experiment.learner.name}' with task.kind = '{experiment.task.kind}' "
                 "has one head of all clients' classes: set data.classes to their number"
             )
-        if dataset.task.kind == "regression" or experiment.task.kind == "own":
+        if dataset.task.kind == "control":
+            outputs = dataset.outputs
+        elif dataset.task.kind == "regression" or experiment.task.kind == "own" or head == "classes":
             outputs = max(dataset.classes, 1)
         else:
-            outputs = {"ways": experiment.task.ways, "classes": dataset.classes, "embedding": None}[head]
-        model = make_model(
-            experiment.model.name, input_shape=dataset.input_shape, ways=outputs, **experiment.model.parameters
-        )
-        return make_learner(experiment.learner.name, model, task=dataset.task.kind, **experiment.learner.parameters)
+            outputs = experiment.task.ways if head == "ways" else None
+        derived = {"input_shape": dataset.input_shape, "ways": outputs}
+        if "codes" in parameters_of(MODELS.get(experiment.model.name)):
+            derived["codes"] = self._codes(dataset)
+        model = make_model(experiment.model.name, **derived, **experiment.model.parameters)
+        model = dataset.network(model) if hasattr(dataset, "network") else model
+        return make_learner(experiment.learner.name, model, task=dataset.task, **experiment.learner.parameters)
+
+    def _codes(self, dataset: Any) -> int:
+        """How many whole numbers an input may be, for a model that embeds them."""
+        codes: int | None = getattr(dataset, "codes", None)
+        if codes is None:
+            raise ConfigurationError(
+                f"model '{self.experiment.model.name}' embeds numbered items, and data '{self.experiment.data.name}' "
+                "has none: choose another model"
+            )
+        return codes
 
     @property
     def shares_classes(self) -> bool:
@@ -159,6 +178,14 @@ class Workload:
         seed = self.experiment.evaluation.seed
         return frozen_episodes(self.source(client), self.evaluation_shape, count, seed, f"{info.role}/{info.name}")
 
+    @cached_property
+    def baselines(self) -> Mapping[str, Baseline]:
+        """What learns nothing, by name: the data set's own, else pixel nearest neighbour where there are classes."""
+        own: Mapping[str, Baseline] | None = getattr(self.federation, "baselines", None)
+        if own is not None:
+            return own
+        return {"pixel nearest neighbour": nearest_neighbour} if self.learner.task.kind == "classification" else {}
+
     def weight(self, client: int) -> int:
         """What a client's update stands for: the tasks it saw, or its examples where all of them are one task."""
         source = self.source(client)
@@ -185,10 +212,16 @@ class Workload:
         params = {name: value.to(device) for name, value in self.initial.items()}
         share = min(1.0, experiment.engine.gpus_per_client or 1.0)
         episode = to_device(episode, device)
-        return fitting_tasks(lambda: self.learner.meta_gradient(params, episode), available_bytes(device, share))
+        gradient = self.adversarial_gradient(experiment.server.rounds) or self.learner.meta_gradient
+        return fitting_tasks(lambda: gradient(params, episode), available_bytes(device, share))
 
-    def local_plan(self, round: int) -> LocalPlan:
-        """The client's part of the experiment in a round, counted from 1."""
+    def adversarial_gradient(self, round: int) -> Gradient | None:
+        """What takes the place of the learner's `meta_gradient` in a round, counted from 1; None where nothing does."""
+        objective = objective_of(self.experiment)
+        return None if objective is None else objective.gradient(self.learner, self.experiment, round)
+
+    def local_plan(self, round: int, adversarial: bool = False) -> LocalPlan:
+        """The client's part of the experiment in a round, counted from 1; `adversarial` for one that trains so."""
         client = self.experiment.client
         return LocalPlan(
             steps=client.steps,
@@ -197,6 +230,7 @@ class Workload:
             scale=schedule(client.schedule, self.experiment.server.progress(round)),
             execution=client.execution,
             chunk_size=self.tasks_at_once,
+            objective=self.adversarial_gradient(round) if adversarial else None,
         )
 
     def local_update(self, model: torch.Tensor, sample: Sample, round: int) -> torch.Tensor:
@@ -217,13 +251,25 @@ class Workload:
             model,
             1,
             sample,
-            self.local_plan(round),
+            self.local_plan(round, adversarial=True),
             personal=self.first_personal(model)[None].to(model.device),
             frozen={entry.name: self.initial[entry.name] for entry in spec.select("frozen")},
         )
         if result.failures:
             raise result.failures[0]
         return result.updates[0]
+
+    def configured(self, index: int) -> "Workload":
+        """The workload of one of the experiment's configurations, on the same data."""
+        if index not in self._configured:
+            found = replace(self, experiment=configured(self.experiment, index))
+            vars(found)["federation"] = self.federation  # data are loaded and divided once
+            self._configured[index] = found
+        return self._configured[index]
+
+    @cached_property
+    def _configured(self) -> "dict[int, Workload]":
+        return {}
 
     @property
     def training_shape(self) -> EpisodeShape:

@@ -30,9 +30,11 @@ from fedmeta.wire import ARRAYS, CONFIG, LAST_UPDATE, config_record, metric_reco
 from strategies import SAMPLERS, partial_sums
 from strategies.adversary import Adversary
 from strategies.aggregation import Aggregate, NotEnoughUpdates, Probe, RoundContext, Rule
+from strategies.configurations import STATE, Configurations
 from strategies.defence import describe, describe_groups, make_defence, make_probe
 from strategies.directory import Directory, by_message
 from strategies.group_defence import GroupPromise, group_promise
+from strategies.holdings import Holdings
 from strategies.judging import Judging
 from strategies.private_rounds import CLIP_NORM, PrivateRounds
 from strategies.replies import Sorted, Update, sort_replies
@@ -77,6 +79,9 @@ class MetaStrategy(Strategy):
         self.sampler = SAMPLERS.make(server.sampling.name, **server.sampling.parameters)
         expected = self.sampler.expected(len(directory.role("train")))
         self.defence = make_defence(experiment, expected)
+        self.holdings = Holdings.of(spec, directory.role("train"))
+        if self.holdings is not None:
+            self.holdings.check(experiment, self.defence)
         self.promise: GroupPromise | None = group_promise(experiment, expected)
         self.aggregator_state: dict[str, Tensor] = {}
         self.optimiser = OPTIMISERS.make(server.optimiser.name, **server.optimiser.parameters)
@@ -93,12 +98,14 @@ class MetaStrategy(Strategy):
         self._judging: list[Message] = []
         self._vector: Tensor | None = None
         self.private = private
+        self.configurations = Configurations(experiment)
         self.adversary = Adversary(experiment, (member.client for member in directory.role("train")))
         self.sampler.check(len(directory.role("train")))
         if experiment.engine.reduce == "auto" and not self.sums:
             warnings.warn(
                 "engine.reduce = 'auto' has no effect: the server needs every client's update under privacy, behind "
-                f"pre-aggregators and for server.aggregator = '{server.aggregator.name}'",
+                "pre-aggregators, where clients train parts of the model, and for "
+                f"server.aggregator = '{server.aggregator.name}'",
                 stacklevel=2,
             )
         if self._root is not None:
@@ -114,6 +121,7 @@ class MetaStrategy(Strategy):
             "spec-hash": self.spec.hash,
             "round": server_round,
             "update-form": "delta",
+            **self.configurations.settled(),
         }
 
     def configure_train(
@@ -129,6 +137,7 @@ class MetaStrategy(Strategy):
             self.private.reserve(server_round, self._sampled)
         self._vector = read_vector(arrays, self.spec.size())
         told = {**config, **self.base_config(server_round), **self.adversary.told(server_round, self._sampled)}
+        told |= self.configurations.told()
         self._asked_for_sums = self.sums and getattr(grid, "adds_updates", False)
         if self._asked_for_sums:
             told[partial_sums.REDUCE] = self.experiment.server.weighting
@@ -157,7 +166,7 @@ class MetaStrategy(Strategy):
         )
         event = self._why_not(found)
         failed_round = self._below_quorum(found) and not self._too_few_to_hide
-        metrics = client_metrics(found.updates)
+        metrics = client_metrics(found.updates) | self.configurations.learn(server_round, found)
         if self.private is not None:
             epsilon = self.private.account.quick_epsilon()
             metrics |= {"epsilon-rdp": epsilon} if epsilon is not None and math.isfinite(epsilon) else {}
@@ -239,11 +248,12 @@ class MetaStrategy(Strategy):
                 f"{found.answered} of {len(self._sampled)} clients gave a valid update, "
                 f"below server.min_success_fraction = {self.experiment.server.min_success_fraction:g}"
             )
-        if not self._weights(found.updates).sum() > 0:
+        if not self.weights(found.updates).sum() > 0:
             return "the weights of the updates sum to zero"
         return None
 
-    def _weights(self, updates: list[Update]) -> Tensor:
+    def weights(self, updates: list[Update]) -> Tensor:
+        """`[n]`, what each update counts for in a mean."""
         if self.experiment.server.weighting == "tasks":
             return torch.tensor([update.tasks for update in updates], dtype=torch.float64)
         return torch.tensor([len(update.clients) for update in updates], dtype=torch.float64)
@@ -251,17 +261,26 @@ class MetaStrategy(Strategy):
     def _aggregate(self, server_round: int, found: Sorted) -> Aggregate:
         """A private release of the updates, or what the defence makes of them, told all that a rule may know."""
         if self.private is not None and self.private.central is not None:
-            vector, facts = self.private.release(found.matrix, server_round)
-            return Aggregate(vector, diagnostics=facts)
+            return self._release(found, server_round)
         updates = found.updates
         if self.sums:
             carried = [update.carried for update in updates if update.carried is not None]
             rows = [update.delta for update in updates]
-            return Aggregate(partial_sums.mean(rows, carried, self._weights(updates)))
-        context = RoundContext(
+            return Aggregate(partial_sums.mean(rows, carried, self.weights(updates)))
+        return self.judged(found.matrix, self.context(server_round, updates))
+
+    def judged(self, rows: Tensor, context: RoundContext) -> Aggregate:
+        """What the defence makes of updates `[n, D]`, each entry over those who hold it."""
+        if self.holdings is not None:
+            return self.holdings.aggregate(self.defence, rows, context)
+        return self.defence(rows, context)
+
+    def context(self, server_round: int, updates: list[Update]) -> RoundContext:
+        """What the aggregator of a round may know beside the matrix of the updates; a fresh generator each time."""
+        return RoundContext(
             round=server_round,
             clients=tuple(update.client for update in updates),
-            weights=self._weights(updates),
+            weights=self.weights(updates),
             model=self._vector,
             state=self.aggregator_state,
             generator=torch_generator(self.experiment.seed, server_round, SERVER, "aggregation"),
@@ -269,14 +288,27 @@ class MetaStrategy(Strategy):
             probe=self._probe,
             root_update=self._root_update(server_round),
         )
-        return self.defence(found.matrix, context)
+
+    def _release(self, found: Sorted, server_round: int) -> Aggregate:
+        """A private release; where clients hold parts, each over the expected number of those who hold it.
+
+        That number is public, as who holds what is: dividing by it is post-processing, and costs no privacy.
+        """
+        assert self.private is not None
+        rows = found.matrix
+        if self.holdings is not None:
+            rows = self.holdings.masked(rows, [update.client for update in found.updates])
+        vector, facts = self.private.release(rows, server_round)
+        if self.holdings is not None:
+            vector = (vector.to(torch.float64) / self.holdings.share).to(vector.dtype)
+        return Aggregate(vector, diagnostics=facts)
 
     @cached_property
     def sums(self) -> bool:
         """Whether the experiment allows sums for updates and its pipeline needs no more."""
         server = self.experiment.server
         plain = server.aggregator.name == "mean" and not server.preaggregators and self.private is None
-        plain = plain and not self.experiment.secagg.enabled
+        plain = plain and not self.experiment.secagg.enabled and self.holdings is None
         return self.experiment.engine.reduce == "auto" and plain
 
     @cached_property
@@ -359,6 +391,7 @@ class MetaStrategy(Strategy):
             **{f"{AGGREGATOR}{key}": value for key, value in self.aggregator_state.items()},
             **(self.private.state() if self.private is not None else {}),
             **self.adversary.state(),
+            **self.configurations.state(),
         }
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
@@ -366,9 +399,10 @@ class MetaStrategy(Strategy):
         self.optimiser_state = {
             key: value
             for key, value in state.items()
-            if key not in (CLIP_NORM, LAST_UPDATE) and not key.startswith(AGGREGATOR)
+            if key not in (CLIP_NORM, LAST_UPDATE, STATE) and not key.startswith(AGGREGATOR)
         }
         self.adversary.load_state(state)
+        self.configurations.load_state(state)
         self.aggregator_state = {
             key.removeprefix(AGGREGATOR): value for key, value in state.items() if key.startswith(AGGREGATOR)
         }

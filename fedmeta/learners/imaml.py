@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from fedmeta.gradients import value_and_grad
-from fedmeta.learners.base import Metrics
-from fedmeta.learners.functional import forward, measure
+from fedmeta.learners.base import Metrics, OuterLoss
+from fedmeta.learners.functional import forward
 from fedmeta.learners.inner_loop import descend, last
 from fedmeta.learners.maml import MAML
 from fedmeta.parameters import parameter
@@ -26,17 +27,19 @@ class IMAML(MAML):
     of something else. Where a direction's curvature is not positive the iteration stops, as in a truncated Newton step.
     """
 
+    serves: ClassVar[tuple[str, ...]] = ("classification", "regression")
+
     inner_lr: float = parameter(0.1, doc="step size of the inner loop", gt=0)
     inner_steps: int = parameter(16, doc="inner steps in training", unit="steps", ge=0)
     regularisation: float = parameter(2.0, doc="lambda, of the pull towards the initialisation", gt=0)
     cg_steps: int = parameter(5, doc="conjugate gradient steps", unit="steps", ge=0)
 
-    def meta_gradient(self, params: Params, episode: Episode) -> tuple[Params, Metrics]:
-        """(I + H/lambda)^-1 d/dphi of the query loss at phi."""
+    def query_gradient(self, params: Params, episode: Episode, outer: OuterLoss) -> tuple[Params, Metrics]:
+        """(I + H/lambda)^-1 d/dphi of the outer loss at phi."""
         adapted = last(self._path(params, episode.support, create_graph=False), self.inner_steps)
 
         def objective(phi: Params) -> tuple[Tensor, Metrics]:
-            return measure(self.task, self.predict(phi, episode.query.x), episode.query.y)
+            return outer(self, phi, episode.query)
 
         slope, _, metrics = value_and_grad(objective, adapted)
 

@@ -8,18 +8,23 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedmeta.statistics import Evaluation
+from fedmeta.statistics import SCORES, Evaluation
 from server.attack import in_words, persistence_in_words, successes
 from server.detection import detection_of_run, detection_rows
+from server.findings import finding
 from server.report import plots
 from server.report.calibration import calibration_caption, reliability_figure
+from server.report.certified import certificates, certified_caption, certified_figure
 from server.report.confidential import privacy_facts
 from server.report.deployment import deployment_rows
 from server.report.episode import EpisodePicture
+from server.report.evasion import evasion_figures
+from server.report.explain import explanation_figures
 from server.report.glyphs import glyph_figure
 from server.report.headline import SPLITS, Row, format_score, headline
 from server.report.inversion import inversion_caption, inversion_figure
 from server.report.leak import leak_caption, leak_figure
+from server.report.membership import membership_figure, membership_in_words
 from server.report.template import TEMPLATE
 from server.report.troubles import troubles
 from server.rundir import RunDir
@@ -175,7 +180,7 @@ def _sections(
     last = results.get("last") or {}
     judged = [Evaluation.from_json(last[split]) for split in SPLITS if last.get(split)]
     score_name = judged[0].score_name if judged else _score_name(metrics)
-    baseline = any(evaluation.baseline is not None for evaluation in judged)
+    baselines = list(dict.fromkeys(name for evaluation in judged for name in evaluation.baselines))
     bars = "Bands and bars: 95 % intervals."
     learning = bars if any(record["validation"] for record in metrics) else "Means over the clients of a round."
     figures: list[tuple[str, str, Figure | None, str, bool]] = [
@@ -184,7 +189,9 @@ def _sections(
             "adaptation",
             "Adaptation",
             plots.adaptation_curve(judged),
-            bars + (" Dotted: pixel nearest neighbour." if baseline else ""),
+            bars
+            + (f" Dotted: the best of {', '.join(baselines)}." if len(baselines) > 1 else "")
+            + (f" Dotted: {baselines[0]}." if len(baselines) == 1 else ""),
             False,
         ),
         (
@@ -195,13 +202,23 @@ def _sections(
             False,
         ),
         ("episode", "An episode", _episode(picture), _episode_caption(picture), _has_glyphs(picture)),
+        *explanation_figures(finding(rundir, "explain")),
     ]
     leak = rundir.leak()
     if leak is not None:
         figures.append(("leak", "What one update shows", leak_figure(leak), leak_caption(leak), True))
+    members = finding(rundir, "membership")
+    if members is not None:
+        words = membership_in_words(members)
+        figures.append(("membership", "Who took part?", membership_figure(members), words, False))
     examined = rundir.detection()
     if examined is not None:
         figures.append(("inversion", "A backdoor?", inversion_figure(examined), inversion_caption(examined), True))
+    figures += evasion_figures(rundir.evasion())
+    certified = certificates(rundir)
+    if certified is not None:
+        curves = certified_figure(certified)
+        figures.append(("certified", "Certified accuracy", curves, certified_caption(certified), False))
     attacked = successes(results)
     if attacked:
         lasting = persistence_in_words(results.get("attack_persistence") or {})
@@ -258,4 +275,5 @@ def _why_no_episode(finished: bool, picture: EpisodePicture | None, sections: li
 
 
 def _score_name(metrics: list[dict[str, Any]]) -> str:
-    return "mse" if any("mse" in record["train"] for record in metrics) else "accuracy"
+    told = [key for record in metrics for key in record["train"] if key in SCORES]
+    return next(iter(told), "accuracy")

@@ -144,7 +144,8 @@ def test_k_means_on_a_line_is_optimal(numbers: list[float], k: int) -> None:
     labels, inertia = split_line(values, k)
     assert set(labels.tolist()) == set(range(k))
     means = [values[labels == label].mean() for label in range(k)]
-    assert means == sorted(means)
+    # By the values, not by the means: of equal values, means differ in the last bit.
+    assert all(values[labels == c].max() <= values[labels == c + 1].min() for c in range(k - 1))
     assert inertia == pytest.approx(sum(((values[labels == c] - means[c]) ** 2).sum() for c in range(k)), abs=1e-6)
     import itertools
 
