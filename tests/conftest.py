@@ -8,10 +8,15 @@ os.environ.update(FLWR_TELEMETRY_ENABLED="0", FLWR_DISABLE_UPDATE_CHECK="1", RAY
 
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 import torch
 
 torch.set_num_threads(1)
+# The same examples on every run, so that what fails for one fails for all; `HYPOTHESIS_PROFILE=explore` draws new ones.
+hypothesis.settings.register_profile("same", derandomize=True)
+hypothesis.settings.register_profile("explore", derandomize=False)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 # Shells start background jobs with interrupts ignored, and what tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -105,7 +105,6 @@ PARTITIONS = Registry(
             "fedmeta.data.partitions:ByAlphabet",
             "one client a group of the data set's classes: an alphabet, a script, a language family",
         ),
-        "language": Entry("fedmeta.data.partitions:ByLanguage", "one client a language"),
         "writer": Entry("fedmeta.data.partitions:ByWriter", "one client a writer, or a few writers"),
         "alphabet_writer": Entry("fedmeta.data.partitions:ByAlphabetWriter", "one client an (alphabet, writer) pair"),
         "column": Entry("fedmeta.data.partitions:ByColumn", "one client a value of a column of your own data"),
