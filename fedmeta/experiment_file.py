@@ -11,10 +11,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from fedmeta.adversarial.check import check_adversarial
 from fedmeta.attacks.threat import check_attack
 from fedmeta.deployment import check_deployment
 from fedmeta.errors import ConfigurationError, did_you_mean
 from fedmeta.experiment import DERIVED, LIBRARY_COMPONENTS, Component, Experiment
+from fedmeta.fedex_section import check_fedex
 from fedmeta.learners import LEARNERS
 from fedmeta.parameters import parameters_of
 from fedmeta.privacy.secagg_settings import check_secagg
@@ -147,8 +149,8 @@ def _name_by_default(merged: dict[str, Any], place: str) -> None:
         table = table.get(key) if isinstance(table, dict) else None
     if isinstance(table, dict) and isinstance(table.get(last), dict) and "name" not in table[last]:
         default = Experiment().component(place)
-        assert isinstance(default, Component)
-        table[last] = {"name": default.name, **default.parameters, **table[last]}
+        if isinstance(default, Component):  # a list of components has none: validation says that one table is no list
+            table[last] = {"name": default.name, **default.parameters, **table[last]}
 
 
 def _drop_foreign_parameters(merged: dict[str, Any], place: str, name: str, registry: Registry) -> None:
@@ -245,8 +247,10 @@ def _check_together(experiment: Experiment) -> None:
     if server.weighting == "tasks" and experiment.task.kind == "episodes":
         warnings.warn("server.weighting = 'tasks' has no effect: all clients see as many tasks a round", stacklevel=2)
     check_privacy(experiment)
+    check_adversarial(experiment)
     check_attack(experiment)
     check_secagg(experiment)
     check_deployment(experiment)
+    check_fedex(experiment)
     if server.rounds == 0 and server.schedule != "constant":
         warnings.warn(f"server.schedule = '{server.schedule}' has no effect: server.rounds = 0", stacklevel=2)

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from fedmeta.cohort import LocalPlan, Sample
+from fedmeta.adversarial.check import objective_of
+from fedmeta.cohort import Gradient, LocalPlan, Sample
 from fedmeta.data import DATASETS, PARTITIONS
 from fedmeta.data.base import ClientInfo, EpisodeShape, Federation, TaskSource
 from fedmeta.data.class_dataset import ClassDataset
@@ -19,6 +20,7 @@ from fedmeta.errors import ConfigurationError, DataError
 from fedmeta.evaluation import nearest_neighbour
 from fedmeta.execution import resolve, to_device
 from fedmeta.experiment import Experiment
+from fedmeta.fedex_section import configured
 from fedmeta.learners import LEARNERS, make_learner
 from fedmeta.learners.base import MetaLearner, personal_prefix
 from fedmeta.memory import available_bytes, fitting_tasks
@@ -210,10 +212,16 @@ class Workload:
         params = {name: value.to(device) for name, value in self.initial.items()}
         share = min(1.0, experiment.engine.gpus_per_client or 1.0)
         episode = to_device(episode, device)
-        return fitting_tasks(lambda: self.learner.meta_gradient(params, episode), available_bytes(device, share))
+        gradient = self.adversarial_gradient(experiment.server.rounds) or self.learner.meta_gradient
+        return fitting_tasks(lambda: gradient(params, episode), available_bytes(device, share))
 
-    def local_plan(self, round: int) -> LocalPlan:
-        """The client's part of the experiment in a round, counted from 1."""
+    def adversarial_gradient(self, round: int) -> Gradient | None:
+        """What takes the place of the learner's `meta_gradient` in a round, counted from 1; None where nothing does."""
+        objective = objective_of(self.experiment)
+        return None if objective is None else objective.gradient(self.learner, self.experiment, round)
+
+    def local_plan(self, round: int, adversarial: bool = False) -> LocalPlan:
+        """The client's part of the experiment in a round, counted from 1; `adversarial` for one that trains so."""
         client = self.experiment.client
         return LocalPlan(
             steps=client.steps,
@@ -222,6 +230,7 @@ class Workload:
             scale=schedule(client.schedule, self.experiment.server.progress(round)),
             execution=client.execution,
             chunk_size=self.tasks_at_once,
+            objective=self.adversarial_gradient(round) if adversarial else None,
         )
 
     def local_update(self, model: torch.Tensor, sample: Sample, round: int) -> torch.Tensor:
@@ -242,13 +251,25 @@ class Workload:
             model,
             1,
             sample,
-            self.local_plan(round),
+            self.local_plan(round, adversarial=True),
             personal=self.first_personal(model)[None].to(model.device),
             frozen={entry.name: self.initial[entry.name] for entry in spec.select("frozen")},
         )
         if result.failures:
             raise result.failures[0]
         return result.updates[0]
+
+    def configured(self, index: int) -> "Workload":
+        """The workload of one of the experiment's configurations, on the same data."""
+        if index not in self._configured:
+            found = replace(self, experiment=configured(self.experiment, index))
+            vars(found)["federation"] = self.federation  # data are loaded and divided once
+            self._configured[index] = found
+        return self._configured[index]
+
+    @cached_property
+    def _configured(self) -> "dict[int, Workload]":
+        return {}
 
     @property
     def training_shape(self) -> EpisodeShape:

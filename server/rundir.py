@@ -25,7 +25,7 @@ log = logging.getLogger("fedmeta.server")
 CONFIG, METRICS, RESULTS = "config.json", "metrics.jsonl", "results.json"
 ENVIRONMENT, REPORT = "environment.json", "report.html"
 LEDGER, PRIVACY, AUDIT = "privacy.jsonl", "privacy.json", "audit.json"
-LEAK, DETECTION = "leak.json", "detection.json"
+LEAK, DETECTION, EVASION = "leak.json", "detection.json", "evasion.json"
 CLIENTS, NODE_KEYS = "clients.json", "node-keys.json"
 
 
@@ -239,12 +239,27 @@ class RunDir:
         found: dict[str, Any] | None = read_json(self.path / DETECTION, "delete it, and examine the model again")
         return found
 
+    def write_evasion(self, record: Mapping[str, Any]) -> None:
+        """Add what an evasion attack on this run's models found, in place of an earlier one like it."""
+        kept = [one for one in self.evasion() if not _alike(one, record)]
+        store(self.path / EVASION, json.dumps([*kept, finite(dict(record))]).encode())
+
+    def evasion(self) -> list[dict[str, Any]]:
+        """What evasion attacks found, the first first: one record for a model, a norm and what was moved."""
+        return read_json(self.path / EVASION, "delete it, and attack the model again") or []
+
     def write_report(self, text: str) -> None:
         """Write the report page."""
         store(self.report, text.encode())
 
     def _checkpoint_path(self, name: str) -> Path:
         return self.path / "checkpoints" / f"{name}.safetensors"
+
+
+def _alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two evasion attacks moved the same part of the same model in the same norm."""
+    key = [(record["model"], record["protocol"]["norm"], record["protocol"]["on"]) for record in (one, other)]
+    return key[0] == key[1]
 
 
 def _fresh(name: str) -> Path:

@@ -8,7 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from fedmeta.errors import FedmetaError
+from simulations import robustness_command as robustness
 from simulations.deploy import command as deployment
+from simulations.explain_command import explain
+from simulations.tune import command as tuning
 
 app = typer.Typer(
     name="fedmeta",
@@ -20,7 +23,11 @@ app = typer.Typer(
 
 app.command()(deployment.certs)
 app.command("export-data")(deployment.export_data)
+app.command()(explain)
 app.add_typer(deployment.deploy)
+app.command()(robustness.certify)
+app.command("detect-queries")(robustness.detect_queries)
+app.command()(tuning.tune)
 
 Settings = Annotated[
     list[str] | None,
@@ -197,10 +204,21 @@ def audit(
     ] = 500,
     engine: Annotated[str, typer.Option(help="ray (client actors) or inline (this process).")] = "ray",
     out: Annotated[Path | None, typer.Option(help="Directory of the audited run; by default a fresh one.")] = None,
+    membership: Annotated[
+        bool,
+        typer.Option("--membership", help="Shadow federations with and without each client, in place of canaries."),
+    ] = False,
+    shadows: Annotated[int, typer.Option(help="With --membership: how many, even; each costs a training.")] = 16,
+    tasks: Annotated[int, typer.Option(min=1, help="With --membership: tasks of a client that are looked at.")] = 4,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
-    """Play a private experiment with canaries: an empirical lower bound on epsilon beside the claim."""
+    """Play a private experiment with canaries, or shadows of any run: what is found out, beside the claim."""
     import json
+
+    if membership:
+        from simulations.membership_command import audit_members
+
+        raise typer.Exit(audit_members(target, settings, shadows, tasks, engine, out, as_json))
 
     from fedmeta.experiment_file import parse_override
     from server.report.confidential import audit_in_words
@@ -258,6 +276,39 @@ def detect(
         typer.echo(json.dumps(found, indent=2))
     else:
         print_examination(found)
+
+
+@app.command()
+def attack(
+    directory: Annotated[Path, typer.Argument(help="A run directory, whose report then shows attacked inputs.")],
+    norm: Annotated[str, typer.Option(help="Of a change: linf or l2.")] = "linf",
+    eps: Annotated[str, typer.Option(help="Radii with commas between, for inputs in [0, 1].")] = ".05,.1,.2",
+    attacks: Annotated[
+        str, typer.Option(help="With commas between; `fedmeta list evasions`. apgd: apgd_ce and apgd_dlr.")
+    ] = "pgd,apgd,square",
+    on: Annotated[str, typer.Option(help="What is moved: query, support (through the adaptation) or both.")] = "query",
+    episodes: Annotated[int, typer.Option(help="Frozen test episodes, the same for every model.")] = 200,
+    model: Annotated[str, typer.Option(help="last or best.")] = "last",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="ATTACK.KEY=VALUE", help="An attack's parameter, as pgd.steps=50; repeatable."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the attacks' draws.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
+) -> None:
+    """Evasion: accuracy of a run's adapted models on inputs that an attacker changed a little."""
+    import json
+
+    from simulations.attack import attack as try_attacks
+    from simulations.attack import plan_of
+    from simulations.console import evasion_progress, print_evasion
+
+    plan = plan_of(norm, eps, attacks, on, settings or [], seed)
+    found = try_attacks(directory, plan, episodes=episodes, model=model, said=evasion_progress(quiet=as_json))
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        print_evasion(found)
 
 
 @app.command()

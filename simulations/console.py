@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from rich.table import Table
 
 from fedmeta.errors import ConfigurationError, did_you_mean
 from fedmeta.registry import Registry
-from fedmeta.statistics import ERRORS, Evaluation
+from fedmeta.statistics import SCORES, Evaluation
 
 if TYPE_CHECKING:
     from simulations.doctor import Diagnosis
@@ -67,6 +67,11 @@ def run_with_progress(
         console.print(in_one_line(result.results["privacy"]))
     if result.results.get("secagg"):
         console.print(learned_in_words(result.results["secagg"]))
+    for found in result.results.get("configurations", ()):
+        keys = ", ".join(f"{key} = {value}" for key, value in found["configuration"].items())
+        console.print(f"configuration {keys}: probability {found['probability']:.3f}")
+    if result.results.get("stopped") and not (result.results.get("privacy") or {}).get("stopped"):
+        console.print(f"ended after round {result.rounds}: {result.results['stopped']}")
     console.print(f"report: {result.path / 'report.html'}")
     if result.failed_rounds:
         console.print(
@@ -115,7 +120,7 @@ def _progress(console: Console) -> Progress:
 
 
 def _advance(progress: Progress, task: TaskID, record: Mapping[str, Any]) -> None:
-    figures = [f"{key} {record['train'][key]:.3f}" for key in ("loss", "accuracy", *ERRORS) if key in record["train"]]
+    figures = [f"{key} {record['train'][key]:.3f}" for key in ("loss", *SCORES) if key in record["train"]]
     if record["validation"]:
         validation = Evaluation.from_json(record["validation"])
         figures.append(f"validation {validation.score_name} {validation.after.mean:.3f}")
@@ -226,16 +231,20 @@ def _cell(row: Any) -> str:
 
 def registries() -> dict[str, Registry]:
     """Every registry by its kind."""
+    from fedmeta.adversarial import OBJECTIVES
     from fedmeta.attacks import ATTACKS
     from fedmeta.data import DATASETS, PARTITIONS
     from fedmeta.deployment import DEPLOYMENTS
+    from fedmeta.evasion import EVASIONS
     from fedmeta.learners import LEARNERS
     from fedmeta.models import MODELS
     from fedmeta.optimisers import OPTIMISERS
+    from fedmeta.query_detection import DETECTORS
     from strategies import AGGREGATORS, PREAGGREGATORS, SAMPLERS
 
     learning = (LEARNERS, MODELS, DATASETS, PARTITIONS, OPTIMISERS)
-    known = (*learning, PREAGGREGATORS, AGGREGATORS, SAMPLERS, ATTACKS, DEPLOYMENTS)
+    attacking = (ATTACKS, EVASIONS, OBJECTIVES, DEPLOYMENTS, DETECTORS)
+    known = (*learning, PREAGGREGATORS, AGGREGATORS, SAMPLERS, *attacking)
     return {registry.kind: registry for registry in known}
 
 
@@ -272,6 +281,33 @@ def print_examination(found: Mapping[str, Any]) -> None:
     console.print(inversion_caption(found))
     if found["spectral"] is not None:
         console.print(spectral_in_words(found["spectral"]))
+
+
+def evasion_progress(*, quiet: bool) -> Callable[[Any], None]:
+    """What prints each figure of `fedmeta attack` as it is known; on JSON's account, nothing."""
+    console = Console(quiet=quiet)
+
+    def say(figure: Any) -> None:
+        accuracy = figure.accuracy
+        console.print(f"eps {figure.eps:g}, {figure.attack or 'worst of all'}: {100 * accuracy.mean:.1f} % right")
+
+    return say
+
+
+def print_evasion(found: Mapping[str, Any]) -> None:
+    """What `fedmeta attack` says."""
+    from server.report.evasion import evasion_rows, protocol_in_words
+
+    columns, rows = evasion_rows(found)
+    table = Table(title=f"Accuracy under attack, {found['model']} model, round {found['round']} (95 % interval)")
+    table.title_justify = "left"
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left")
+    for row in rows:
+        table.add_row(*row)
+    console = Console()
+    console.print(table)
+    console.print(protocol_in_words(found))
 
 
 def print_diagnosis(found: "Diagnosis") -> None:

@@ -37,6 +37,9 @@ class Effort:
         success: share of the inputs that a trigger has to mislead.
         supports: episodes whose supports are embedded.
         poisoned: share of these supports that carries the trigger of the experiment's attack.
+
+    Raises:
+        ConfigurationError: a count below 1 or beyond what could end, or a share outside [0, 1].
     """
 
     episodes: int = 40
@@ -44,6 +47,14 @@ class Effort:
     success: float = 0.9
     supports: int = 100
     poisoned: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name, most in (("episodes", 100_000), ("steps", 1_000_000), ("supports", 100_000)):
+            if not 1 <= getattr(self, name) <= most:
+                raise ConfigurationError(f"{name} = {getattr(self, name)} must be from 1 to {most:,}")
+        for name in ("success", "poisoned"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigurationError(f"{name} = {getattr(self, name)} must be a share from 0 to 1")
 
 
 def detect(directory: str | Path, effort: Effort = Effort(), stamped: str | None = None) -> dict[str, Any]:
@@ -61,15 +72,11 @@ def detect(directory: str | Path, effort: Effort = Effort(), stamped: str | None
     Raises:
         ConfigurationError: data that are no images of classes, or a run of another model.
     """
-    rundir = RunDir.open(directory, exclusive=False)
-    workload = Workload(rundir.experiment)
+    rundir, workload, params = open_model(directory)
     _check(workload)
-    checkpoint = rundir.load("last")
-    checkpoint.check(workload.experiment.hash, workload.spec.hash)
-    params: Params = {**workload.initial, **checkpoint.params}
     found: dict[str, Any] = finite(
         {
-            "round": checkpoint.round,
+            "round": rundir.load("last").round,
             "inversion": _invert(workload, params, effort, stamped).to_json(),
             "spectral": _spectral(workload, params, effort),
         }
@@ -77,6 +84,19 @@ def detect(directory: str | Path, effort: Effort = Effort(), stamped: str | None
     rundir.write_detection(found)
     write_report(rundir, draw_episode(workload, workload.spec.flatten(params)))
     return found
+
+
+def open_model(directory: str | Path) -> tuple[RunDir, Workload, Params]:
+    """A run, what it is of, and its last model with all entries, on the CPU.
+
+    Raises:
+        CheckpointError: no run or no checkpoint there, or one of another model.
+    """
+    rundir = RunDir.open(directory, exclusive=False)
+    workload = Workload(rundir.experiment)
+    checkpoint = rundir.load("last")
+    checkpoint.check(workload.experiment.hash, workload.spec.hash)
+    return rundir, workload, {**workload.initial, **checkpoint.params}
 
 
 def _check(workload: Workload) -> None:

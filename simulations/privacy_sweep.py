@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedmeta.errors import CheckpointError, ConfigurationError
+from fedmeta.errors import CheckpointError, ConfigurationError, FedmetaError
 from fedmeta.experiment import Experiment
 from fedmeta.statistics import Evaluation
 from server.configuration import load
@@ -76,7 +76,12 @@ def sweep(
     if some.privacy.unit == "none":
         raise ConfigurationError("set privacy.unit to client, task or example: a sweep needs privacy to take away")
     folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FedmetaError(
+            f"cannot make the sweep's directory '{folder}': {error.strerror or error}. Choose another with --out"
+        ) from error
     points = []
     for epsilon in [*sorted(set(epsilons)), None]:
         found = []

@@ -71,6 +71,11 @@ DATASETS = Registry(
             "policies that balance poles of a client's own masses",
             "Barto et al. 1983",
         ),
+        "gymnasium": Entry(
+            "fedmeta.data.gymnasium_envs:Gymnasium",
+            "policies in any gymnasium environment; the extra gymnasium",
+            "Towers et al. 2024",
+        ),
         "glyph_names": Entry(
             "fedmeta.data.glyph_names:GlyphNames",
             "letters and their written names: support in one modality, query in the other; clients may own one alone",

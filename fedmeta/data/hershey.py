@@ -7,13 +7,15 @@ fonts of 1967 are in the public domain).
 
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Literal
 
 import numpy as np
 
 from fedmeta.data.cache import cached_array
 from fedmeta.data.class_dataset import ClassDataset, Split
-from fedmeta.data.hershey_glyphs import ALPHABETS, LETTERLESS, glyphs
-from fedmeta.data.hershey_writers import SIDE, draw, writers_styles
+from fedmeta.data.hershey_glyphs import ALPHABETS, LETTERLESS, Glyph, glyphs
+from fedmeta.data.hershey_writers import SIDE, Styles, draw, writers_styles
+from fedmeta.data.paper import on_paper
 from fedmeta.errors import ConfigurationError
 from fedmeta.parameters import parameter
 from fedmeta.seeding import numpy_generator
@@ -27,13 +29,19 @@ TEST_ALPHABETS = 3
 
 @dataclass(frozen=True)
 class Hershey:
-    """Anti-aliased 28x28 glyphs, ink 1 on 0. Test alphabets are Japanese, music and symbols, unless drawn by a seed."""
+    """Anti-aliased 28x28 glyphs, ink 1 on 0, or grey on paper.
+
+    Test alphabets are Japanese, music and symbols, unless drawn by a seed.
+    """
 
     writers: int = parameter(10, ge=1, doc="simulated writers, each with a style", unit="writers")
     examples_per_writer: int = parameter(8, ge=1, doc="times that a writer draws each glyph", unit="examples")
-    drawing_seed: int = parameter(0, ge=0, doc="of styles and strokes")
+    drawing_seed: int = parameter(0, ge=0, doc="of styles, strokes and paper")
     split: str = parameter(
         "fixed", doc="fixed, or random:SEED, which draws the 3 test alphabets of the 5 that hold no letters"
+    )
+    style: Literal["ink", "grey"] = parameter(
+        "ink", doc="ink on a blank sheet, or grey: weaker ink on paper with shading and grain"
     )
 
     def __post_init__(self) -> None:
@@ -68,6 +76,8 @@ class Hershey:
             "writers": self.writers,
             "examples_per_writer": self.examples_per_writer,
             "drawing_seed": self.drawing_seed,
+            # Pictures from before there was paper keep their key.
+            **({} if self.style == "ink" else {"style": self.style}),
         }
         each = self.writers * self.examples_per_writer
         images = cached_array("hershey", specification, self._draw_all)
@@ -91,11 +101,18 @@ class Hershey:
 
     def _draw_all(self) -> np.ndarray:
         styles = writers_styles(self.writers, self.drawing_seed)
-        pictures = [
-            draw(glyph, styles, self.examples_per_writer, numpy_generator(self.drawing_seed, 0, i, "hershey glyph"))
-            for i, glyph in enumerate(glyphs())
-        ]
-        return np.concatenate(pictures)
+        return np.concatenate([self._draw(i, glyph, styles) for i, glyph in enumerate(glyphs())])
+
+    def _draw(self, code: int, glyph: Glyph, styles: Styles) -> np.ndarray:
+        rng = numpy_generator(self.drawing_seed, 0, code, "hershey glyph")
+        pictures = draw(glyph, styles, self.examples_per_writer, rng)
+        if self.style == "ink":
+            return pictures
+        places = [(writer, example) for writer in range(self.writers) for example in range(self.examples_per_writer)]
+        papers = (
+            numpy_generator(self.drawing_seed, example, writer, f"hershey paper/{code}") for writer, example in places
+        )
+        return on_paper(pictures, papers)
 
     def _splits(self) -> tuple[Split, ...]:
         splits = [alphabet.split for alphabet in ALPHABETS.values()]

@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -10,8 +11,10 @@ from fedmeta.data.cache import cached_array
 from fedmeta.data.class_dataset import ClassDataset, Split
 from fedmeta.data.omniglot_download import download
 from fedmeta.data.omniglot_files import CHARACTERS, FORMAT, Characters, fingerprint, read
+from fedmeta.data.paper import on_paper, smoothed
 from fedmeta.errors import ConfigurationError
 from fedmeta.parameters import parameter
+from fedmeta.seeding import numpy_generator
 from fedmeta.tasks import TASKS, Task
 
 ROTATIONS = 4
@@ -29,7 +32,7 @@ says the same of each of the 1,623 characters as those three lists do."""
 
 @dataclass(frozen=True)
 class Omniglot:
-    """28x28 glyphs, ink 1 on 0; rotations by quarter turns are classes of their own where asked for."""
+    """28x28 glyphs, ink 1 on 0, or grey on paper; quarter turns are classes of their own where asked for."""
 
     path: str | None = parameter(
         None,
@@ -39,6 +42,9 @@ class Omniglot:
         "original", doc="original (964/659 by alphabet), random:SEED (1100/100/423), or vinyals (1028/172/423)"
     )
     rotations: bool = parameter(False, doc="also the three quarter turns of every character, as classes of their own")
+    style: Literal["binary", "grey"] = parameter(
+        "binary", doc="ink or none, or grey: soft edges and weaker ink on paper with shading and grain"
+    )
 
     def __post_init__(self) -> None:
         kind, _, seed = self.split.partition(":")
@@ -75,9 +81,18 @@ class Omniglot:
             "format": FORMAT,
             "source": fingerprint(place),
             "rotations": self.rotations,
+            # Pictures from before there was paper keep their key.
+            **({} if self.style == "binary" else {"style": self.style}),
         }
-        images = cached_array("omniglot", specification, lambda: _turned(characters.images(), self.rotations))
+        images = cached_array("omniglot", specification, lambda: self._prepared(characters))
         return _dataset(images, characters, self._splits(characters), self.rotations)
+
+    def _prepared(self, characters: Characters) -> np.ndarray:
+        images = _turned(characters.images(), self.rotations)
+        if self.style == "binary":
+            return images
+        papers = (numpy_generator(0, 0, place, "omniglot paper") for place in range(len(images)))
+        return on_paper(smoothed(images), papers)
 
     def _splits(self, characters: Characters) -> list[Split]:
         if self.split == "original":

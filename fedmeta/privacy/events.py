@@ -9,7 +9,11 @@ from typing import Any, ClassVar
 from fedmeta.errors import ConfigurationError
 from fedmeta.privacy.distributed.mechanisms import DiscreteGaussian, Skellam
 from fedmeta.privacy.schemes import Scheme, scheme_from_json, scheme_to_json
+from fedmeta.privacy.selection import BestOf
 from fedmeta.privacy.units import Adjacency
+
+LEAST_NOISE, MOST_NOISE = 1e-6, 1e9
+"""Bounds of a noise multiplier that is not 0."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +21,11 @@ class Gaussian:
     """A sum of contributions clipped to norm C, plus Gaussian noise of standard deviation `noise_multiplier` C.
 
     Args:
-        noise_multiplier: z = standard deviation / C, >= 0; 0 is no noise and so no guarantee.
+        noise_multiplier: z = standard deviation / C; 0 is no noise and so no guarantee, any other from 1e-6 to 1e9,
+            between which curves are computed without overflow.
+
+    Raises:
+        ConfigurationError: one outside these bounds.
     """
 
     noise_multiplier: float
@@ -27,21 +35,26 @@ class Gaussian:
     analysis: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.noise_multiplier) and self.noise_multiplier >= 0):
+        z = self.noise_multiplier
+        if not (math.isfinite(z) and z >= 0):
+            raise ConfigurationError(f"noise_multiplier = {z} must be >= 0: it is standard deviation over clip norm")
+        if z and not LEAST_NOISE <= z <= MOST_NOISE:
             raise ConfigurationError(
-                f"noise_multiplier = {self.noise_multiplier} must be >= 0: it is standard deviation over clip norm"
+                f"noise_multiplier = {z:g} must be 0 or from {LEAST_NOISE:g} to {MOST_NOISE:g}: no bound can be "
+                "computed beyond, and none would be of use"
             )
 
     def __str__(self) -> str:
         return f"Gaussian, z = {self.noise_multiplier:g}"
 
 
-Mechanism = Gaussian | Skellam | DiscreteGaussian
+Mechanism = Gaussian | Skellam | DiscreteGaussian | BestOf
 
 _MECHANISMS: dict[str, type[Mechanism]] = {
     "gaussian": Gaussian,
     "skellam": Skellam,
     "distributed-discrete-gaussian": DiscreteGaussian,
+    "best-of": BestOf,
 }
 
 
@@ -91,7 +104,7 @@ class Event:
         """A JSON object that `Event.from_json` reads."""
         kind = next(name for name, cls in _MECHANISMS.items() if type(self.mechanism) is cls)
         return {
-            "mechanism": {"kind": kind, **asdict(self.mechanism)},
+            "mechanism": {"kind": kind, **_parameters(self.mechanism)},
             "scheme": scheme_to_json(self.scheme),
             "adjacency": self.neighbours.value,
             "count": self.count,
@@ -108,8 +121,12 @@ class Event:
         kind = parameters.pop("kind")
         if kind not in _MECHANISMS:
             raise ValueError(f"unknown mechanism '{kind}'")
-        mechanism = _MECHANISMS[kind](**parameters)
+        mechanism = BestOf.from_json(parameters) if kind == "best-of" else _MECHANISMS[kind](**parameters)
         return cls(mechanism, scheme_from_json(data["scheme"]), Adjacency(data["adjacency"]), int(data["count"]))
+
+
+def _parameters(mechanism: Mechanism) -> dict[str, Any]:
+    return mechanism.to_json() if isinstance(mechanism, BestOf) else asdict(mechanism)
 
 
 def merged(events: Iterable[Event]) -> tuple[Event, ...]:

@@ -1,5 +1,6 @@
 """Which cell is played when: twins first, then seed by seed; on Ray workers, or one after the other in this process."""
 
+import importlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,6 +13,8 @@ from fedmeta.errors import ConfigurationError, did_you_mean
 from fedmeta.experiment import Experiment
 from simulations.bench.cell_run import finished, play_cell
 from simulations.bench.cells import Cell, Plan
+from simulations.bench.grid_file import EvasionEntry
+from simulations.bench.robust import measured
 
 Settled = Callable[[Cell, str | None], None]
 """Called when a cell is settled: with None, or why it failed."""
@@ -23,11 +26,14 @@ class Workers(Protocol):
     room: int
     """How many at once, at least 1."""
 
-    def submit(self, place: str, experiment: Experiment) -> Any:
+    def submit(self, place: str, experiment: Experiment, evasion: EvasionEntry | None = None) -> Any:
         """Begin a cell; returns what `first` knows it by."""
 
-    def first(self, tickets: Iterable[Any]) -> tuple[Any, str | None]:
-        """Wait for the next of some cells: its ticket, and None or why it failed."""
+    def begin(self, target: str, arguments: tuple[Any, ...]) -> Any:
+        """Begin `"module:function"`, which must return anything but a text; returns what `first` knows it by."""
+
+    def first(self, tickets: Iterable[Any]) -> tuple[Any, Any]:
+        """Wait for the next of some: its ticket, and what it returned, or in words why its worker could not."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,7 @@ class Job:
     place: Path
     experiment: Experiment
     needs: str | None
+    evasion: EvasionEntry | None = None
 
 
 def cell_place(out: Path, key: str) -> Path:
@@ -58,7 +65,7 @@ def jobs_of(plan: Plan, out: Path) -> list[Job]:
         if cell.clean is not None:
             attack = experiment.attack.model_copy(update={"clean": str(cell_place(out, cell.clean))})
             experiment = experiment.model_copy(update={"attack": attack})
-        chosen.setdefault(cell.key, Job(cell, cell_place(out, cell.key), experiment, cell.clean))
+        chosen.setdefault(cell.key, Job(cell, cell_place(out, cell.key), experiment, cell.clean, plan.grid.evasion))
     return list(chosen.values())
 
 
@@ -91,7 +98,7 @@ def play_all(jobs: Iterable[Job], workers: Workers, settled: Settled) -> dict[st
                 if _is_finished(job):
                     settle(job, None)
                 else:
-                    running[workers.submit(str(job.place), job.experiment)] = job
+                    running[workers.submit(str(job.place), job.experiment, job.evasion)] = job
         if running:
             ticket, reason = workers.first(running)
             settle(running.pop(ticket), reason)
@@ -100,7 +107,8 @@ def play_all(jobs: Iterable[Job], workers: Workers, settled: Settled) -> dict[st
 
 def _is_finished(job: Job) -> bool:
     try:
-        return finished(job.place, job.experiment)
+        attacked = job.evasion is None or measured(job.place, job.evasion) is not None
+        return attacked and finished(job.place, job.experiment)
     except ValueError:  # damaged: the worker says how
         return False
 
@@ -140,15 +148,23 @@ class InThisProcess:
     room = 1
 
     def __init__(self) -> None:
-        self._found: dict[int, str | None] = {}
+        self._found: dict[int, Any] = {}
 
-    def submit(self, place: str, experiment: Experiment) -> int:
+    def submit(self, place: str, experiment: Experiment, evasion: EvasionEntry | None = None) -> int:
         """Play a cell."""
+        return self._keep(play_cell(place, experiment, evasion))
+
+    def begin(self, target: str, arguments: tuple[Any, ...]) -> int:
+        """Call it."""
+        module, _, function = target.partition(":")
+        return self._keep(getattr(importlib.import_module(module), function)(*arguments))
+
+    def _keep(self, found: Any) -> int:
         ticket = len(self._found)
-        self._found[ticket] = play_cell(place, experiment)
+        self._found[ticket] = found
         return ticket
 
-    def first(self, tickets: Iterable[int]) -> tuple[int, str | None]:
+    def first(self, tickets: Iterable[int]) -> tuple[int, Any]:
         """The one that was played."""
         ticket = next(iter(tickets))
         return ticket, self._found[ticket]
@@ -193,14 +209,19 @@ class OnRay:
             scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False),
         )
 
-    def submit(self, place: str, experiment: Experiment) -> Any:
+    def submit(self, place: str, experiment: Experiment, evasion: EvasionEntry | None = None) -> Any:
         """Begin a cell in a worker."""
+        target = "simulations.bench.cell_run:play_cell_from_json"
+        attack = None if evasion is None else evasion.model_dump_json()
+        return self.begin(target, (os.path.abspath(place), experiment.model_dump_json(), attack))
+
+    def begin(self, target: str, arguments: tuple[Any, ...]) -> Any:
+        """Begin a function in a worker."""
         from simulations.engine.ray_pool import PACKAGES
 
-        target = "simulations.bench.cell_run:play_cell_from_json"
-        return self._task.remote(self._path, PACKAGES, target, (os.path.abspath(place), experiment.model_dump_json()))
+        return self._task.remote(self._path, PACKAGES, target, arguments)
 
-    def first(self, tickets: Iterable[Any]) -> tuple[Any, str | None]:
+    def first(self, tickets: Iterable[Any]) -> tuple[Any, Any]:
         """Wait for one; a worker that died is why its cell failed."""
         import ray
         from ray.exceptions import RayError, RayTaskError
@@ -211,4 +232,4 @@ class OnRay:
         except RayTaskError as error:
             return ticket, f"{type(error.cause).__name__}: {error.cause}"
         except RayError as error:
-            return ticket, f"its worker died ({type(error).__name__}): start the bench again, and it goes on"
+            return ticket, f"its worker died ({type(error).__name__}): start again, and it goes on"

@@ -78,9 +78,9 @@ def run(raw: dict[str, Any], folder: Path, name: str, engine: str = "inline", **
     return simulate({**COMMON, **raw, "name": name}, engine=engine, out=folder / name, overrides=overrides)
 
 
-@pytest.mark.parametrize("attack", ["sign_flip", "gaussian"])
+@pytest.mark.parametrize("attack", [{"name": "sign_flip"}, {"name": "gaussian", "std": 0.5}], ids=lambda a: a["name"])
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_one_attack_defence_and_privacy_serves_all_scenarios(scenario: str, attack: str, tmp_path: Path) -> None:
+def test_one_attack_defence_and_privacy_serves_all_scenarios(scenario: str, attack: dict, tmp_path: Path) -> None:
     raw = SCENARIOS[scenario](tmp_path)
     result = run(
         raw,
@@ -88,7 +88,7 @@ def test_one_attack_defence_and_privacy_serves_all_scenarios(scenario: str, atta
         "attacked",
         **DEFENDED,
         **LOCAL_DP,
-        **{"attack.method.name": attack, "attack.fraction": 0.34, "server.sampling.clients": 2},
+        **{"attack.method": attack, "attack.fraction": 0.5, "server.sampling.clients": 2},
     )
     rounds = [json.loads(line) for line in (tmp_path / "attacked" / "metrics.jsonl").read_text().splitlines()]
     assert len(rounds) == 2 and all(not record["failed"] and not record["failed_round"] for record in rounds)
