@@ -20,7 +20,6 @@ from server.rundir import LEDGER
 from strategies import SAMPLERS
 from strategies.private_rounds import make_plan
 
-
 ACCOUNTANT = "rdp"
 """The one that bounds the best of many; its figures for other ways of tuning stand beside."""
 
