@@ -16,6 +16,7 @@ from clients.privacy import Protection, Reservation, pool_tasks, reserve
 from clients.request import Request, read_request
 from clients.secagg_policy import is_required
 from clients.secure_aggregation import has_failed, is_masked, masked, refusal
+from fedmeta.adversarial.check import check_episodes, trains_adversarially
 from fedmeta.privacy.secagg_names import RECORD
 from fedmeta.seeding import numpy_generator
 from fedmeta.tasks import Episode
@@ -39,7 +40,7 @@ def train(messages: list[Message], contexts: list[Context]) -> list[Message]:
     Messages of one round share experiment and model; where they do not, each group of equals is its own cohort.
     """
     replies: dict[int, Message] = {}
-    groups: dict[tuple[int, int, str, int | None], list[int]] = {}
+    groups: dict[tuple[int, int, str, bool, int | None], list[int]] = {}
     requests: dict[int, Request] = {}
     reserved: dict[int, Reservation] = {}
     for index, (message, context) in enumerate(zip(messages, contexts, strict=True)):
@@ -54,7 +55,8 @@ def train(messages: list[Message], contexts: list[Context]) -> list[Message]:
             replies[index] = _failure(message, context, error)
             continue
         # An attacker trains in a way of its own, and so alone.
-        key = (id(request.workload), request.round, form, index if is_attacker(request) else None)
+        alone = index if is_attacker(request) else None
+        key = (id(request.workload), request.round, form, _is_adversarial(request), alone)
         groups.setdefault(key, []).append(index)
     for members in groups.values():
         protection = Protection([requests[i] for i in members], [contexts[i] for i in members])
@@ -92,10 +94,14 @@ def _train_attacker(protection: Protection) -> tuple[CohortResult, str | None]:
 
     def honest(clients: Sequence[int]) -> Tensor:
         requests = [replace(request, client=client) for client in clients]
-        found = train_group(Protection(requests, [context] * len(requests)))
-        for error in found.failures.values():
-            raise error
-        return found.updates
+        alike = [[each for each in requests if _is_adversarial(each) is kind] for kind in (False, True)]
+        updates: dict[int, Tensor] = {}
+        for members in filter(None, alike):
+            found = train_group(Protection(members, [context] * len(members)))
+            for error in found.failures.values():
+                raise error
+            updates |= {each.client: row for each, row in zip(members, found.updates, strict=True)}
+        return torch.stack([updates[client] for client in clients])
 
     try:
         attacker = make_attacker(request, complete_params(request, context), honest)
@@ -110,16 +116,24 @@ def _train_attacker(protection: Protection) -> tuple[CohortResult, str | None]:
         return nothing, None
 
 
+def _is_adversarial(request: Request) -> bool:
+    """Whether the client trains adversarially where it is honest."""
+    return trains_adversarially(request.workload.experiment, request.client)
+
+
 def train_group(protection: Protection, attacker: Attacker | None = None) -> CohortResult:
-    """Train a cohort honestly, or a cohort of one as its attack says."""
+    """Train a cohort honestly, all adversarially or none; or a cohort of one as its attack says, which is plainly."""
     requests, contexts = protection.requests, protection.contexts
     workload = requests[0].workload
+    adversarial = attacker is None and _is_adversarial(requests[0])
 
     def sample(client: int, step: int, count: int) -> list[Episode]:
         drawn = draw_tasks(requests[client], contexts[client], step, count)
+        if adversarial:
+            check_episodes(drawn)
         return drawn if attacker is None else attacker.poison(drawn, step)
 
-    plan = protection.plan(workload.local_plan(requests[0].round))
+    plan = protection.plan(workload.local_plan(requests[0].round, adversarial))
     given = zip(requests, contexts, strict=True)
     personal = torch.stack([personal_vector(workload, context, request.vector) for request, context in given])
     frozen = {entry.name: workload.initial[entry.name] for entry in workload.spec.select("frozen")}

@@ -49,7 +49,8 @@ class LocalPlan:
         chunk_size: tasks batched at once under vmap; None for all. Where memory runs out, half as many, once, with a
             warning.
         reduce: per-task gradients to one.
-        gradient: what takes the place of the learner's `meta_gradient`; its tasks are then trained one by one.
+        objective: what takes the place of the learner's `meta_gradient`, of any task in the same way; batched like it.
+        gradient: what takes the place of both, as client and step say; its tasks are then trained one by one.
         may_be_empty: a step may draw no task at all (Poisson sampling of tasks); `reduce` then gets `[0, D + P]`.
     """
 
@@ -60,6 +61,7 @@ class LocalPlan:
     execution: Execution = "auto"
     chunk_size: int | None = None
     reduce: Reduction = mean_of_tasks
+    objective: Gradient | None = None
     gradient: TaskGradient | None = None
     may_be_empty: bool = False
 
@@ -76,7 +78,7 @@ class Cohort:
 
     def task_gradient(self, trained: Params, episode: Episode) -> tuple[Tensor, Metrics]:
         """One task's meta-gradient as a row `[D + P]`, and its metrics."""
-        return self.row(self.learner.meta_gradient, trained, episode)
+        return self.row(self.plan.objective or self.learner.meta_gradient, trained, episode)
 
     def row(self, gradient: Gradient, trained: Params, episode: Episode) -> tuple[Tensor, Metrics]:
         """A gradient of one task as a row `[D + P]`, and its metrics."""

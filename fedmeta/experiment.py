@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from fedmeta.adversarial import OBJECTIVES
 from fedmeta.attacks import ATTACKS
 from fedmeta.data import DATASETS, PARTITIONS
 from fedmeta.deployment import DEPLOYMENTS
@@ -26,6 +27,7 @@ LIBRARY_COMPONENTS: dict[str, Registry] = {
     "model": MODELS,
     "learner": LEARNERS,
     "client.optimiser": OPTIMISERS,
+    "client.adversarial": OBJECTIVES,
     "server.optimiser": OPTIMISERS,
     "attack.method": ATTACKS,
     "evaluation.deployment": DEPLOYMENTS,
@@ -111,6 +113,7 @@ class ClientSection(_Section):
     chunk_size: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
         "auto", description="tasks batched at once under vmap; auto: as many as memory holds; none: all [tasks]"
     )
+    adversarial: Component = _component("none", "adversarial training: what the outer step descends instead")
 
 
 class ServerSection(_Section):
@@ -364,6 +367,8 @@ class Experiment(_Section):
             del relevant["fedex"]
         if not self.secagg.enabled:
             del relevant["secagg"]
+        if self.client.adversarial.name == "none":
+            del relevant["client"]["adversarial"]
         if self.attack.method.name == "none":
             del relevant["attack"]
         else:

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from fedmeta.adversarial.check import check_adversarial
 from fedmeta.attacks.threat import check_attack
 from fedmeta.deployment import check_deployment
 from fedmeta.errors import ConfigurationError, did_you_mean
@@ -246,6 +247,7 @@ def _check_together(experiment: Experiment) -> None:
     if server.weighting == "tasks" and experiment.task.kind == "episodes":
         warnings.warn("server.weighting = 'tasks' has no effect: all clients see as many tasks a round", stacklevel=2)
     check_privacy(experiment)
+    check_adversarial(experiment)
     check_attack(experiment)
     check_secagg(experiment)
     check_deployment(experiment)

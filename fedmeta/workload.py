@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from fedmeta.cohort import LocalPlan, Sample
+from fedmeta.adversarial.check import objective_of
+from fedmeta.cohort import Gradient, LocalPlan, Sample
 from fedmeta.data import DATASETS, PARTITIONS
 from fedmeta.data.base import ClientInfo, EpisodeShape, Federation, TaskSource
 from fedmeta.data.class_dataset import ClassDataset
@@ -211,10 +212,16 @@ class Workload:
         params = {name: value.to(device) for name, value in self.initial.items()}
         share = min(1.0, experiment.engine.gpus_per_client or 1.0)
         episode = to_device(episode, device)
-        return fitting_tasks(lambda: self.learner.meta_gradient(params, episode), available_bytes(device, share))
+        gradient = self.adversarial_gradient(experiment.server.rounds) or self.learner.meta_gradient
+        return fitting_tasks(lambda: gradient(params, episode), available_bytes(device, share))
 
-    def local_plan(self, round: int) -> LocalPlan:
-        """The client's part of the experiment in a round, counted from 1."""
+    def adversarial_gradient(self, round: int) -> Gradient | None:
+        """What takes the place of the learner's `meta_gradient` in a round, counted from 1; None where nothing does."""
+        objective = objective_of(self.experiment)
+        return None if objective is None else objective.gradient(self.learner, self.experiment, round)
+
+    def local_plan(self, round: int, adversarial: bool = False) -> LocalPlan:
+        """The client's part of the experiment in a round, counted from 1; `adversarial` for one that trains so."""
         client = self.experiment.client
         return LocalPlan(
             steps=client.steps,
@@ -223,6 +230,7 @@ class Workload:
             scale=schedule(client.schedule, self.experiment.server.progress(round)),
             execution=client.execution,
             chunk_size=self.tasks_at_once,
+            objective=self.adversarial_gradient(round) if adversarial else None,
         )
 
     def local_update(self, model: torch.Tensor, sample: Sample, round: int) -> torch.Tensor:
@@ -243,7 +251,7 @@ class Workload:
             model,
             1,
             sample,
-            self.local_plan(round),
+            self.local_plan(round, adversarial=True),
             personal=self.first_personal(model)[None].to(model.device),
             frozen={entry.name: self.initial[entry.name] for entry in spec.select("frozen")},
         )

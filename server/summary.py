@@ -12,6 +12,8 @@ def in_one_line(experiment: Experiment) -> str:
     'protonet with conv4 on hershey'
     """
     parts = [f"{experiment.learner.name} with {experiment.model.name} on {experiment.data.name}"]
+    if experiment.client.adversarial.name != "none":
+        parts.append(_adversarial(experiment))
     if is_attacked(experiment):
         parts.append(_attack(experiment))
     chain = [component.name for component in (*experiment.server.preaggregators, experiment.server.aggregator)]
@@ -22,6 +24,13 @@ def in_one_line(experiment: Experiment) -> str:
         groups = "one group" if secagg.group_size is None else f"groups of {secagg.group_size}"
         parts.append(f"secure aggregation in {groups}")
     return "; ".join(parts)
+
+
+def _adversarial(experiment: Experiment) -> str:
+    chosen = experiment.client.adversarial
+    given = chosen.parameters
+    who = "" if given.get("share", 1.0) == 1.0 else f" by {100 * given['share']:g} % of the clients"
+    return f"trained adversarially ({chosen.name}, {given['norm']} eps {given['eps']:g}){who}"
 
 
 def _attack(experiment: Experiment) -> str:

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from fedmeta.errors import ConfigurationError, did_you_mean
 from fedmeta.registry import Registry
-from fedmeta.statistics import ERRORS, Evaluation
+from fedmeta.statistics import SCORES, Evaluation
 
 if TYPE_CHECKING:
     from simulations.doctor import Diagnosis
@@ -120,7 +120,7 @@ def _progress(console: Console) -> Progress:
 
 
 def _advance(progress: Progress, task: TaskID, record: Mapping[str, Any]) -> None:
-    figures = [f"{key} {record['train'][key]:.3f}" for key in ("loss", "accuracy", *ERRORS) if key in record["train"]]
+    figures = [f"{key} {record['train'][key]:.3f}" for key in ("loss", *SCORES) if key in record["train"]]
     if record["validation"]:
         validation = Evaluation.from_json(record["validation"])
         figures.append(f"validation {validation.score_name} {validation.after.mean:.3f}")
@@ -231,6 +231,7 @@ def _cell(row: Any) -> str:
 
 def registries() -> dict[str, Registry]:
     """Every registry by its kind."""
+    from fedmeta.adversarial import OBJECTIVES
     from fedmeta.attacks import ATTACKS
     from fedmeta.data import DATASETS, PARTITIONS
     from fedmeta.deployment import DEPLOYMENTS
@@ -238,10 +239,12 @@ def registries() -> dict[str, Registry]:
     from fedmeta.learners import LEARNERS
     from fedmeta.models import MODELS
     from fedmeta.optimisers import OPTIMISERS
+    from fedmeta.query_detection import DETECTORS
     from strategies import AGGREGATORS, PREAGGREGATORS, SAMPLERS
 
     learning = (LEARNERS, MODELS, DATASETS, PARTITIONS, OPTIMISERS)
-    known = (*learning, PREAGGREGATORS, AGGREGATORS, SAMPLERS, ATTACKS, DEPLOYMENTS, EVASIONS)
+    attacking = (ATTACKS, EVASIONS, OBJECTIVES, DEPLOYMENTS, DETECTORS)
+    known = (*learning, PREAGGREGATORS, AGGREGATORS, SAMPLERS, *attacking)
     return {registry.kind: registry for registry in known}
 
 

@@ -72,15 +72,11 @@ def detect(directory: str | Path, effort: Effort = Effort(), stamped: str | None
     Raises:
         ConfigurationError: data that are no images of classes, or a run of another model.
     """
-    rundir = RunDir.open(directory, exclusive=False)
-    workload = Workload(rundir.experiment)
+    rundir, workload, params = open_model(directory)
     _check(workload)
-    checkpoint = rundir.load("last")
-    checkpoint.check(workload.experiment.hash, workload.spec.hash)
-    params: Params = {**workload.initial, **checkpoint.params}
     found: dict[str, Any] = finite(
         {
-            "round": checkpoint.round,
+            "round": rundir.load("last").round,
             "inversion": _invert(workload, params, effort, stamped).to_json(),
             "spectral": _spectral(workload, params, effort),
         }
@@ -88,6 +84,19 @@ def detect(directory: str | Path, effort: Effort = Effort(), stamped: str | None
     rundir.write_detection(found)
     write_report(rundir, draw_episode(workload, workload.spec.flatten(params)))
     return found
+
+
+def open_model(directory: str | Path) -> tuple[RunDir, Workload, Params]:
+    """A run, what it is of, and its last model with all entries, on the CPU.
+
+    Raises:
+        CheckpointError: no run or no checkpoint there, or one of another model.
+    """
+    rundir = RunDir.open(directory, exclusive=False)
+    workload = Workload(rundir.experiment)
+    checkpoint = rundir.load("last")
+    checkpoint.check(workload.experiment.hash, workload.spec.hash)
+    return rundir, workload, {**workload.initial, **checkpoint.params}
 
 
 def _check(workload: Workload) -> None:

@@ -12,7 +12,7 @@ os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 from fedmeta.data.class_dataset import ClassDataset
-from fedmeta.data.delivered import data_key
+from fedmeta.data.delivered import data_key, delivered
 from fedmeta.data.given import hand_over
 from fedmeta.errors import ConfigurationError, did_you_mean
 from fedmeta.experiment import Experiment
@@ -133,7 +133,7 @@ def play(
     """
     experiment, rundir = opened.experiment, opened.rundir
     try:
-        with _make_grid(experiment, engine) as engine_grid:
+        with make_grid(experiment, engine) as engine_grid:
             grid = attacked(engine_grid, experiment)
             return execute(
                 grid,
@@ -150,7 +150,8 @@ def play(
         rundir.close()
 
 
-def _make_grid(experiment: Experiment, engine: str) -> LocalGrid:
+def make_grid(experiment: Experiment, engine: str) -> LocalGrid:
+    """The grid of an experiment's clients on an engine, `ray` or `inline`."""
     workload = Workload(experiment)
     num_clients = len(workload.federation.clients)
     # The strategy judges replies itself, and the round loop tells of failures: not twice.
@@ -174,6 +175,7 @@ def _make_grid(experiment: Experiment, engine: str) -> LocalGrid:
             start_timeout=settings.start_timeout,
             client_timeout=settings.client_timeout,
             datasets={data_key(experiment.data.name, experiment.data.parameters): workload.dataset},
+            in_memory=delivered(experiment.data.name, experiment.data.parameters) is not None,
             check=False,
             log_failures=False,
         )

@@ -248,11 +248,12 @@ class MetaStrategy(Strategy):
                 f"{found.answered} of {len(self._sampled)} clients gave a valid update, "
                 f"below server.min_success_fraction = {self.experiment.server.min_success_fraction:g}"
             )
-        if not self._weights(found.updates).sum() > 0:
+        if not self.weights(found.updates).sum() > 0:
             return "the weights of the updates sum to zero"
         return None
 
-    def _weights(self, updates: list[Update]) -> Tensor:
+    def weights(self, updates: list[Update]) -> Tensor:
+        """`[n]`, what each update counts for in a mean."""
         if self.experiment.server.weighting == "tasks":
             return torch.tensor([update.tasks for update in updates], dtype=torch.float64)
         return torch.tensor([len(update.clients) for update in updates], dtype=torch.float64)
@@ -265,11 +266,21 @@ class MetaStrategy(Strategy):
         if self.sums:
             carried = [update.carried for update in updates if update.carried is not None]
             rows = [update.delta for update in updates]
-            return Aggregate(partial_sums.mean(rows, carried, self._weights(updates)))
-        context = RoundContext(
+            return Aggregate(partial_sums.mean(rows, carried, self.weights(updates)))
+        return self.judged(found.matrix, self.context(server_round, updates))
+
+    def judged(self, rows: Tensor, context: RoundContext) -> Aggregate:
+        """What the defence makes of updates `[n, D]`, each entry over those who hold it."""
+        if self.holdings is not None:
+            return self.holdings.aggregate(self.defence, rows, context)
+        return self.defence(rows, context)
+
+    def context(self, server_round: int, updates: list[Update]) -> RoundContext:
+        """What the aggregator of a round may know beside the matrix of the updates; a fresh generator each time."""
+        return RoundContext(
             round=server_round,
             clients=tuple(update.client for update in updates),
-            weights=self._weights(updates),
+            weights=self.weights(updates),
             model=self._vector,
             state=self.aggregator_state,
             generator=torch_generator(self.experiment.seed, server_round, SERVER, "aggregation"),
@@ -277,9 +288,6 @@ class MetaStrategy(Strategy):
             probe=self._probe,
             root_update=self._root_update(server_round),
         )
-        if self.holdings is not None:
-            return self.holdings.aggregate(self.defence, found.matrix, context)
-        return self.defence(found.matrix, context)
 
     def _release(self, found: Sorted, server_round: int) -> Aggregate:
         """A private release; where clients hold parts, each over the expected number of those who hold it.

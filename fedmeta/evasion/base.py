@@ -1,7 +1,9 @@
 """The contract of evasion attacks, and how points are compared."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import ClassVar, Protocol
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -18,7 +20,8 @@ alike: one *unit* is one entry of the first axis, and inputs have as many leadin
 """
 
 
-class Evasion(Protocol):
+@dataclass(frozen=True)
+class Evasion(ABC):
     """An attack: a pure function, without data-dependent control flow, so that it runs in a loop and under `vmap`.
 
     Gradients are taken by `fedmeta.gradients.value_and_grad`, draws come from a seed tensor
@@ -26,16 +29,11 @@ class Evasion(Protocol):
 
     Attributes:
         black_box: it asks for outputs only, so that it works where gradients do not.
-        least_ways: classes that it needs.
     """
 
-    black_box: ClassVar[bool]
+    black_box: ClassVar[bool] = False
 
-    @property
-    def least_ways(self) -> int:
-        """Classes that it needs; the loss is not defined for fewer."""
-        ...
-
+    @abstractmethod
     def __call__(self, logits_of: Logits, x: Tensor, y: Tensor, ball: Ball, seed: Tensor) -> Tensor:
         """Inputs like `x` that the model gets wrong where it can be made to.
 
@@ -50,7 +48,18 @@ class Evasion(Protocol):
             Shaped as x, within the ball around it, detached. `x` itself is one of the points that are compared: an
             attacker may leave an input alone.
         """
-        ...
+
+    @property
+    def least_ways(self) -> int:
+        """Classes that it needs; by default two, since with one there is no error."""
+        return 2
+
+    def check(self, shape: tuple[int, ...], ball: Ball) -> None:  # noqa: B027  (most refuse nothing)
+        """Refuse inputs of a shape, or a ball, that the attack is not made for, before anything is computed.
+
+        Raises:
+            ConfigurationError: names the shape or the norm, and other attacks.
+        """
 
 
 def wrong(logits: Tensor, y: Tensor) -> Tensor:

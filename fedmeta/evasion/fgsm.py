@@ -1,17 +1,16 @@
 """The fast gradient sign method (Goodfellow et al., ICLR 2015, section 4)."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
 from fedmeta.evasion.ball import Ball
-from fedmeta.evasion.base import Logits, worst_of
+from fedmeta.evasion.base import Evasion, Logits, worst_of
 from fedmeta.evasion.pgd import ascend
 
 
 @dataclass(frozen=True)
-class FGSM:
+class FGSM(Evasion):
     """x + eps sign(grad_x loss), cut to the range; for L2 eps along the gradient.
 
     >>> import torch
@@ -20,13 +19,6 @@ class FGSM:
     >>> FGSM()(lambda x: x @ line, x, y, Ball(eps=0.25), torch.tensor(0)).tolist()
     [[0.5, 0.75]]
     """
-
-    black_box: ClassVar[bool] = False
-
-    @property
-    def least_ways(self) -> int:
-        """Two: with one class there is no error."""
-        return 2
 
     def __call__(self, logits_of: Logits, x: Tensor, y: Tensor, ball: Ball, seed: Tensor) -> Tensor:
         """See `Evasion`; the seed is not used."""

@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from fedmeta.evasion.ball import Ball
-from fedmeta.evasion.base import Logits, per_unit, worst_of
+from fedmeta.evasion.base import Evasion, Logits, per_unit, worst_of
 from fedmeta.evasion.losses import cross_entropy, ranked_wrong, towards
 from fedmeta.gradients import value_and_grad
 from fedmeta.parameters import parameter
@@ -18,15 +17,13 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class PGD:
+class PGD(Evasion):
     """x_{t+1} = project(x_t + step * eps * steepest(grad_x loss)), from random points of the ball.
 
     The steepest direction is the sign for Linf, the direction for L2. Of the last points of all runs, and the clean
     input, the worst for the model is given. With `targets = n` there is a run for each of the n most likely wrong
     classes, which raises log p(wrong class) (multi-targeted, Gowal et al. 2019) in place of the cross-entropy.
     """
-
-    black_box: ClassVar[bool] = False
 
     steps: int = parameter(20, doc="gradient steps of a run", unit="steps", ge=1)
     step: float = parameter(0.125, doc="length of a step, in units of eps", gt=0)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
 from fedmeta.gradients import value_and_grad
-from fedmeta.learners.base import Metrics
+from fedmeta.learners.base import Metrics, OuterLoss
 from fedmeta.learners.draws import normal, task_seed
 from fedmeta.learners.functional import forward, joined, measure, part
 from fedmeta.learners.inner_loop import at, last, step
@@ -98,6 +98,32 @@ class ABML:
 
         grads, _, metrics = value_and_grad(objective, params)
         return grads, metrics
+
+    def query_gradient(self, params: Params, episode: Episode, outer: OuterLoss) -> tuple[Params, Metrics]:
+        """As `meta_gradient`, of another outer loss on the query, a mean over drawn weights like the metrics."""
+        support, query = episode.support, episode.query
+        seed = task_seed(support.x, query.x)
+        share = query.y.shape[0] / (query.y.shape[0] + support.y.shape[0])
+
+        def objective(theta: Params) -> tuple[Tensor, Metrics]:
+            adapted = last(self._path(theta, support, create_graph=True), self.inner_steps)
+            losses, told = [], []
+            for weights in self._sample(adapted, seed, OUTER):
+                own, metrics = outer(self, {name: value.unsqueeze(0) for name, value in weights.items()}, query)
+                seen = self.task.loss(self._outputs(weights, support.x), support.y)
+                losses.append((1 - share) * seen + share * own)
+                told.append(metrics)
+            prior = self.prior_weight * self._hyper_prior(theta) if self.prior_weight else 0.0
+            means = {name: torch.stack([each[name] for each in told]).mean() for name in told[0]}
+            return torch.stack(losses).mean() + self.kl_outer * divergence(adapted, theta) + prior, means
+
+        grads, _, metrics = value_and_grad(objective, params)
+        return grads, metrics
+
+    @property
+    def training_steps(self) -> int:
+        """Inner steps in training."""
+        return self.inner_steps
 
     @property
     def default_steps(self) -> int:

@@ -1,6 +1,6 @@
 """What every meta-learner offers, and the two gradient engines beneath it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Literal, Protocol
 
 import torch
@@ -69,6 +69,23 @@ class MetaLearner(Protocol):
 
     def meta_gradient(self, params: Params, episode: Episode) -> tuple[Params, Metrics]:
         """The direction of one task that an outer optimiser descends, shaped as `params`; zero where unused."""
+        ...
+
+
+OuterLoss = Callable[[MetaLearner, Adapted, Batch], tuple[Tensor, Metrics]]
+"""(learner, what the support led to, query) -> the loss that the outer step descends, a scalar, and metrics."""
+
+
+class QueryLearner(MetaLearner, Protocol):
+    """A learner whose outer step descends the loss of the query after adaptation: another loss can take its place."""
+
+    @property
+    def training_steps(self) -> int:
+        """Steps of adaptation before the query is judged in training."""
+        ...
+
+    def query_gradient(self, params: Params, episode: Episode, outer: OuterLoss) -> tuple[Params, Metrics]:
+        """As `meta_gradient`, of `outer` in place of the query's own loss."""
         ...
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fedmeta.errors import ConfigurationError
-from fedmeta.learners.base import MetaLearner, Metrics
+from fedmeta.learners.base import Adapted, MetaLearner, Metrics
 from fedmeta.params import Params
 from fedmeta.tasks import Batch, Episode, Task
 
@@ -63,6 +63,11 @@ def joined(episode: Episode) -> Batch:
 def ways_of(episode: Episode) -> int:
     """Class slots of an episode; 1 where there are no classes."""
     return max(1, episode.classes.shape[-1])
+
+
+def query_loss(learner: MetaLearner, adapted: Adapted, query: Batch) -> tuple[Tensor, Metrics]:
+    """The outer loss of meta-learning: the query's, with its metrics."""
+    return measure(learner.task, learner.predict(adapted, query.x), query.y)
 
 
 def measure(task: Task, output: Tensor, y: Tensor) -> tuple[Tensor, Metrics]:

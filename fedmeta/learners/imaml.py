@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from fedmeta.gradients import value_and_grad
-from fedmeta.learners.base import Metrics
-from fedmeta.learners.functional import forward, measure
+from fedmeta.learners.base import Metrics, OuterLoss
+from fedmeta.learners.functional import forward
 from fedmeta.learners.inner_loop import descend, last
 from fedmeta.learners.maml import MAML
 from fedmeta.parameters import parameter
@@ -34,12 +34,12 @@ class IMAML(MAML):
     regularisation: float = parameter(2.0, doc="lambda, of the pull towards the initialisation", gt=0)
     cg_steps: int = parameter(5, doc="conjugate gradient steps", unit="steps", ge=0)
 
-    def meta_gradient(self, params: Params, episode: Episode) -> tuple[Params, Metrics]:
-        """(I + H/lambda)^-1 d/dphi of the query loss at phi."""
+    def query_gradient(self, params: Params, episode: Episode, outer: OuterLoss) -> tuple[Params, Metrics]:
+        """(I + H/lambda)^-1 d/dphi of the outer loss at phi."""
         adapted = last(self._path(params, episode.support, create_graph=False), self.inner_steps)
 
         def objective(phi: Params) -> tuple[Tensor, Metrics]:
-            return measure(self.task, self.predict(phi, episode.query.x), episode.query.y)
+            return outer(self, phi, episode.query)
 
         slope, _, metrics = value_and_grad(objective, adapted)
 

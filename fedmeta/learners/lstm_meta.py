@@ -9,14 +9,12 @@ import torch
 from torch import Tensor
 
 from fedmeta.gradients import value_and_grad
-from fedmeta.learners.base import Metrics
-from fedmeta.learners.functional import forward, measure, part
-from fedmeta.learners.inner_loop import last
+from fedmeta.learners.functional import forward, part
 from fedmeta.learners.maml import MAML
 from fedmeta.models.initialise import initialise
 from fedmeta.parameters import parameter
 from fedmeta.params import Params
-from fedmeta.tasks import Batch, Episode
+from fedmeta.tasks import Batch
 
 CELL = "cell."
 """Prefix of the optimiser's own parameters; the others are c0, the initial weights."""
@@ -51,16 +49,6 @@ class LSTMMeta(MAML):
             theta[f"{CELL}{gate}.weight"] = 0.01 * (2 * torch.rand(INPUTS, generator=generator) - 1)
             theta[f"{CELL}{gate}.bias"] = torch.tensor([bias])
         return theta
-
-    def meta_gradient(self, params: Params, episode: Episode) -> tuple[Params, Metrics]:
-        """d of the query loss at c_T, with respect to c_0 and the cell, the inner gradients being constants."""
-
-        def objective(theta: Params) -> tuple[Tensor, Metrics]:
-            adapted = last(self._path(theta, episode.support, create_graph=True), self.inner_steps)
-            return measure(self.task, self.predict(adapted, episode.query.x), episode.query.y)
-
-        grads, _, metrics = value_and_grad(objective, params)
-        return grads, metrics
 
     def _path(self, params: Params, support: Batch, *, create_graph: bool) -> Iterator[Params]:
         c = {name: value for name, value in params.items() if not name.startswith(CELL)}

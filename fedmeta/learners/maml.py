@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from fedmeta.gradients import value_and_grad
-from fedmeta.learners.base import Metrics
-from fedmeta.learners.functional import features, forward, measure, outputs, require_head
+from fedmeta.learners.base import Metrics, OuterLoss
+from fedmeta.learners.functional import features, forward, outputs, query_loss, require_head
 from fedmeta.learners.inner_loop import at, descend, last, step
 from fedmeta.models.initialise import initialise
 from fedmeta.parameters import parameter
@@ -57,13 +57,22 @@ class MAML:
 
     def meta_gradient(self, params: Params, episode: Episode) -> tuple[Params, Metrics]:
         """d/dtheta of the query loss at theta_k(theta)."""
+        return self.query_gradient(params, episode, query_loss)
+
+    def query_gradient(self, params: Params, episode: Episode, outer: OuterLoss) -> tuple[Params, Metrics]:
+        """As `meta_gradient`, of another outer loss."""
 
         def objective(theta: Params) -> tuple[Tensor, Metrics]:
             adapted = last(self._path(theta, episode.support, create_graph=True), self.inner_steps)
-            return measure(self.task, self.predict(adapted, episode.query.x), episode.query.y)
+            return outer(self, adapted, episode.query)
 
         grads, _, metrics = value_and_grad(objective, params)
         return grads, metrics
+
+    @property
+    def training_steps(self) -> int:
+        """Inner steps in training."""
+        return self.inner_steps
 
     @property
     def default_steps(self) -> int:
@@ -84,12 +93,12 @@ class FOMAML(MAML):
     The meta-gradient is d L_query(phi)/dphi at phi = theta_k: the inner loop's Jacobian is taken for the identity.
     """
 
-    def meta_gradient(self, params: Params, episode: Episode) -> tuple[Params, Metrics]:
-        """d/dphi of the query loss at phi = theta_k."""
+    def query_gradient(self, params: Params, episode: Episode, outer: OuterLoss) -> tuple[Params, Metrics]:
+        """d/dphi of the outer loss at phi = theta_k."""
         adapted = last(self._path(params, episode.support, create_graph=False), self.inner_steps)
 
         def objective(phi: Params) -> tuple[Tensor, Metrics]:
-            return measure(self.task, self.predict(phi, episode.query.x), episode.query.y)
+            return outer(self, phi, episode.query)
 
         grads, _, metrics = value_and_grad(objective, adapted)
         return grads, metrics

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from fedmeta.errors import ConfigurationError
 from fedmeta.gradients import value_and_grad
-from fedmeta.learners.base import Metrics
+from fedmeta.learners.base import Metrics, OuterLoss
 from fedmeta.learners.draws import permutation, task_seed
-from fedmeta.learners.functional import forward, measure, part, ways_of
+from fedmeta.learners.functional import forward, part, query_loss, ways_of
 from fedmeta.learners.lstm_cell import initial_cell, lstm_step
 from fedmeta.models.initialise import initialise
 from fedmeta.parameters import parameter
@@ -111,6 +111,10 @@ class MatchingNet:
 
     def meta_gradient(self, params: Params, episode: Episode) -> tuple[Params, Metrics]:
         """d/dtheta of the query's cross-entropy, through queries and memory."""
+        return self.query_gradient(params, episode, query_loss)
+
+    def query_gradient(self, params: Params, episode: Episode, outer: OuterLoss) -> tuple[Params, Metrics]:
+        """As `meta_gradient`, of another outer loss."""
         support = episode.support
         if self.full_context:
             order = permutation(task_seed(support.x), 0, support.y.shape[0])
@@ -118,10 +122,15 @@ class MatchingNet:
 
         def objective(theta: Params) -> tuple[Tensor, Metrics]:
             memory = self._remember(theta, support.x, support.y, ways_of(episode))
-            return measure(self.task, self.predict(memory, episode.query.x), episode.query.y)
+            return outer(self, memory, episode.query)
 
         grads, _, metrics = value_and_grad(objective, params)
         return grads, metrics
+
+    @property
+    def training_steps(self) -> int:
+        """1, the support seen."""
+        return 1
 
     @property
     def default_steps(self) -> int:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from fedmeta.gradients import value_and_grad
-from fedmeta.learners.base import Metrics
-from fedmeta.learners.functional import forward, measure
+from fedmeta.learners.base import Metrics, OuterLoss
+from fedmeta.learners.functional import forward, query_loss
 from fedmeta.learners.inner_loop import at, descend, last, step
 from fedmeta.models.initialise import initialise
 from fedmeta.parameters import parameter
@@ -61,16 +61,25 @@ class PerFedAvg:
 
     def meta_gradient(self, params: Params, episode: Episode) -> tuple[Params, Metrics]:
         """(I - alpha H(w; D'')) grad f(w~; D'), without H for `fo`; the metrics are those of D' at w~."""
+        return self.query_gradient(params, episode, query_loss)
+
+    def query_gradient(self, params: Params, episode: Episode, outer: OuterLoss) -> tuple[Params, Metrics]:
+        """As `meta_gradient`, of another outer loss."""
         first, second = self._halves(episode.query)
         adapted = step(params, self._gradient(params, episode.support), self.inner_lr)
 
         def objective(w: Params) -> tuple[Tensor, Metrics]:
-            return measure(self.task, self.predict(w, first.x), first.y)
+            return outer(self, w, first)
 
         slope, _, metrics = value_and_grad(objective, adapted)
         if self.variant == "hf":
             slope = step(slope, self._hessian_product(params, second, slope), self.inner_lr)
         return slope, metrics
+
+    @property
+    def training_steps(self) -> int:
+        """1."""
+        return 1
 
     @property
     def default_steps(self) -> int:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from fedmeta.gradients import value_and_grad
-from fedmeta.learners.base import Metrics
-from fedmeta.learners.functional import forward, measure, ways_of
+from fedmeta.learners.base import Metrics, OuterLoss
+from fedmeta.learners.functional import forward, query_loss, ways_of
 from fedmeta.models.initialise import initialise
 from fedmeta.params import Params
 from fedmeta.tasks import Batch, Episode, Task
@@ -57,13 +57,22 @@ class ProtoNet:
 
     def meta_gradient(self, params: Params, episode: Episode) -> tuple[Params, Metrics]:
         """d/dtheta of the query's cross-entropy, through queries and prototypes."""
+        return self.query_gradient(params, episode, query_loss)
+
+    def query_gradient(self, params: Params, episode: Episode, outer: OuterLoss) -> tuple[Params, Metrics]:
+        """As `meta_gradient`, of another outer loss."""
 
         def objective(theta: Params) -> tuple[Tensor, Metrics]:
             adapted = self.adapt(theta, episode.support, ways_of(episode), 1)
-            return measure(self.task, self.predict(adapted, episode.query.x), episode.query.y)
+            return outer(self, adapted, episode.query)
 
         grads, _, metrics = value_and_grad(objective, params)
         return grads, metrics
+
+    @property
+    def training_steps(self) -> int:
+        """1, the support seen."""
+        return 1
 
     @property
     def default_steps(self) -> int:

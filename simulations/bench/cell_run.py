@@ -12,6 +12,8 @@ from typing import Any
 from fedmeta.errors import CheckpointError, FedmetaError
 from fedmeta.experiment import Experiment
 from server.rundir import CONFIG, RunDir
+from simulations.bench.grid_file import EvasionEntry
+from simulations.bench.robust import measure
 from simulations.launch import Opened, play
 
 FAILURE = "failure.txt"
@@ -48,12 +50,13 @@ def finished(place: Path, experiment: Experiment) -> bool:
     return _open(place, experiment, exclusive=False).results() is not None
 
 
-def play_cell(place: str, experiment: Experiment) -> str | None:
+def play_cell(place: str, experiment: Experiment, evasion: EvasionEntry | None = None) -> str | None:
     """Play a cell to its end, from its last checkpoint where it has one.
 
     Args:
         place: its directory; what was begun there without a configuration is cleared away.
         experiment: as planned, `attack.clean` naming the twin's directory where the attack is measured against one.
+        evasion: how its model is attacked in the end; None: not at all.
 
     Returns:
         None, or why it failed: an error that a user can mend by its text, any other by its type, text and line. The
@@ -66,6 +69,8 @@ def play_cell(place: str, experiment: Experiment) -> str | None:
         with held(folder):
             if not finished(folder, experiment):
                 _play(folder, experiment)
+            if evasion is not None:
+                measure(folder, evasion)
     except Exception as error:
         trace.write_text(traceback.format_exc(), encoding="utf-8")
         return _in_words(error, folder)
@@ -73,9 +78,10 @@ def play_cell(place: str, experiment: Experiment) -> str | None:
     return None
 
 
-def play_cell_from_json(place: str, text: str) -> str | None:
-    """`play_cell` of an experiment that travelled as JSON."""
-    return play_cell(place, Experiment.model_validate_json(text))
+def play_cell_from_json(place: str, text: str, evasion: str | None = None) -> str | None:
+    """`play_cell` of an experiment, and a way to attack it, that travelled as JSON."""
+    wanted = None if evasion is None else EvasionEntry.model_validate_json(evasion)
+    return play_cell(place, Experiment.model_validate_json(text), wanted)
 
 
 def _play(folder: Path, experiment: Experiment) -> None:

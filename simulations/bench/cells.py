@@ -7,12 +7,13 @@ from typing import Any
 
 from fedmeta.attacks import ATTACKS
 from fedmeta.attacks.threat import success_steps
+from fedmeta.data import DATASETS
 from fedmeta.errors import ConfigurationError, FedmetaError
 from fedmeta.experiment import Experiment
 from server.configuration import load
 from simulations.adversarial_grid import check_known_defence
 from simulations.bench.fingerprint import cell_key, fingerprint
-from simulations.bench.grid_file import AttackEntry, DefenceEntry, Grid, SetUp, is_mean, is_none
+from simulations.bench.grid_file import AttackEntry, DefenceEntry, EvasionEntry, Grid, SetUp, is_mean, is_none
 
 NOT_HERE = {
     "seed": "seeds",
@@ -104,6 +105,8 @@ def make_plan(grid: Grid) -> Plan:
                 experiment, refused, said = _resolved(grid, setup, attack, defence)
                 if plain and refused is not None:
                     raise ConfigurationError(f"the base experiment{_called(setup)} cannot be: {refused}")
+                if plain and experiment is not None and grid.evasion is not None:
+                    _check_evasion(experiment, grid.evasion)
                 for text in said:
                     words = ", ".join(filter(None, (setup.label, attack.label, defence.label)))
                     notes.setdefault(text, []).append(words)
@@ -206,6 +209,22 @@ def _check_fair(experiment: Experiment) -> None:
             f"server.weighting = '{experiment.server.weighting}' lets clients report their own weight, and only the "
             "mean takes it: a benchmark wants uniform"
         )
+
+
+def _check_evasion(experiment: Experiment, evasion: EvasionEntry) -> None:
+    """Refuse to measure robust accuracy where there is no accuracy, or within a radius that is none.
+
+    Raises:
+        ConfigurationError: names the key and the remedy.
+    """
+    declared = DATASETS.make(experiment.data.name, **experiment.data.parameters)
+    if declared.task.kind != "classification":
+        raise ConfigurationError(
+            f"evasion: robust accuracy is of classes, and data '{experiment.data.name}' are for {declared.task.kind}: "
+            "remove the table [evasion]"
+        )
+    if evasion.norm == "linf" and evasion.eps > 1:
+        raise ConfigurationError(f"evasion.eps = {evasion.eps:g} is above 1, the whole range of a pixel under linf")
 
 
 def _called(setup: SetUp) -> str:

@@ -109,6 +109,9 @@ def _failed_rounds(facts: Facts, _: int) -> float | None:
     return float(sum(bool(record["failed_round"]) for record in facts.metrics))
 
 
+ROBUST = "robust"
+"""The column that is there only where the grid asks for it."""
+
 COLUMNS: tuple[Column, ...] = (
     Column(
         "score",
@@ -144,6 +147,14 @@ COLUMNS: tuple[Column, ...] = (
         _lift,
         by_step=True,
         bad="high",
+    ),
+    Column(
+        ROBUST,
+        "robust accuracy",
+        "Accuracy on unseen test clients while PGD moves the queries, supports clean; see [evasion] of the grid.",
+        "share",
+        lambda facts, _: facts.robust,
+        bad="low",
     ),
     Column(
         "area",
@@ -226,14 +237,20 @@ def named(column: Column, step: int) -> str:
     return f"{column.name}@{step}" if column.by_step else column.name
 
 
-def column_names(experiments: Iterable[Experiment], headline: int) -> list[tuple[str, Column, int]]:
+def column_names(
+    experiments: Iterable[Experiment], headline: int, robust: bool = False
+) -> list[tuple[str, Column, int]]:
     """Every name in files with its column and its number of adaptation steps.
 
     Args:
         experiments: of the grid, whose attacks say after how many steps success is measured.
         headline: the number of steps of columns that are no curve but depend on one.
+        robust: whether robust accuracy is measured.
     """
     steps = sorted({step for experiment in experiments for step in success_steps(experiment)})
     return [
-        (named(column, step), column, step) for column in COLUMNS for step in (steps if column.by_step else [headline])
+        (named(column, step), column, step)
+        for column in COLUMNS
+        if column.name != ROBUST or robust
+        for step in (steps if column.by_step else [headline])
     ]

@@ -22,6 +22,7 @@ class Facts:
         checkpoint: `last` or `best`, the model that counts.
         split: `pooled` or `test`.
         reference: the cell without attack under the plain mean, of the same set-up and seed; None where it failed.
+        robust: accuracy under evasion; None where it is not measured.
     """
 
     experiment: Experiment
@@ -30,6 +31,7 @@ class Facts:
     checkpoint: str
     split: str
     reference: "Facts | None" = None
+    robust: float | None = None
 
     @cached_property
     def judged(self) -> Mapping[str, Any]:

@@ -30,7 +30,8 @@ def write_files(report: BenchReport, out: Path) -> None:
 def value_names(report: BenchReport) -> list[str]:
     """Names of all columns, whether or not a cell has a value there: a file's head depends on the grid alone."""
     runs = [cell.experiment for cell in report.plan.runs if cell.experiment is not None]
-    return [name for name, _, _ in column_names(runs, report.plan.grid.measure.step)]
+    grid = report.plan.grid
+    return [name for name, _, _ in column_names(runs, grid.measure.step, robust=grid.evasion is not None)]
 
 
 def _cell_lines(report: BenchReport, names: Sequence[str]) -> list[list[Any]]:
@@ -69,7 +70,7 @@ def as_json(report: BenchReport) -> dict[str, Any]:
     """The whole result; the resolved configuration of a cell lies in `cells/KEY/config.json`."""
     grid = report.plan.grid
     return {
-        "grid": grid.model_dump(mode="json"),
+        "grid": grid.told,
         "code": report.plan.code,
         "score": report.score_name,
         "statements": list(report.statements),

@@ -63,6 +63,17 @@ class Measure(_Table):
     resamples: int = Field(10_000, ge=100, description="of the bootstrap, where there are more than six seeds")
 
 
+class EvasionEntry(_Table):
+    """A column beside clean accuracy and attack success: accuracy while queries are attacked by PGD, supports clean."""
+
+    eps: float = Field(gt=0, description="radius of the attack [pixels in 0 to 1]")
+    norm: Literal["linf", "l2"] = Field("linf", description="of the radius")
+    steps: int = Field(20, ge=1, description="of PGD, each of eps / 8 [steps]")
+    restarts: int = Field(1, ge=1, description="of PGD, from random points")
+    episodes: int = Field(100, ge=1, description="frozen test episodes, the same for all cells [episodes]")
+    checkpoint: Literal["last", "best"] = Field("last", description="set by the benchmark: measure.checkpoint")
+
+
 class Compare(_Table):
     """A question that was asked before the runs: is the first attack above the second, seed by seed?"""
 
@@ -88,8 +99,14 @@ class Grid(_Table):
     attacks: tuple[AttackEntry, ...] = Field((), strict=False)
     defences: tuple[DefenceEntry, ...] = Field((), strict=False)
     measure: Measure = Measure()
+    evasion: EvasionEntry | None = Field(None, description="none: not measured, which takes no time")
     compare: tuple[Compare, ...] = Field((), strict=False)
     added: tuple[str, ...] = Field((), exclude=True)
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """As files show it: without what is not measured, so that a grid from before stays what it was."""
+        return self.model_dump(mode="json", exclude=None if self.evasion is not None else {"evasion"})
 
     @field_validator("seeds")
     @classmethod
@@ -151,7 +168,9 @@ def _completed(grid: Grid) -> Grid:
         added.append(f"defence '{MEAN}'")
     attacks.sort(key=lambda entry: not is_none(entry))  # a stable sort: the others stay in the file's order
     defences.sort(key=lambda entry: not is_mean(entry))
-    changed = {"attacks": tuple(attacks), "defences": tuple(defences), "added": tuple(added)}
+    changed: dict[str, Any] = {"attacks": tuple(attacks), "defences": tuple(defences), "added": tuple(added)}
+    if grid.evasion is not None:
+        changed["evasion"] = grid.evasion.model_copy(update={"checkpoint": grid.measure.checkpoint})
     return grid.model_copy(update=changed)
 
 
@@ -228,6 +247,7 @@ def _known(place: tuple[Any, ...]) -> list[str]:
         "attacks": AttackEntry,
         "defences": DefenceEntry,
         "measure": Measure,
+        "evasion": EvasionEntry,
         "compare": Compare,
     }
     model = tables.get(str(place[0]), Grid) if place else Grid

@@ -11,6 +11,7 @@ from server.rundir import RunDir
 from simulations.bench.cells import Cell, Plan
 from simulations.bench.columns import column_names
 from simulations.bench.facts import Facts, score_by_round, success_by_round
+from simulations.bench.robust import measured
 from simulations.bench.schedule import cell_place
 
 State = Literal["done", "failed", "refused", "pending"]
@@ -46,7 +47,8 @@ def read_outcomes(plan: Plan, out: Path, failed: Mapping[str, str]) -> list[Outc
         failed: key -> why it failed.
     """
     measure = plan.grid.measure
-    names = column_names((cell.experiment for cell in plan.runs if cell.experiment is not None), measure.step)
+    runs = [cell.experiment for cell in plan.runs if cell.experiment is not None]
+    names = column_names(runs, measure.step, robust=plan.grid.evasion is not None)
     references: dict[tuple[str, int], Facts] = {}
     outcomes = []
     for cell in plan.cells:
@@ -80,8 +82,9 @@ def _facts(plan: Plan, cell: Cell, out: Path, reference: Facts | None) -> Facts 
     results = rundir.results()
     if results is None:
         return None
-    measure = plan.grid.measure
-    return Facts(cell.experiment, results, rundir.metrics(), measure.checkpoint, measure.split, reference)
+    measure, evasion = plan.grid.measure, plan.grid.evasion
+    robust = None if evasion is None else measured(place, evasion)
+    return Facts(cell.experiment, results, rundir.metrics(), measure.checkpoint, measure.split, reference, robust)
 
 
 def _without_values(cell: Cell, reason: str | None) -> Outcome:

@@ -9,7 +9,7 @@ from fedmeta.paired import Interval
 from server.files import store
 from server.report.template import STYLE
 from server.summary import in_one_line
-from simulations.bench.columns import COLUMNS, Column
+from simulations.bench.columns import COLUMNS, ROBUST, Column
 from simulations.bench.figures import adaptation_figures, round_figures
 from simulations.bench.files import PAGE
 from simulations.bench.page_template import COMPARISONS, TEMPLATE
@@ -65,9 +65,9 @@ def page_text(report: BenchReport) -> str:
             (text, "; ".join(where[:6]) + (" ..." if len(where) > 6 else ""))
             for text, where in report.plan.notes.items()
         ],
-        columns=COLUMNS,
+        columns=[column for column in COLUMNS if column.name != ROBUST or grid.evasion is not None],
         cells=[{"words": o.cell.words, "state": o.state, "key": o.cell.key} for o in report.outcomes],
-        grid=json.dumps(grid.model_dump(mode="json"), indent=2),
+        grid=json.dumps(grid.told, indent=2),
         base=json.dumps(base.model_dump(mode="json"), indent=2),
     )
 
@@ -86,12 +86,18 @@ def _lead(report: BenchReport) -> str:
 
 def _facts(report: BenchReport) -> list[str]:
     states = [f"{report.count(state)} {state}" for state in ("done", "failed", "refused") if report.count(state)]
-    measure = report.plan.grid.measure
+    measure, evasion = report.plan.grid.measure, report.plan.grid.evasion
+    attacked = (
+        []
+        if evasion is None
+        else [f"evasion: PGD, {evasion.steps} steps, {evasion.norm} eps {evasion.eps:g}, {evasion.episodes} episodes"]
+    )
     return [
         f"{len(report.outcomes)} cells",
         *states,
         f"judged on: {measure.split}",
         f"checkpoint: {measure.checkpoint}",
+        *attacked,
     ]
 
 

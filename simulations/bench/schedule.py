@@ -13,6 +13,8 @@ from fedmeta.errors import ConfigurationError, did_you_mean
 from fedmeta.experiment import Experiment
 from simulations.bench.cell_run import finished, play_cell
 from simulations.bench.cells import Cell, Plan
+from simulations.bench.grid_file import EvasionEntry
+from simulations.bench.robust import measured
 
 Settled = Callable[[Cell, str | None], None]
 """Called when a cell is settled: with None, or why it failed."""
@@ -24,7 +26,7 @@ class Workers(Protocol):
     room: int
     """How many at once, at least 1."""
 
-    def submit(self, place: str, experiment: Experiment) -> Any:
+    def submit(self, place: str, experiment: Experiment, evasion: EvasionEntry | None = None) -> Any:
         """Begin a cell; returns what `first` knows it by."""
 
     def begin(self, target: str, arguments: tuple[Any, ...]) -> Any:
@@ -42,6 +44,7 @@ class Job:
     place: Path
     experiment: Experiment
     needs: str | None
+    evasion: EvasionEntry | None = None
 
 
 def cell_place(out: Path, key: str) -> Path:
@@ -62,7 +65,7 @@ def jobs_of(plan: Plan, out: Path) -> list[Job]:
         if cell.clean is not None:
             attack = experiment.attack.model_copy(update={"clean": str(cell_place(out, cell.clean))})
             experiment = experiment.model_copy(update={"attack": attack})
-        chosen.setdefault(cell.key, Job(cell, cell_place(out, cell.key), experiment, cell.clean))
+        chosen.setdefault(cell.key, Job(cell, cell_place(out, cell.key), experiment, cell.clean, plan.grid.evasion))
     return list(chosen.values())
 
 
@@ -95,7 +98,7 @@ def play_all(jobs: Iterable[Job], workers: Workers, settled: Settled) -> dict[st
                 if _is_finished(job):
                     settle(job, None)
                 else:
-                    running[workers.submit(str(job.place), job.experiment)] = job
+                    running[workers.submit(str(job.place), job.experiment, job.evasion)] = job
         if running:
             ticket, reason = workers.first(running)
             settle(running.pop(ticket), reason)
@@ -104,7 +107,8 @@ def play_all(jobs: Iterable[Job], workers: Workers, settled: Settled) -> dict[st
 
 def _is_finished(job: Job) -> bool:
     try:
-        return finished(job.place, job.experiment)
+        attacked = job.evasion is None or measured(job.place, job.evasion) is not None
+        return attacked and finished(job.place, job.experiment)
     except ValueError:  # damaged: the worker says how
         return False
 
@@ -146,9 +150,9 @@ class InThisProcess:
     def __init__(self) -> None:
         self._found: dict[int, Any] = {}
 
-    def submit(self, place: str, experiment: Experiment) -> int:
+    def submit(self, place: str, experiment: Experiment, evasion: EvasionEntry | None = None) -> int:
         """Play a cell."""
-        return self._keep(play_cell(place, experiment))
+        return self._keep(play_cell(place, experiment, evasion))
 
     def begin(self, target: str, arguments: tuple[Any, ...]) -> int:
         """Call it."""
@@ -205,10 +209,11 @@ class OnRay:
             scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False),
         )
 
-    def submit(self, place: str, experiment: Experiment) -> Any:
+    def submit(self, place: str, experiment: Experiment, evasion: EvasionEntry | None = None) -> Any:
         """Begin a cell in a worker."""
         target = "simulations.bench.cell_run:play_cell_from_json"
-        return self.begin(target, (os.path.abspath(place), experiment.model_dump_json()))
+        attack = None if evasion is None else evasion.model_dump_json()
+        return self.begin(target, (os.path.abspath(place), experiment.model_dump_json(), attack))
 
     def begin(self, target: str, arguments: tuple[Any, ...]) -> Any:
         """Begin a function in a worker."""

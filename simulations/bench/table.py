@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.table import Table
 
-from simulations.bench.columns import COLUMNS, Column
+from simulations.bench.columns import COLUMNS, ROBUST, Column
 from simulations.bench.report import BenchReport
 from simulations.bench.summary import Row
 from simulations.bench.words import difference_kind, in_print, p_in_print, with_interval
@@ -31,7 +31,7 @@ def matrices(report: BenchReport) -> Iterator[Table]:
     """Main task and headline lift, attacks by defences."""
     step = report.plan.grid.measure.step
     for setup in report.plan.grid.setups:
-        for name in ("score", f"lift@{step}"):
+        for name in ("score", f"lift@{step}", ROBUST):
             rows = [row for row in report.rows if row.setup == setup.label]
             if any(name in row.intervals for row in rows):
                 yield _matrix(report, setup.label, name)
