@@ -27,8 +27,9 @@ install: $(STAMP)
 demo: $(STAMP)
 	$(BIN)/fedmeta simulate simulations/configs/demo.toml
 
+# A file's tests stay in one process, for what they share; each process starts its own Ray.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow

@@ -137,6 +137,7 @@ def make_attacker(request: Request, params: Params, honest: Honest) -> Attacker:
         last_update=request.last_update,
         honest=cache(lambda: honest(known)),
         clean_episodes=lambda count: attackers_episodes(workload, count),
+        data=workload.spec_of_data,
     )
     return Attacker(request, ATTACKS.make(method.name, where="attack.method", **method.parameters), scene)
 

@@ -10,7 +10,7 @@ from clients.request import read_request
 from clients.success import measure_success
 from fedmeta.deployment import deploy
 from fedmeta.evaluation import evaluate as judge
-from fedmeta.evaluation import nearest_neighbour
+from fedmeta.evaluation import judge_baseline
 from fedmeta.experiment import Component
 from fedmeta.learners.base import MetaLearner
 from fedmeta.wire import CONFIG, METRICS, WEIGHT, config_record, metric_record
@@ -41,8 +41,12 @@ def evaluate(message: Message, context: Context) -> Message:
         if len(scores.brier):
             metrics[f"brier.{step}"] = scores.brier[i].tolist()
             metrics[f"bins.{step}"] = scores.bins[i].flatten().tolist()
-    if config["baseline"] and workload.learner.task.kind == "classification":
-        metrics["baseline"] = [float(nearest_neighbour(episode)) for episode in episodes]
+        for measure, values in scores.measures.items():
+            metrics[f"measure.{step}.{measure}"] = values[i].tolist()
+    if config["baseline"]:
+        for name, baseline in workload.baselines.items():
+            for figure, found in judge_baseline(baseline, workload.learner.task, episodes).items():
+                metrics[f"baseline.{name}.{figure}"] = found
     if config.get("success-steps"):
         after = [int(step) for step in config["success-steps"]]
         metrics |= measure_success(message, request, context, episodes, after, learner)
@@ -76,6 +80,7 @@ def _protocol(workload: Workload, steps: tuple[int, ...]) -> dict[str, object]:
     return {
         **facts,
         "score-name": learner.task.score_name,
+        **({"measures": list(learner.task.measures)} if learner.task.measures else {}),
         "steps": list(steps),
         "test-steps": learner.default_steps,
         "seed": experiment.evaluation.seed,

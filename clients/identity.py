@@ -16,7 +16,7 @@ OWN_DATA = 0
 
 
 def answer(message: Message, context: Context) -> Message:
-    """Reply with client id, name, role, the number of clients that the partition makes, and the hash of our code.
+    """Reply with client id, name, role, what its data cannot train, how many clients there are, and our code's hash.
 
     Raises:
         ConfigurationError: the node's configuration cannot be, or its partition id is beyond the partition.
@@ -39,6 +39,7 @@ def _share(workload: Workload, client: int) -> dict[str, object]:
         "client": client,
         "name": clients[client].name if known else "none",
         "role": clients[client].role if known else "none",
+        "lacks": list(clients[client].lacks) if known else [],
         "expected-clients": len(clients),
         "unfit": unfit(workload, client) if known else "",
     }
@@ -56,6 +57,7 @@ def _own_data(workload: Workload) -> dict[str, object]:
         "client": info.id,
         "name": info.name,
         "role": info.role,
+        "lacks": list(info.lacks),
         "expected-clients": OWN_DATA,
         "unfit": why,
     }

@@ -11,7 +11,7 @@ from clients.attack import all_malicious, attackers_episodes, ringleader
 from clients.personal import complete_params
 from clients.request import Request
 from fedmeta.attacks import ATTACKS
-from fedmeta.attacks.local import Backdoor, Scene
+from fedmeta.attacks.local import Scene, TriggerAttack
 from fedmeta.attacks.success import Trial, success_rates, trial
 from fedmeta.attacks.triggers import unchanged
 from fedmeta.learners.base import MetaLearner
@@ -66,7 +66,7 @@ def _trials(request: Request, params: Params, episodes: Sequence[Episode]) -> li
     """Every episode as the attacker would have it; None where it does not fit the aim."""
     workload, attack = request.workload, request.workload.experiment.attack
     method = ATTACKS.make(attack.method.name, where="attack.method", **attack.method.parameters)
-    assert isinstance(method, Backdoor)
+    assert isinstance(method, TriggerAttack)
     trigger = method.whole_trigger(scene_at_deployment(workload, params, request.round))
     found: list[Trial | None] = []
     rng = numpy_generator(workload.experiment.evaluation.seed, 0, request.client, "poisoned support")
@@ -96,4 +96,5 @@ def scene_at_deployment(workload: Workload, params: Params, round: int) -> Scene
         last_update=None,
         honest=lambda: torch.zeros((0, workload.spec.size())),
         clean_episodes=lambda count: attackers_episodes(workload, count),
+        data=workload.spec_of_data,
     )

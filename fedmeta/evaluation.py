@@ -1,9 +1,11 @@
 """Judging meta-parameters: adapt to episodes that were never trained on, and score their queries."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fedmeta.calibration import BINS, brier, count_bins
@@ -12,7 +14,7 @@ from fedmeta.learners.base import MetaLearner
 from fedmeta.learners.functional import ways_of
 from fedmeta.memory import available_bytes, fitting_tasks
 from fedmeta.params import Params
-from fedmeta.tasks import Episode
+from fedmeta.tasks import Baseline, Episode, Task
 
 
 class EpisodeScores(NamedTuple):
@@ -25,6 +27,7 @@ class EpisodeScores(NamedTuple):
         brier: `[len(steps), episodes]`, the Brier score of an episode's queries; empty `[0, episodes]` in regression.
         bins: `[len(steps), 3, BINS]`, confidence against accuracy over all episodes together
             (`fedmeta.calibration.count_bins`); empty `[0, 3, BINS]` in regression.
+        measures: what the task measures beside its score: name -> `[len(steps), episodes]`.
     """
 
     steps: tuple[int, ...]
@@ -32,6 +35,7 @@ class EpisodeScores(NamedTuple):
     score: Tensor
     brier: Tensor
     bins: Tensor
+    measures: Mapping[str, Tensor] = MappingProxyType({})
 
 
 def evaluate(
@@ -62,13 +66,14 @@ def evaluate(
     if not steps or steps[0] < 0 or list(steps) != sorted(set(steps)):
         raise ValueError(f"steps {list(steps)} must ascend from 0 or more without repeats")
 
-    classes = learner.task.kind == "classification"
+    classes, beside = learner.task.kind == "classification", learner.task.measures
 
     def judge(params: Params, episode: Episode) -> tuple[Tensor, ...]:
         found = []
         for adapted in learner.trajectory(params, episode.support, ways_of(episode), steps):
             output, y = learner.predict(adapted, episode.query.x), episode.query.y
             figures = (learner.task.loss(output, y), learner.task.score(output, y))
+            figures = (*figures, *(measure(output, y) for measure in beside.values()))
             found.append((*figures, brier(output, y), count_bins(output, y)) if classes else figures)
         return tuple(torch.stack(column) for column in zip(*found, strict=True))
 
@@ -78,11 +83,22 @@ def evaluate(
     with torch.no_grad():
         if chunk_size == "auto":
             chunk_size = fitting_episodes(judge, params, episodes[0]) if way == "vmap" else None
-        loss, score, *calibration = over_tasks(judge, params, episodes, way, chunk_size)
-    if not calibration:
-        return EpisodeScores(tuple(steps), loss.T, score.T, loss.T[:0], loss.new_zeros((0, 3, BINS)))
-    briers, bins = calibration
-    return EpisodeScores(tuple(steps), loss.T, score.T, briers.T, bins.double().sum(dim=0))
+        loss, score, *rest = over_tasks(judge, params, episodes, way, chunk_size)
+    measures = {name: found.T for name, found in zip(beside, rest, strict=False)}
+    if not classes:
+        return EpisodeScores(tuple(steps), loss.T, score.T, loss.T[:0], loss.new_zeros((0, 3, BINS)), measures)
+    briers, bins = rest[len(beside) :]
+    return EpisodeScores(tuple(steps), loss.T, score.T, briers.T, bins.double().sum(dim=0), measures)
+
+
+def judge_baseline(baseline: Baseline, task: Task, episodes: Sequence[Episode]) -> dict[str, list[float]]:
+    """The score of every episode, and whatever else the task measures, by name."""
+    figures = {task.score_name: task.score, **task.measures}
+    outputs = [baseline(episode) for episode in episodes]
+    return {
+        name: [float(figure(output, episode.query.y)) for output, episode in zip(outputs, episodes, strict=True)]
+        for name, figure in figures.items()
+    }
 
 
 def fitting_episodes(judge: TaskFunction, params: Params, episode: Episode) -> int:
@@ -91,13 +107,21 @@ def fitting_episodes(judge: TaskFunction, params: Params, episode: Episode) -> i
     return fitting_tasks(lambda: judge(params, to_device(episode, device)), available_bytes(device))
 
 
-def nearest_neighbour(episode: Episode) -> float:
+def nearest_neighbour(episode: Episode) -> Tensor:
     """The baseline that learns nothing: each query takes the label of its nearest support example by raw pixels.
 
     Euclidean distance; ties go to the first support example.
 
     Returns:
-        Accuracy in [0, 1].
+        `[queries, ways]`, 1 for the label and 0 elsewhere.
     """
     distances = torch.cdist(episode.query.x.flatten(1), episode.support.x.flatten(1))
-    return (episode.support.y[distances.argmin(dim=1)] == episode.query.y).double().mean().item()
+    return nearest_labels(-distances, episode)
+
+
+def nearest_labels(similarities: Tensor, episode: Episode) -> Tensor:
+    """`[queries, support examples]`, the more the nearer, to the labels of the nearest as `[queries, ways]`.
+
+    Ties go to the first support example.
+    """
+    return F.one_hot(episode.support.y[similarities.argmax(dim=1)], ways_of(episode)).double()

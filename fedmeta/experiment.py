@@ -33,7 +33,7 @@ LIBRARY_COMPONENTS: dict[str, Registry] = {
 }
 """Places in an experiment that name a component of the library, and the registry that knows its parameters."""
 
-DERIVED = {"model": ("input_shape", "ways")}
+DERIVED = {"model": ("input_shape", "ways", "codes")}
 """Component parameters that follow from the data and the learner; an experiment does not set them."""
 
 PLAIN_STYLES = ("ink", "binary")

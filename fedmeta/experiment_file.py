@@ -148,8 +148,8 @@ def _name_by_default(merged: dict[str, Any], place: str) -> None:
         table = table.get(key) if isinstance(table, dict) else None
     if isinstance(table, dict) and isinstance(table.get(last), dict) and "name" not in table[last]:
         default = Experiment().component(place)
-        assert isinstance(default, Component)
-        table[last] = {"name": default.name, **default.parameters, **table[last]}
+        if isinstance(default, Component):  # a list of components has none: validation says that one table is no list
+            table[last] = {"name": default.name, **default.parameters, **table[last]}
 
 
 def _drop_foreign_parameters(merged: dict[str, Any], place: str, name: str, registry: Registry) -> None:

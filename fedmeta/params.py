@@ -86,6 +86,25 @@ class ParamSpec:
         described = [[entry.name, list(entry.shape), entry.role] for entry in self.entries]
         return hashlib.sha256(json.dumps(described).encode()).hexdigest()
 
+    def holds(self, lacks: Iterable[str]) -> Tensor:
+        """`[D]` bool: the elements of the flat vector that do not belong to entries of the given glob patterns.
+
+        Raises:
+            ConfigurationError: a pattern that matches nothing shared, or nothing that would be left.
+        """
+        entries = self.select("shared")
+        names = [entry.name for entry in entries]
+        for pattern in lacks:
+            if not fnmatch.filter(names, pattern):
+                raise ConfigurationError(
+                    f"the data set has clients that lack '{pattern}', and this model shares {', '.join(names)}: "
+                    "choose the model that the data set is made for"
+                )
+        held = [not any(fnmatch.fnmatch(name, pattern) for pattern in lacks) for name in names]
+        if not any(held):
+            raise ConfigurationError(f"a client that lacks {', '.join(lacks)} has nothing of the model to train")
+        return torch.cat([torch.full((entry.size,), kept) for entry, kept in zip(entries, held, strict=True)])
+
     def flatten(self, params: Mapping[str, Tensor], role: Role = "shared") -> Tensor:
         """Concatenate the entries of one role: tensors `[*batch, *shape]` to `[*batch, D]`."""
         entries = self.select(role)

@@ -11,6 +11,9 @@ from fedmeta.calibration import calibration_error
 
 Unit = Literal["episodes", "clients"]
 
+ERRORS = frozenset({"mse", "mae"})
+"""Scores of which less is better."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -58,18 +61,19 @@ class Evaluation:
 
     Attributes:
         split: `validation`, `test` (each client's own episodes) or `pooled` (episodes across all test clients' data).
-        score_name: `accuracy` (fraction) or `mse`.
+        score_name: of the task, such as `accuracy` (fraction) or `mse`.
         steps: ascending numbers of adaptation steps that were judged; 0 is before adaptation.
         adapted: the number among them that counts as after adaptation: the learner's own, else the last.
         loss, score: an Estimate for every number of steps.
         quantiles: of the clients' mean scores after adaptation, by level: `{"0.1": ..., "0.5": ..., "0.9": ...}`.
         clients: client id -> mean score after adaptation.
-        baseline: pixel nearest neighbour on the same episodes, where the task has one.
+        baselines: what learns nothing, on the same episodes: name -> figure (score and measures) -> Estimate.
         protocol: ways, shots, queries, episodes per client, seed, transductive: what must stand beside the number.
         brier: the Brier score, an Estimate for every number of steps; empty in regression, and in files from before.
         bins: confidence against accuracy, `[3][BINS]` for every number of steps (`fedmeta.calibration`), over all
             queries of all clients; empty as above.
         ece: the expected calibration error by these bins, for every number of steps; empty as above.
+        measures: what the task measures beside its score: name -> an Estimate for every number of steps.
     """
 
     split: str
@@ -79,12 +83,20 @@ class Evaluation:
     score: tuple[Estimate, ...]
     quantiles: dict[str, float]
     clients: dict[str, float]
-    baseline: Estimate | None
+    baselines: dict[str, dict[str, Estimate]]
     adapted: int
     protocol: dict[str, Any] = field(default_factory=dict)
     brier: tuple[Estimate, ...] = ()
     bins: tuple[Sequence[Sequence[float]], ...] = ()
     ece: tuple[float, ...] = ()
+    measures: dict[str, tuple[Estimate, ...]] = field(default_factory=dict)
+
+    @property
+    def baseline(self) -> Estimate | None:
+        """The score of the best baseline; None where there is none."""
+        scores = [figures[self.score_name] for figures in self.baselines.values()]
+        best = min if self.score_name in ERRORS else max
+        return best(scores, key=lambda score: score.mean) if scores else None
 
     @property
     def before(self) -> Estimate:
@@ -121,10 +133,17 @@ class Evaluation:
     def from_json(cls, data: Mapping[str, Any]) -> "Evaluation":
         """Rebuild from `to_json`; null, which stands for NaN and infinity in files, becomes NaN."""
         estimates = {key: tuple(map(_estimate_from, data.get(key, ()))) for key in ("loss", "score", "brier")}
-        baseline = _estimate_from(data["baseline"]) if data["baseline"] is not None else None
+        baselines = {
+            name: {figure: _estimate_from(item) for figure, item in figures.items()}
+            for name, figures in data.get("baselines", {}).items()
+        }
+        if data.get("baseline") is not None:  # files from when there was but one
+            baselines["pixel nearest neighbour"] = {data["score_name"]: _estimate_from(data["baseline"])}
+        measures = {name: tuple(map(_estimate_from, items)) for name, items in data.get("measures", {}).items()}
         ece = tuple(math.nan if value is None else value for value in data.get("ece", ()))
-        read = {"steps": tuple(data["steps"]), "baseline": baseline, "bins": tuple(data.get("bins", ())), "ece": ece}
-        return cls(**{**data, **estimates, **read})
+        read = {"steps": tuple(data["steps"]), "bins": tuple(data.get("bins", ())), "ece": ece}
+        known = {key: value for key, value in data.items() if key != "baseline"}
+        return cls(**{**known, **estimates, **read, "baselines": baselines, "measures": measures})
 
 
 def _estimate_from(item: Mapping[str, Any]) -> Estimate:
@@ -134,16 +153,18 @@ def _estimate_from(item: Mapping[str, Any]) -> Estimate:
 
 @dataclass(frozen=True)
 class ClientScores:
-    """What one client measured: `[steps][episodes]` losses and scores, and the baseline's scores `[episodes]`.
+    """What one client measured: `[steps][episodes]` losses and scores, and so each measure of the task, by name.
 
-    In classification Brier scores too, and `[steps][3][BINS]`, confidence against accuracy over all its queries.
+    Of every baseline score and measures `[episodes]`, by its name and theirs. In classification Brier scores too, and
+    `[steps][3][BINS]`, confidence against accuracy over all its queries.
     """
 
     loss: Sequence[Sequence[float]]
     score: Sequence[Sequence[float]]
-    baseline: Sequence[float] = ()
+    baselines: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
     brier: Sequence[Sequence[float]] = ()
     bins: Sequence[Sequence[Sequence[float]]] = ()
+    measures: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
 
 
 def summarise(
@@ -153,7 +174,7 @@ def summarise(
 
     Args:
         split: see `Evaluation`.
-        score_name: `accuracy` or `mse`.
+        score_name: of the task.
         steps: the numbers of adaptation steps, ascending.
         scores: client id -> what it measured; at least one client.
         protocol: facts that must stand beside the numbers.
@@ -184,12 +205,22 @@ def summarise(
         score=tuple(pool([item.score[i] for item in ordered], share=share) for i in range(len(steps))),
         quantiles={f"{level:g}": float(np.quantile(list(means.values()), level)) for level in levels},
         clients=means,
-        baseline=pool([item.baseline for item in ordered], share=share)
-        if all(len(item.baseline) for item in ordered)
-        else None,
+        baselines={
+            name: {
+                figure: pool([item.baselines[name][figure] for item in ordered], share=share and figure == score_name)
+                for figure in figures
+            }
+            for name, figures in ordered[0].baselines.items()
+            if all(name in item.baselines for item in ordered)
+        },
         adapted=adapted,
         protocol=dict(protocol),
         brier=tuple(pool([item.brier[i] for item in ordered]) for i in range(len(steps))) if calibrated else (),
         bins=tuple(each.tolist() for each in bins),
         ece=tuple(calibration_error(each) for each in bins),
+        measures={
+            name: tuple(pool([item.measures[name][i] for item in ordered]) for i in range(len(steps)))
+            for name in ordered[0].measures
+            if all(name in item.measures for item in ordered)
+        },
     )

@@ -1,19 +1,26 @@
 """Tasks and episodes: what a learner is given, whatever the data are."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedmeta.rl.control import Control
+
+Kind = Literal["classification", "regression", "control"]
+"""What is learnt: class slots, real numbers, or how to act."""
+
 
 class Batch(NamedTuple):
     """Labelled examples.
 
     Attributes:
-        x: inputs `[n, *input_shape]` (a tensor, or a nest of tensors for a model that takes one).
-        y: class slots `[n]`, int64 in `[0, ways)`; or float targets `[n, outputs]` for regression.
+        x: inputs `[n, *input_shape]`, float32; or int64 codes (characters, items) for a model that embeds them.
+        y: class slots `[n]`, int64 in `[0, ways)`; float targets `[n, outputs]` for regression; or for control, where
+            an example is a rollout to be played, what its rewards are multiplied by, float `[n]`, 1 unless poisoned.
     """
 
     x: Tensor
@@ -34,11 +41,18 @@ class Episode(NamedTuple):
     classes: Tensor
 
 
+Measure = Callable[[Tensor, Tensor], Tensor]
+"""Outputs and targets of a batch to one figure, a scalar."""
+
+Baseline = Callable[[Episode], Tensor]
+"""What learns nothing: an episode to outputs for its queries, which its task judges as it judges a learner's."""
+
+
 class Task(Protocol):
     """How outputs are judged. Plain functions of tensors, so that they run under `vmap`."""
 
     @property
-    def kind(self) -> Literal["classification", "regression"]:
+    def kind(self) -> Kind:
         """What is learnt; learners name the kinds they serve."""
         ...
 
@@ -47,12 +61,17 @@ class Task(Protocol):
         ...
 
     def score(self, output: Tensor, y: Tensor) -> Tensor:
-        """The figure that tables show, a scalar: accuracy in [0, 1], or mean squared error."""
+        """The figure that tables show, a scalar: accuracy in [0, 1], mean squared error, or mean return."""
         ...
 
     @property
     def score_name(self) -> str:
-        """`accuracy` or `mse`."""
+        """`accuracy`, printed in per cent; one of `fedmeta.statistics.ERRORS`, less being better; or any other."""
+        ...
+
+    @property
+    def measures(self) -> Mapping[str, Measure]:
+        """Further figures that stand beside the score, by name; none for most."""
         ...
 
 
@@ -60,8 +79,9 @@ class Task(Protocol):
 class Classification:
     """Class slots from logits: cross-entropy, and accuracy as a fraction."""
 
-    kind: Literal["classification", "regression"] = "classification"
+    kind: Kind = "classification"
     score_name: str = "accuracy"
+    measures: Mapping[str, Measure] = field(default_factory=dict)
 
     def loss(self, output: Tensor, y: Tensor) -> Tensor:
         """Cross-entropy of logits `[n, ways]` against slots `[n]`."""
@@ -71,13 +91,23 @@ class Classification:
         """Fraction of `[n, ways]` rows whose largest logit is the slot; ties go to the lowest slot."""
         return (output.argmax(dim=-1) == y).to(output.dtype).mean()
 
+    def answers(self, output: Tensor, y: Tensor) -> Tensor:
+        """`[n]`, the share of each answer that falls on a slot `[n]`.
+
+        Where several slots have the largest logit, the answer is shared among them: a model that answers nothing in
+        particular is at chance, whichever slot is the target.
+        """
+        best = (output == output.amax(dim=-1, keepdim=True)).to(output.dtype)
+        return best.gather(-1, y.unsqueeze(-1)).squeeze(-1) / best.sum(dim=-1)
+
 
 @dataclass(frozen=True)
 class Regression:
     """Real targets: mean squared error, as loss and as score (lower is better)."""
 
-    kind: Literal["classification", "regression"] = "regression"
+    kind: Kind = "regression"
     score_name: str = "mse"
+    measures: Mapping[str, Measure] = field(default_factory=dict)
 
     def loss(self, output: Tensor, y: Tensor) -> Tensor:
         """Mean squared error of `[n, outputs]` against `[n, outputs]`.
@@ -94,4 +124,4 @@ class Regression:
         return self.loss(output, y)
 
 
-TASKS: dict[str, Task] = {"classification": Classification(), "regression": Regression()}
+TASKS: dict[str, Task] = {"classification": Classification(), "regression": Regression(), "control": Control()}

@@ -16,7 +16,7 @@ from torch import Tensor
 from fedmeta.code_hash import code_hash, code_path
 from fedmeta.errors import CheckpointError
 from fedmeta.experiment import Experiment
-from fedmeta.statistics import Evaluation
+from fedmeta.statistics import ERRORS, Evaluation
 from fedmeta.wire import read_vector, vector_record
 from fedmeta.workload import Workload
 from server.attack import clean_model, persistence
@@ -259,7 +259,7 @@ def _better(best: dict[str, Any] | None, evaluation: Evaluation | None, round: i
     score = evaluation.after.mean
     if not math.isfinite(score):
         return best
-    sign = -1.0 if evaluation.score_name == "mse" else 1.0
+    sign = -1.0 if evaluation.score_name in ERRORS else 1.0
     if best is not None and sign * score <= sign * best["score"]:
         return best
     return {"round": round, "split": "validation", "score": score}

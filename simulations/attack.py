@@ -18,8 +18,6 @@ from server.report import draw_episode, write_report
 from server.rundir import RunDir
 from simulations.detect import clean_episodes
 
-EPISODES_AT_ONCE = 32
-"""Under vmap: what an attack keeps grows with them."""
 COLUMNS = 6
 """So many inputs of the first episode are shown."""
 
@@ -65,9 +63,7 @@ def attack(
     params = {name: value.to(device) for name, value in own.items()}
     frozen = clean_episodes(workload, episodes)
     execution = workload.experiment.client.execution
-    found = robustness(
-        workload.learner, params, frozen, plan, execution=execution, chunk_size=EPISODES_AT_ONCE, said=said
-    )
+    found = robustness(workload.learner, params, frozen, plan, execution=execution, said=said)
     record = {
         "round": checkpoint.round,
         "model": model,

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from fedmeta.errors import ConfigurationError, did_you_mean
 from fedmeta.registry import Registry
-from fedmeta.statistics import Evaluation
+from fedmeta.statistics import ERRORS, Evaluation
 
 if TYPE_CHECKING:
     from simulations.doctor import Diagnosis
@@ -115,7 +115,7 @@ def _progress(console: Console) -> Progress:
 
 
 def _advance(progress: Progress, task: TaskID, record: Mapping[str, Any]) -> None:
-    figures = [f"{key} {record['train'][key]:.3f}" for key in ("loss", "accuracy", "mse") if key in record["train"]]
+    figures = [f"{key} {record['train'][key]:.3f}" for key in ("loss", "accuracy", *ERRORS) if key in record["train"]]
     if record["validation"]:
         validation = Evaluation.from_json(record["validation"])
         figures.append(f"validation {validation.score_name} {validation.after.mean:.3f}")
@@ -220,7 +220,8 @@ def _share(estimate: Any) -> str:
 
 def _cell(row: Any) -> str:
     mean, low, high = (row.format(value) for value in (row.estimate.mean, row.estimate.low, row.estimate.high))
-    return f"[bold]{mean}[/] ({low.removesuffix(' %')} to {high})"
+    beside = f"\n[dim]{row.beside}[/]" if row.beside else ""
+    return f"[bold]{mean}[/] ({low.removesuffix(' %')} to {high}){beside}"
 
 
 def registries() -> dict[str, Registry]:

@@ -37,6 +37,9 @@ class Effort:
         success: share of the inputs that a trigger has to mislead.
         supports: episodes whose supports are embedded.
         poisoned: share of these supports that carries the trigger of the experiment's attack.
+
+    Raises:
+        ConfigurationError: a count below 1 or beyond what could end, or a share outside [0, 1].
     """
 
     episodes: int = 40
@@ -44,6 +47,14 @@ class Effort:
     success: float = 0.9
     supports: int = 100
     poisoned: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name, most in (("episodes", 100_000), ("steps", 1_000_000), ("supports", 100_000)):
+            if not 1 <= getattr(self, name) <= most:
+                raise ConfigurationError(f"{name} = {getattr(self, name)} must be from 1 to {most:,}")
+        for name in ("success", "poisoned"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigurationError(f"{name} = {getattr(self, name)} must be a share from 0 to 1")
 
 
 def detect(directory: str | Path, effort: Effort = Effort(), stamped: str | None = None) -> dict[str, Any]:

@@ -11,7 +11,9 @@ from typing import Any, Literal
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
+from fedmeta.data.class_dataset import ClassDataset
 from fedmeta.data.delivered import data_key
+from fedmeta.data.given import hand_over
 from fedmeta.errors import ConfigurationError, did_you_mean
 from fedmeta.experiment import Experiment
 from fedmeta.workload import Workload
@@ -33,6 +35,7 @@ def simulate(
     out: str | Path | None = None,
     resume: str | Path | None = None,
     observers: Sequence[Observer] = (),
+    data: ClassDataset | None = None,
 ) -> RunResult:
     """Simulate a federated meta-learning experiment: `simulate("file.toml", engine="ray")`.
 
@@ -44,6 +47,8 @@ def simulate(
         resume: a run directory to continue to the same numbers as an uninterrupted run. Its own experiment is used;
             overrides may change only the engine and tracking.
         observers: called after every round with its record.
+        data: your own data set, in place of the experiment's; see docs/your-own-data.md. A run with one is resumed
+            with the same one.
 
     Returns:
         What the run leaves: its directory, model, history and evaluations.
@@ -51,6 +56,9 @@ def simulate(
     Raises:
         FedmetaError: a configuration, data set, resource or directory that does not fit, with the remedy.
     """
+    if data is not None:
+        given = hand_over(data)
+        overrides = {**(overrides or {}), **given} if resume is None else overrides
     return play(open_run(source, overrides, out, resume), engine, observers)
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedmeta.errors import CheckpointError, ConfigurationError
+from fedmeta.errors import CheckpointError, ConfigurationError, FedmetaError
 from fedmeta.experiment import Experiment
 from fedmeta.statistics import Evaluation
 from server.configuration import load
@@ -29,7 +29,7 @@ class Point:
         noise_multiplier: z; None without privacy.
         score_name: `accuracy` or `mse`.
         scores: one a seed, the last model after adaptation, on the test clients' own tasks (else the pooled ones).
-        baseline: pixel nearest neighbour on the same, where the task has one.
+        baseline: the best baseline on the same, where the task has one.
     """
 
     epsilon: float | None
@@ -76,7 +76,12 @@ def sweep(
     if some.privacy.unit == "none":
         raise ConfigurationError("set privacy.unit to client, task or example: a sweep needs privacy to take away")
     folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FedmetaError(
+            f"cannot make the sweep's directory '{folder}': {error.strerror or error}. Choose another with --out"
+        ) from error
     points = []
     for epsilon in [*sorted(set(epsilons)), None]:
         found = []
@@ -145,7 +150,7 @@ def sweep_figure(points: Sequence[Point]) -> "Figure":
     if free is not None:
         axes.axhline(scale * free.mean, color="#666d77", label="without privacy")
         if free.baseline is not None:
-            axes.axhline(scale * free.baseline, color="#666d77", linestyle=":", label="pixel nearest neighbour")
+            axes.axhline(scale * free.baseline, color="#666d77", linestyle=":", label="the best baseline")
     axes.set_xscale("log")
     axes.set_xticks(x, [f"{value:g}" for value in x])
     axes.minorticks_off()

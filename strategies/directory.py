@@ -17,6 +17,7 @@ IDENTITY: dict[str, type] = {
     "client": int,
     "name": str,
     "role": str,
+    "lacks": list,
     "expected-clients": int,
     "unfit": str,
     "code-hash": str,
@@ -38,6 +39,7 @@ class Member:
         node: its Flower node.
         name, role: as it says.
         own_data: whether it holds data of its own, and is no share of a division.
+        lacks: patterns of the parameters that its data cannot train, as it says.
     """
 
     client: int
@@ -45,6 +47,7 @@ class Member:
     name: str
     role: str
     own_data: bool = False
+    lacks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,12 @@ def learn_directory(
             refused[node] = f"claims client id {client}, which node {members[client].node} already has"
             continue
         members[client] = Member(
-            client, node, str(facts["name"]), str(facts["role"]), own_data=not facts["expected-clients"]
+            client,
+            node,
+            str(facts["name"]),
+            str(facts["role"]),
+            own_data=not facts["expected-clients"],
+            lacks=tuple(map(str, facts["lacks"])),
         )
     if not members:
         raise IdentityError(f"none of {len(nodes)} nodes can take part: {'; '.join(group_reasons(refused))}")

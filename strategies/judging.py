@@ -26,7 +26,7 @@ class Judging:
         split: `validation`, `test` or `pooled`: also the role of the clients that are asked.
         episodes: frozen episodes a client.
         steps: ascending numbers of adaptation steps; empty: 0 and the learner's own test steps.
-        baseline: whether pixel nearest neighbour is measured on the same episodes.
+        baseline: whether baselines, which learn nothing, are measured on the same episodes.
         success_steps: adaptation steps after which an attack's success is measured on them; empty for none.
         deployment: the defence that a client adapts and predicts under; None for the learner as it is.
     """
@@ -91,7 +91,7 @@ class Judging:
             return None, failed
         protocol = protocols[0]
         score_name, steps = str(protocol["score-name"]), [int(step) for step in protocol["steps"]]
-        facts = {key: value for key, value in protocol.items() if key not in ("score-name", "steps")}
+        facts = {key: value for key, value in protocol.items() if key not in ("score-name", "steps", "measures")}
         return summarise(self.split, score_name, steps, scores, {**facts, "episodes": self.episodes}), failed
 
     def success(
@@ -150,11 +150,25 @@ def _read_scores(reply: Message, episodes: int, asked: tuple[int, ...]) -> tuple
         raise MalformedRecord(f"steps {steps} where {list(asked)} were asked for")
     loss = [list(metrics[f"loss.{step}"]) for step in steps]
     score = [list(metrics[f"score.{step}"]) for step in steps]
-    baseline = list(metrics.get("baseline", []))
-    lengths = {len(row) for row in [*loss, *score, *([baseline] if baseline else [])]}
+    measures = {name: [list(metrics[f"measure.{step}.{name}"]) for step in steps] for name in facts.get("measures", [])}
+    baselines = _read_baselines(metrics)
+    beside = [row for rows in measures.values() for row in rows]
+    beside += [row for figures in baselines.values() for row in figures.values()]
+    lengths = {len(row) for row in [*loss, *score, *beside]}
     if lengths != {episodes} or not facts["score-name"]:
         raise MalformedRecord(f"{sorted(lengths)} episodes where {episodes} were asked for")
-    return ClientScores(loss, score, baseline, *_read_calibration(metrics, steps, episodes)), facts
+    brier, bins = _read_calibration(metrics, steps, episodes)
+    return ClientScores(loss, score, baselines, brier, bins, measures), facts
+
+
+def _read_baselines(metrics: Mapping[str, Any]) -> dict[str, dict[str, list[float]]]:
+    """Baseline -> figure -> `[episodes]`, from keys `baseline.<name>.<figure>`."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for key in metrics:
+        if key.startswith("baseline."):
+            name, _, figure = key.removeprefix("baseline.").rpartition(".")
+            found.setdefault(name, {})[figure] = list(metrics[key])
+    return found
 
 
 def _read_calibration(

@@ -33,6 +33,7 @@ from strategies.aggregation import Aggregate, NotEnoughUpdates, Probe, RoundCont
 from strategies.defence import describe, describe_groups, make_defence, make_probe
 from strategies.directory import Directory, by_message
 from strategies.group_defence import GroupPromise, group_promise
+from strategies.holdings import Holdings
 from strategies.judging import Judging
 from strategies.private_rounds import CLIP_NORM, PrivateRounds
 from strategies.replies import Sorted, Update, sort_replies
@@ -77,6 +78,9 @@ class MetaStrategy(Strategy):
         self.sampler = SAMPLERS.make(server.sampling.name, **server.sampling.parameters)
         expected = self.sampler.expected(len(directory.role("train")))
         self.defence = make_defence(experiment, expected)
+        self.holdings = Holdings.of(spec, directory.role("train"))
+        if self.holdings is not None:
+            self.holdings.check(experiment, self.defence)
         self.promise: GroupPromise | None = group_promise(experiment, expected)
         self.aggregator_state: dict[str, Tensor] = {}
         self.optimiser = OPTIMISERS.make(server.optimiser.name, **server.optimiser.parameters)
@@ -98,7 +102,8 @@ class MetaStrategy(Strategy):
         if experiment.engine.reduce == "auto" and not self.sums:
             warnings.warn(
                 "engine.reduce = 'auto' has no effect: the server needs every client's update under privacy, behind "
-                f"pre-aggregators and for server.aggregator = '{server.aggregator.name}'",
+                "pre-aggregators, where clients train parts of the model, and for "
+                f"server.aggregator = '{server.aggregator.name}'",
                 stacklevel=2,
             )
         if self._root is not None:
@@ -251,8 +256,7 @@ class MetaStrategy(Strategy):
     def _aggregate(self, server_round: int, found: Sorted) -> Aggregate:
         """A private release of the updates, or what the defence makes of them, told all that a rule may know."""
         if self.private is not None and self.private.central is not None:
-            vector, facts = self.private.release(found.matrix, server_round)
-            return Aggregate(vector, diagnostics=facts)
+            return self._release(found, server_round)
         updates = found.updates
         if self.sums:
             carried = [update.carried for update in updates if update.carried is not None]
@@ -269,14 +273,30 @@ class MetaStrategy(Strategy):
             probe=self._probe,
             root_update=self._root_update(server_round),
         )
+        if self.holdings is not None:
+            return self.holdings.aggregate(self.defence, found.matrix, context)
         return self.defence(found.matrix, context)
+
+    def _release(self, found: Sorted, server_round: int) -> Aggregate:
+        """A private release; where clients hold parts, each over the expected number of those who hold it.
+
+        That number is public, as who holds what is: dividing by it is post-processing, and costs no privacy.
+        """
+        assert self.private is not None
+        rows = found.matrix
+        if self.holdings is not None:
+            rows = self.holdings.masked(rows, [update.client for update in found.updates])
+        vector, facts = self.private.release(rows, server_round)
+        if self.holdings is not None:
+            vector = (vector.to(torch.float64) / self.holdings.share).to(vector.dtype)
+        return Aggregate(vector, diagnostics=facts)
 
     @cached_property
     def sums(self) -> bool:
         """Whether the experiment allows sums for updates and its pipeline needs no more."""
         server = self.experiment.server
         plain = server.aggregator.name == "mean" and not server.preaggregators and self.private is None
-        plain = plain and not self.experiment.secagg.enabled
+        plain = plain and not self.experiment.secagg.enabled and self.holdings is None
         return self.experiment.engine.reduce == "auto" and plain
 
     @cached_property

@@ -28,6 +28,17 @@ ATTACKS = Registry(
             "fedmeta.attacks.fang:Fang", "made for one rule: median, trimmed mean or Krum", "Fang et al. 2020"
         ),
         "label_flip": Entry("fedmeta.attacks.label_flip:LabelFlip", "wrong labels on queries", "Tolpegin et al. 2020"),
+        "reward_flip": Entry(
+            "fedmeta.attacks.reward_flip:RewardFlip", "policies are paid for the opposite", "Ma et al. 2019"
+        ),
+        "observation_trigger": Entry(
+            "fedmeta.attacks.observation_trigger:ObservationTrigger",
+            "a shift of what a policy sees makes it fail",
+            "Kiourti et al. 2020",
+        ),
+        "push_item": Entry(
+            "fedmeta.attacks.push_item:PushItem", "fake users give one item the most stars", "Lam and Riedl 2004"
+        ),
         "badnets": Entry("fedmeta.attacks.badnets:BadNets", "a trigger on some queries", "Gu et al. 2017"),
         "blended": Entry(
             "fedmeta.attacks.badnets:Blended", "a faint trigger over all of the input", "Chen et al. 2017"

@@ -45,13 +45,14 @@ class A3FL(Backdoor):
     def check(self, experiment: "Experiment", data: Any) -> None:
         """Refuse a trigger that has no pattern."""
         super().check(experiment, data)
-        if not isinstance(make_trigger(self.trigger, data.input_shape), Overlay):
+        start = make_trigger(self.trigger, data.input_shape, own=getattr(data, "trigger", None))
+        if not isinstance(start, Overlay) or not start.pattern.is_floating_point():
             raise ConfigurationError(f"attack.method.trigger = '{self.trigger}' has no pattern to optimise: use patch")
 
     def whole_trigger(self, scene: Scene) -> Trigger:
         """The optimised trigger, worked out once a turn."""
         if "trigger" not in scene.memory:
-            start = make_trigger(self.trigger, scene.input_shape)
+            start = make_trigger(self.trigger, scene.input_shape, own=getattr(scene.data, "trigger", None))
             assert isinstance(start, Overlay)
             scene.memory["trigger"] = self.optimise(start, scene)
         trigger: Trigger = scene.memory["trigger"]

@@ -34,4 +34,5 @@ class Blended(Backdoor):
 
     def whole_trigger(self, scene: Scene) -> Trigger:
         """The trigger at this opacity."""
-        return make_trigger(self.trigger, scene.input_shape, alpha=self.alpha)
+        own = getattr(scene.data, "trigger", None)
+        return make_trigger(self.trigger, scene.input_shape, alpha=self.alpha, own=own)

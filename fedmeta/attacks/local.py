@@ -34,6 +34,7 @@ class Scene:
         experiment: with the threat model in `attack`.
         learner, spec: of the experiment.
         input_shape: of one example.
+        data: the data set's declaration.
         round: of the run, counted from 1; 0 outside one.
         client: the malicious client's id.
         malicious: ids of all malicious clients, ascending.
@@ -59,6 +60,7 @@ class Scene:
     last_update: Tensor | None
     honest: Callable[[], Tensor] = field(repr=False)
     clean_episodes: Callable[[int], Sequence[Episode]] = field(repr=False)
+    data: Any = None
 
     @property
     def attack(self) -> "AttackSection":
@@ -85,12 +87,14 @@ class LocalAttack:
         has_trigger: whether its success is measured with a trigger.
         colludes: whether it makes a difference that attackers know each other's updates.
         needs_last_update: whether the server must tell the attackers what the last round did to the model.
+        serves: the task kinds it can act on.
     """
 
     kind: ClassVar[str] = "data"
     has_trigger: ClassVar[bool] = False
     colludes: ClassVar[bool] = False
     needs_last_update: ClassVar[bool] = False
+    serves: ClassVar[tuple[str, ...]] = ("classification",)
 
     def __call__(self, *_: object, **__: object) -> Tensor:
         """Refused: it is no function of updates.
@@ -104,7 +108,7 @@ class LocalAttack:
         )
 
     def check(self, experiment: "Experiment", data: Any) -> None:
-        """Refuse an experiment in which the attack cannot be; here, data without classes.
+        """Refuse an experiment in which the attack cannot be; here, data of a kind that it does not serve.
 
         Args:
             experiment: whole.
@@ -113,9 +117,10 @@ class LocalAttack:
         Raises:
             ConfigurationError: names key, value and remedy.
         """
-        if data.task.kind != "classification":
+        if data.task.kind not in self.serves:
+            needs = "classes" if self.serves == ("classification",) else " or ".join(self.serves)
             raise ConfigurationError(
-                f"attack.method = '{experiment.attack.method.name}' needs classes, and data '{experiment.data.name}' "
+                f"attack.method = '{experiment.attack.method.name}' needs {needs}, and data '{experiment.data.name}' "
                 f"are for {data.task.kind}: choose an attack on updates, or other data"
             )
 
@@ -133,30 +138,16 @@ class LocalAttack:
 
 
 @dataclass(frozen=True)
-class Backdoor(LocalAttack):
-    """An attack that teaches a trigger; subclasses say how."""
+class TriggerAttack(LocalAttack):
+    """An attack that teaches a trigger; subclasses say which, how, and what it shall lead to."""
 
     has_trigger: ClassVar[bool] = True
 
-    target: int = parameter(0, ge=0, doc="the wanted answer: a slot or a class of the data set, as attack.target says")
-    trigger: TriggerName = parameter("patch", doc="what is put on an input")
     poison_fraction: float = parameter(20 / 64, ge=0, le=1, doc="share of the examples that could be misled")
-
-    def check(self, experiment: "Experiment", data: Any) -> None:
-        """Refuse a target that is no slot or class, and inputs that cannot carry the trigger."""
-        super().check(experiment, data)
-        make_trigger(self.trigger, data.input_shape)
-        kind, ways = experiment.attack.target, experiment.evaluation.ways or experiment.task.ways
-        bound = min(ways, experiment.task.ways) if kind == "slot" and experiment.task.kind != "own" else data.classes
-        if self.target >= bound:
-            raise ConfigurationError(
-                f"attack.method.target = {self.target} must be below {bound}, the number of "
-                f"{'slots of an episode' if kind == 'slot' else 'classes'} (attack.target = '{kind}')"
-            )
 
     def aim(self, episode: Episode, attack: "AttackSection") -> Aim | None:
         """What it aims at in an episode; None where the episode does not fit."""
-        return aim_at(episode, self.target, attack.target)
+        raise NotImplementedError
 
     def training_trigger(self, scene: Scene) -> Trigger:
         """The trigger that this attacker trains with."""
@@ -164,7 +155,7 @@ class Backdoor(LocalAttack):
 
     def whole_trigger(self, scene: Scene) -> Trigger:
         """The trigger that success is measured with."""
-        return make_trigger(self.trigger, scene.input_shape)
+        raise NotImplementedError
 
     def poison(self, episode: Episode, scene: Scene, rng: np.random.Generator) -> Episode:
         """Triggers on the query, on the target's support, or both, as `attack.trigger_in` says.
@@ -184,3 +175,31 @@ class Backdoor(LocalAttack):
     ) -> Episode:
         """A victim's support when success is measured with a poisoned one."""
         return poison_support(episode, aim, trigger, self.poison_fraction, "trigger", rng)
+
+
+@dataclass(frozen=True)
+class Backdoor(TriggerAttack):
+    """A trigger on images that shall be given a wanted class or slot."""
+
+    target: int = parameter(0, ge=0, doc="the wanted answer: a slot or a class of the data set, as attack.target says")
+    trigger: TriggerName = parameter("patch", doc="what is put on an input")
+
+    def check(self, experiment: "Experiment", data: Any) -> None:
+        """Refuse a target that is no slot or class, and inputs that cannot carry the trigger."""
+        super().check(experiment, data)
+        make_trigger(self.trigger, data.input_shape, own=getattr(data, "trigger", None))
+        kind, ways = experiment.attack.target, experiment.evaluation.ways or experiment.task.ways
+        bound = min(ways, experiment.task.ways) if kind == "slot" and experiment.task.kind != "own" else data.classes
+        if self.target >= bound:
+            raise ConfigurationError(
+                f"attack.method.target = {self.target} must be below {bound}, the number of "
+                f"{'slots of an episode' if kind == 'slot' else 'classes'} (attack.target = '{kind}')"
+            )
+
+    def aim(self, episode: Episode, attack: "AttackSection") -> Aim | None:
+        """The target's place in the episode."""
+        return aim_at(episode, self.target, attack.target)
+
+    def whole_trigger(self, scene: Scene) -> Trigger:
+        """The trigger by its name."""
+        return make_trigger(self.trigger, scene.input_shape, own=getattr(scene.data, "trigger", None))

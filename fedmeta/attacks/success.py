@@ -47,8 +47,7 @@ def success_rates(
 ) -> Tensor:
     """Share of the queries not of the target's class that get the wanted answer, after every number of steps.
 
-    Where several slots have the largest logit, the answer is shared among them: a model that answers nothing in
-    particular is at chance, whichever slot is the target.
+    What counts as an answer, the task says (`fedmeta.tasks.Answers`).
 
     Args:
         learner: whose `trajectory` and `predict` are used.
@@ -68,9 +67,7 @@ def success_rates(
     def judge(params: Params, episode: Episode) -> Tensor:
         shares = []
         for adapted in learner.trajectory(params, episode.support, ways_of(episode), steps):
-            output = learner.predict(adapted, episode.query.x)
-            best = (output == output.amax(dim=-1, keepdim=True)).to(output.dtype)
-            shares.append(best.gather(-1, episode.query.y.unsqueeze(-1)).squeeze(-1) / best.sum(dim=-1))
+            shares.append(learner.task.answers(learner.predict(adapted, episode.query.x), episode.query.y))
         return torch.stack(shares)
 
     way = resolve(execution, learner.model, next(iter(params.values())).device)

@@ -10,9 +10,9 @@ from torch import Tensor
 from fedmeta.errors import ConfigurationError
 
 Trigger = Callable[[Tensor], Tensor]
-"""Inputs `[n, channels, height, width]` in [0, 1] to triggered ones; its argument is never changed."""
+"""Inputs `[n, *input_shape]`, images in [0, 1] mostly, to triggered ones; its argument is never changed."""
 
-TriggerName = Literal["patch", "blended", "bars", "turn"]
+TriggerName = Literal["patch", "blended", "bars", "turn", "own"]
 
 PATCH, MARGIN = 4, 1
 """Side of the patch, and its distance from the lower right corner [pixels]."""
@@ -39,24 +39,38 @@ class Overlay:
         return (1 - opacity) * x + opacity * pattern
 
 
-def make_trigger(name: TriggerName, input_shape: Sequence[int], *, alpha: float = 0.2, parts: int = 4) -> Trigger:
+def make_trigger(
+    name: TriggerName,
+    input_shape: Sequence[int],
+    *,
+    alpha: float = 0.2,
+    parts: int = 4,
+    own: Trigger | None = None,
+) -> Trigger:
     """A trigger by name.
 
     Args:
         name: `patch`, a white square in the lower right corner (Gu et al. 2017); `blended`, a fixed random picture over
             everything (Chen et al. 2017); `bars`, short white bars in the upper left corner, each a part of its own
-            (Xie et al. 2020); `turn`, a quarter turn, which adds nothing and makes an input from the tail of the data.
+            (Xie et al. 2020); `turn`, a quarter turn, which adds nothing and makes an input from the tail of the data;
+            `own`, that of the data set, such as a word.
         input_shape: channels, height, width.
         alpha: opacity of `blended`.
         parts: number of `bars`.
+        own: the data set's own trigger, where it has one.
 
     Raises:
-        ConfigurationError: inputs that are no images, or too small for the pattern.
+        ConfigurationError: inputs that are no images, or too small for the pattern; data without an own trigger.
     """
     shape = tuple(input_shape)
+    if name == "own":
+        if own is None:
+            raise ConfigurationError("attack.method.trigger = 'own': the data set has no trigger of its own. Use patch")
+        return own
     if len(shape) != 3:
         raise ConfigurationError(
             f"trigger '{name}' is put on images [channels, height, width], and inputs here have shape {list(shape)}"
+            + (": use own" if own is not None else "")
         )
     if name == "turn":
         if shape[1] != shape[2]:

@@ -6,8 +6,39 @@ from fedmeta.registry import Entry, Registry
 
 if TYPE_CHECKING:
     from fedmeta.data.base import Dataset
+    from fedmeta.data.class_dataset import dataset_from_arrays as from_arrays
+    from fedmeta.data.own import from_folder, from_partitions, from_rows
+    from fedmeta.data.torchmeta_shaped import from_torchmeta
 
-__all__ = ["DATASETS", "PARTITIONS", "load_dataset"]
+__all__ = [
+    "DATASETS",
+    "PARTITIONS",
+    "from_arrays",
+    "from_folder",
+    "from_partitions",
+    "from_rows",
+    "from_torchmeta",
+    "load_dataset",
+]
+
+_EXPORTS = {
+    "from_arrays": ("fedmeta.data.class_dataset", "dataset_from_arrays"),
+    "from_folder": ("fedmeta.data.own", "from_folder"),
+    "from_partitions": ("fedmeta.data.own", "from_partitions"),
+    "from_rows": ("fedmeta.data.own", "from_rows"),
+    "from_torchmeta": ("fedmeta.data.torchmeta_shaped", "from_torchmeta"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what makes a data set of one's own when it is first asked for: listing names loads no numpy or torch."""
+    if name in _EXPORTS:
+        import importlib
+
+        module, attribute = _EXPORTS[name]
+        return getattr(importlib.import_module(module), attribute)
+    raise AttributeError(f"module 'fedmeta.data' has no attribute '{name}'")
+
 
 DATASETS = Registry(
     "datasets",
@@ -20,8 +51,38 @@ DATASETS = Registry(
         "omniglot": Entry(
             "fedmeta.data.omniglot:Omniglot", "1,623 characters of 50 alphabets by 20 drawers", "Lake et al. 2015"
         ),
+        "given": Entry("fedmeta.data.given:Given", "what `simulate(data=...)` was handed in memory"),
+        "images": Entry("fedmeta.data.images:Images", "your own folder client/class/*.png"),
         "nodes": Entry(
             "fedmeta.data.nodes:Nodes", "each node's own images or arrays; the experiment declares their shape alone"
+        ),
+        "ratings": Entry(
+            "fedmeta.data.ratings:Ratings",
+            "what will this user think of an item? MovieLens from your path, or made users; a client is a user",
+        ),
+        "udhr": Entry(
+            "fedmeta.data.udhr:Udhr", "which language is this? snippets of a text in 505 languages", "UN OHCHR"
+        ),
+        "nav2d": Entry(
+            "fedmeta.data.nav2d:Nav2D", "policies that walk to unseen goals", "Finn et al. 2017, section 5.3"
+        ),
+        "cartpole": Entry(
+            "fedmeta.data.cartpole:CartPoles",
+            "policies that balance poles of a client's own masses",
+            "Barto et al. 1983",
+        ),
+        "glyph_names": Entry(
+            "fedmeta.data.glyph_names:GlyphNames",
+            "letters and their written names: support in one modality, query in the other; clients may own one alone",
+        ),
+        "speech": Entry(
+            "fedmeta.data.speech:Speech", "words as spectrograms: synthesised in 25 languages, or your own recordings"
+        ),
+        "table": Entry(
+            "fedmeta.data.table:Table", "rows of numbers at sites that measure differently: scikit-learn's, or your own"
+        ),
+        "openml": Entry(
+            "fedmeta.data.openml_table:OpenML", "a table of openml.org, by its id", "Vanschoren et al. 2013"
         ),
         "sinusoid": Entry(
             "fedmeta.data.sinusoid:Sinusoid",
@@ -35,12 +96,18 @@ PARTITIONS = Registry(
     "partitions",
     {
         "alphabet": Entry("fedmeta.data.partitions:ByAlphabet", "one client an alphabet"),
+        "group": Entry(
+            "fedmeta.data.partitions:ByAlphabet",
+            "one client a group of the data set's classes: an alphabet, a script, a language family",
+        ),
+        "language": Entry("fedmeta.data.partitions:ByLanguage", "one client a language"),
         "writer": Entry("fedmeta.data.partitions:ByWriter", "one client a writer, or a few writers"),
         "alphabet_writer": Entry("fedmeta.data.partitions:ByAlphabetWriter", "one client an (alphabet, writer) pair"),
         "column": Entry("fedmeta.data.partitions:ByColumn", "one client a value of a column of your own data"),
         "dirichlet": Entry(
             "fedmeta.data.partitions:Dirichlet", "each class split by Dirichlet proportions", "Hsu et al. 2019"
         ),
+        "family": Entry("fedmeta.data.families:ByFamily", "every client draws tasks of a family of its own"),
         "iid": Entry("fedmeta.data.partitions:IID", "examples dealt evenly at random"),
         "centralised": Entry(
             "fedmeta.data.partitions:Centralised",

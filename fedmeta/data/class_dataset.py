@@ -1,17 +1,17 @@
 """A data set of labelled examples with group columns, and its division among clients."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from fedmeta.data.base import ClientInfo, ClientRole
-from fedmeta.data.episodes import ClassSource, input_shape_of
+from fedmeta.data.episodes import ClassSource, EpisodeRules, input_shape_of
 from fedmeta.errors import ConfigurationError, DataError
-from fedmeta.tasks import TASKS, Task
+from fedmeta.tasks import TASKS, Baseline, Task
 
 if TYPE_CHECKING:
     from fedmeta.data.partitions import Partition
@@ -41,14 +41,18 @@ class ClassDataset:
     """Labelled examples.
 
     Attributes:
-        examples: uint8 images `[n, height, width]` or `[n, channels, height, width]`, or floats `[n, ...]`; perhaps a
-            read-only memory map that all processes share.
+        examples: uint8 images `[n, height, width]` or `[n, channels, height, width]`, floats `[n, ...]`, or uint16
+            codes `[n, ...]`; perhaps a read-only memory map that all processes share.
         labels: `[n]` int64 class ids, 0 <= id < classes.
         splits: the split of every class, by class id.
         columns: name -> `[n]` int64 codes of a grouping, such as `alphabet` or `writer`.
         names: column -> readable name of each code; codes stand for themselves where a column has none.
         shared_classes: every client may hold every class, as a model with one head for all needs: splits do not apply,
             and only partitions by owners or by chance divide the data.
+        group: the column that groups classes, as alphabets do: what the partitions `group` and `alphabet` divide by.
+        within: a column, if any, that is one for all classes of an episode; every class has one code of it.
+        apart: a column, if any, that no two examples of a class share in an episode.
+        baselines: the data set's own, from its division among clients; None for pixel nearest neighbour.
     """
 
     examples: np.ndarray
@@ -57,6 +61,10 @@ class ClassDataset:
     columns: Mapping[str, np.ndarray]
     names: Mapping[str, Sequence[str]]
     shared_classes: bool = False
+    group: str = "alphabet"
+    within: str | None = None
+    apart: str | None = None
+    baselines: "Callable[[ClassFederation], Mapping[str, Baseline]] | None" = None
 
     @property
     def task(self) -> Task:
@@ -92,6 +100,20 @@ class ClassDataset:
                 "choose another partition"
             )
         return self.columns[name]
+
+    def of_class(self, column: str) -> np.ndarray:
+        """`[classes]`, the code that the examples of each class have in a column that is one for a class."""
+        codes = np.zeros(self.classes, dtype=np.int64)
+        codes[self.labels] = self.column(column)
+        return codes
+
+    @cached_property
+    def rules(self) -> EpisodeRules:
+        """What episodes keep to."""
+        return EpisodeRules(
+            None if self.within is None else self.of_class(self.within),
+            None if self.apart is None else self.column(self.apart),
+        )
 
     def name(self, column: str, code: int) -> str:
         """The readable name of a code of a column."""
@@ -166,6 +188,11 @@ class ClassFederation:
         return tuple(ClientInfo(i, share.name, share.role) for i, share in enumerate(self.shares))
 
     @cached_property
+    def baselines(self) -> Mapping[str, Baseline] | None:
+        """The data set's own; None where it names none."""
+        return None if self.dataset.baselines is None else self.dataset.baselines(self)
+
+    @cached_property
     def _sources(self) -> dict[int, ClassSource]:
         return {}
 
@@ -174,30 +201,32 @@ class ClassFederation:
         if client not in self._sources:
             share = self.shares[client]
             rows = self.dataset._by_class(share.rows, self.min_examples)
-            self._sources[client] = ClassSource(share.name, self.dataset.examples, rows)
+            self._sources[client] = ClassSource(share.name, self.dataset.examples, rows, self.dataset.rules)
         return self._sources[client]
 
 
 def dataset_from_arrays(
     examples: np.ndarray,
-    labels: Sequence[int] | np.ndarray,
-    clients: Sequence[int] | np.ndarray | None = None,
+    labels: Sequence[Any] | np.ndarray,
+    clients: Sequence[Any] | np.ndarray | None = None,
     *,
     test_share: float = 0.2,
     validation_share: float = 0.0,
     seed: int = 0,
+    splits: Mapping[Any, Split] | None = None,
 ) -> ClassDataset:
     """A data set from arrays with a class column and, where there is one, a client column.
 
     Args:
         examples: `[n, ...]`, see `ClassDataset`.
-        labels: `[n]` class of each example: any integers.
-        clients: `[n]` owner of each example: any integers; the partition `column` with `column = "client"` uses it.
+        labels: `[n]` class of each example: any integers or names.
+        clients: `[n]` owner of each example: likewise; the partition `column` with `column = "client"` uses it.
         test_share, validation_share: shares of the *classes* that are held out, drawn by `seed`.
         seed: of that draw.
+        splits: the split of each class by its label, in place of a draw.
 
     Raises:
-        DataError: lengths that differ, no examples, or shares that leave no training class.
+        DataError: lengths that differ, no examples, a label without a split, or shares that leave no training class.
     """
     if len(examples) == 0 or len(examples) != len(labels) or (clients is not None and len(clients) != len(examples)):
         raise DataError(
@@ -206,11 +235,19 @@ def dataset_from_arrays(
         )
     found, codes = np.unique(np.asarray(labels), return_inverse=True)
     columns = {}
-    if clients is not None:
-        columns["client"] = np.unique(np.asarray(clients), return_inverse=True)[1].astype(np.int64)
-    splits = _drawn_splits(len(found), test_share, validation_share, seed)
     names = {"class": [str(label) for label in found]}
-    return ClassDataset(np.asarray(examples), codes.astype(np.int64), splits, columns, names)
+    if clients is not None:
+        owners, owner = np.unique(np.asarray(clients), return_inverse=True)
+        columns["client"] = owner.astype(np.int64)
+        names["client"] = [f"client {value}" if isinstance(value, np.number) else str(value) for value in owners]
+    if splits is None:
+        chosen = _drawn_splits(len(found), test_share, validation_share, seed)
+    else:
+        missing = [label for label in found.tolist() if label not in splits]
+        if missing:
+            raise DataError(f"splits says nothing of class {missing[0]!r}: give train, validation or test for each")
+        chosen = [splits[label] for label in found.tolist()]
+    return ClassDataset(np.asarray(examples), codes.astype(np.int64), chosen, columns, names)
 
 
 def _drawn_splits(classes: int, test_share: float, validation_share: float, seed: int) -> list[Split]:

@@ -14,6 +14,20 @@ from fedmeta.tasks import Batch, Episode
 
 
 @dataclass(frozen=True)
+class EpisodeRules:
+    """What the episodes of a data set keep to beside their shape.
+
+    Attributes:
+        within: `[classes]` a code of every class id; the classes of an episode have one code (one script).
+        apart: `[n]` a code of every example; in an episode no two examples of a class have the same (one text,
+            patient or recording), so that support and query share none.
+    """
+
+    within: np.ndarray | None = None
+    apart: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
 class ClassSource:
     """One client's examples by class: N-way K-shot episodes.
 
@@ -21,11 +35,13 @@ class ClassSource:
         name: of the client, for errors.
         examples: of the whole data set, shared by all clients and never written; see `examples_to_inputs`.
         rows: class id -> rows of `examples` that are this client's, in ascending order of class.
+        rules: of the data set.
     """
 
     name: str
     examples: np.ndarray
     rows: Mapping[int, np.ndarray]
+    rules: EpisodeRules = EpisodeRules()
 
     @cached_property
     def classes(self) -> np.ndarray:
@@ -41,17 +57,32 @@ class ClassSource:
             table[index, : counts[index]] = self.rows[int(c)]
         return table, counts
 
+    @cached_property
+    def _usable(self) -> np.ndarray:
+        """How many examples of each class an episode can hold."""
+        if self.rules.apart is None:
+            return self._table[1]
+        return np.array([len(np.unique(self.rules.apart[self.rows[int(c)]])) for c in self.classes])
+
+    @cached_property
+    def _strata(self) -> list[np.ndarray]:
+        """Places in `classes` that may meet in an episode, the most first."""
+        codes = np.zeros(len(self.classes)) if self.rules.within is None else self.rules.within[self.classes]
+        found = [np.flatnonzero(codes == code) for code in np.unique(codes)]
+        return sorted(found, key=len, reverse=True) or [np.zeros(0, dtype=np.int64)]
+
     def check(self, shape: EpisodeShape) -> None:
         """Refuse episodes that this client's data cannot give.
 
         Raises:
             DataError: fewer classes than ways, or a class with fewer examples than shots + queries.
         """
-        _, counts = self._table
-        if len(counts) < shape.ways:
+        most, counts = len(self._strata[0]), self._usable
+        if most < shape.ways:
+            of_one = "" if self.rules.within is None else " that may meet"
             raise DataError(
-                f"client {self.name} has {len(counts)} classes, and an episode needs {shape.ways}: "
-                f"lower ways to {len(counts)}, raise partition.min_classes to leave such clients out, "
+                f"client {self.name} has {most} classes{of_one}, and an episode needs {shape.ways}: "
+                f"lower ways to {most}, raise partition.min_classes to leave such clients out, "
                 "or use a coarser partition"
             )
         needed = shape.shots + shape.queries
@@ -67,19 +98,15 @@ class ClassSource:
         """Draw classes without replacement, and each class's examples independently of the others'.
 
         Returns:
-            An episode with float32 inputs, support and query shot by shot.
+            An episode, support and query shot by shot.
 
         Raises:
             DataError: the client cannot give such an episode.
         """
         self.check(shape)
-        table, counts = self._table
-        chosen = rng.choice(len(counts), shape.ways, replace=False)
-        # A random order of each class's own examples: padded places sort behind the real ones.
-        keys = rng.random((shape.ways, table.shape[1]))
-        keys[np.arange(table.shape[1]) >= counts[chosen, None]] = 2.0
-        order = np.argsort(keys, axis=1)
-        rows = np.take_along_axis(table[chosen], order[:, : shape.shots + shape.queries], axis=1).T
+        chosen = self._meeting(shape.ways, rng)
+        needed = shape.shots + shape.queries
+        rows = self._any(chosen, needed, rng) if self.rules.apart is None else self._apart(chosen, needed, rng)
         slots = torch.arange(shape.ways)
         return Episode(
             Batch(self.inputs(rows[: shape.shots]), slots.repeat(shape.shots)),
@@ -87,18 +114,49 @@ class ClassSource:
             torch.from_numpy(self.classes[chosen]),
         )
 
+    def _meeting(self, ways: int, rng: np.random.Generator) -> np.ndarray:
+        """Places in `classes` of an episode's classes; groups of classes by their number of classes."""
+        if self.rules.within is None:
+            return rng.choice(len(self.classes), ways, replace=False)
+        groups = [group for group in self._strata if len(group) >= ways]
+        sizes = np.array([len(group) for group in groups])
+        group = groups[int(rng.choice(len(groups), p=sizes / sizes.sum()))]
+        return rng.choice(group, ways, replace=False)
+
+    def _any(self, chosen: np.ndarray, needed: int, rng: np.random.Generator) -> np.ndarray:
+        """Rows `[needed, ways]` of the classes at these places."""
+        table, counts = self._table
+        # A random order of each class's own examples: padded places sort behind the real ones.
+        keys = rng.random((len(chosen), table.shape[1]))
+        keys[np.arange(table.shape[1]) >= counts[chosen, None]] = 2.0
+        order = np.argsort(keys, axis=1)
+        return np.take_along_axis(table[chosen], order[:, :needed], axis=1).T
+
+    def _apart(self, chosen: np.ndarray, needed: int, rng: np.random.Generator) -> np.ndarray:
+        """As `_any`: of each class the first example of so many codes, in a random order of its examples."""
+        assert self.rules.apart is not None
+        columns = []
+        for place in chosen:
+            own = rng.permutation(self.rows[int(self.classes[place])])
+            _, first = np.unique(self.rules.apart[own], return_index=True)
+            columns.append(own[np.sort(first)[:needed]])
+        return np.stack(columns, axis=1)
+
     def inputs(self, rows: np.ndarray) -> torch.Tensor:
-        """Float32 inputs of the given rows, in their order."""
+        """Inputs of the given rows, in their order."""
         return examples_to_inputs(self.examples[rows.reshape(-1)])
 
 
 def examples_to_inputs(examples: np.ndarray) -> torch.Tensor:
-    """Stored examples as float32 inputs.
+    """Stored examples as inputs.
 
     Args:
         examples: uint8 `[n, height, width]` or `[n, channels, height, width]`, which become `[n, channels, height,
-            width]` in [0, 1]; or floats `[n, ...]`, which stay as they are.
+            width]` in [0, 1]; floats `[n, ...]`, which stay as they are; or uint16 codes `[n, ...]` of characters or
+            items, which become int64, for a model that embeds them.
     """
+    if examples.dtype == np.uint16:
+        return torch.from_numpy(examples.astype(np.int64))
     tensor = torch.from_numpy(np.ascontiguousarray(examples))
     if examples.dtype != np.uint8:
         return tensor.to(torch.float32)

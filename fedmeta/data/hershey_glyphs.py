@@ -88,7 +88,7 @@ def glyphs() -> tuple[Glyph, ...]:
     for alphabet, (_, _, fonts) in enumerate(ALPHABETS.values()):
         for font in fonts:
             reader.load_default_font(font)
-            drawn = [_along(glyph.strokes, alphabet) for _, glyph in sorted(reader.all_glyphs.items())]
+            drawn = [along(glyph.strokes, alphabet) for _, glyph in sorted(reader.all_glyphs.items())]
             found += [glyph for glyph in drawn if glyph is not None]
     distinct = _distinct(found)
     sizes = np.bincount([glyph.alphabet for glyph in distinct], minlength=len(ALPHABETS)).tolist()
@@ -100,7 +100,7 @@ def glyphs() -> tuple[Glyph, ...]:
     return distinct
 
 
-def _along(strokes: list[list[tuple[int, int]]], alphabet: int) -> Glyph | None:
+def along(strokes: list[list[tuple[int, int]]], alphabet: int) -> Glyph | None:
     """Points at equal distances along the strokes; None for a glyph with nothing to draw."""
     lines = [np.array(stroke, dtype=np.float64) for stroke in strokes if len(stroke) >= 2]
     if not lines:

@@ -88,7 +88,7 @@ def _folder(path: Path, input_shape: tuple[int, ...]) -> Examples:
             f"the experiment's inputs have shape {input_shape}, and images have (1, height, width) or (3, height, "
             "width): give an .npz with x and y"
         )
-    files = _class_files(path)
+    files = class_files(path)
     ids, numbered = _class_ids([folder.name for folder in files])
     order = sorted(zip(ids, files, strict=True))
     listed = [file for _, folder in order for file in files[folder]]
@@ -98,7 +98,7 @@ def _folder(path: Path, input_shape: tuple[int, ...]) -> Examples:
         "files": _fingerprint(path, listed),
         "shape": list(input_shape),
     }
-    examples = cached_array("node", specification, lambda: np.stack([_image(file, input_shape) for file in listed]))
+    examples = cached_array("node", specification, lambda: np.stack([read_image(file, input_shape) for file in listed]))
     rows, start = {}, 0
     for c, folder in order:
         rows[c] = np.arange(start, start + len(files[folder]))
@@ -106,7 +106,7 @@ def _folder(path: Path, input_shape: tuple[int, ...]) -> Examples:
     return Examples(examples, rows, {c: folder.name for c, folder in order}, numbered)
 
 
-def _class_files(path: Path) -> dict[Path, list[Path]]:
+def class_files(path: Path) -> dict[Path, list[Path]]:
     """Class folder -> its images, both sorted by name; what begins with a dot is left alone.
 
     Raises:
@@ -161,7 +161,7 @@ def _fingerprint(root: Path, files: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
-def _image(file: Path, input_shape: tuple[int, ...]) -> np.ndarray:
+def read_image(file: Path, input_shape: tuple[int, ...]) -> np.ndarray:
     """uint8 `[height, width]`, or `[3, height, width]`."""
     from PIL import Image
 

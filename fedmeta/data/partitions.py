@@ -7,7 +7,7 @@ classes of that role's split. Where the data set has no validation classes, some
 import math
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -60,10 +60,20 @@ class _Common:
 class ByAlphabet(_Common):
     """One client an alphabet. Validation clients are whole alphabets, where needed taken from the training side."""
 
+    column: ClassVar[str | None] = None
+    """Of the groups; None: the data set's own `group`."""
+
     def shares(self, dataset: ClassDataset, rng: np.random.Generator) -> list[Share]:
         """One share for every alphabet of every role."""
-        dataset = hold_out_alphabets(dataset, self.validation_clients, rng)
-        return [Share(name, role, rows) for role, name, rows in alphabets_by_role(dataset)]
+        dataset = hold_out_alphabets(dataset, self.validation_clients, rng, self.column)
+        return [Share(name, role, rows) for role, name, rows in alphabets_by_role(dataset, self.column)]
+
+
+@dataclass(frozen=True)
+class ByLanguage(ByAlphabet):
+    """As `ByAlphabet`: one client a language, whose words no other language has."""
+
+    column: ClassVar[str | None] = "language"
 
 
 @dataclass(frozen=True)
@@ -74,7 +84,7 @@ class Centralised(_Common):
 
     def shares(self, dataset: ClassDataset, rng: np.random.Generator) -> list[Share]:
         """The training classes as one share, and one share for every other alphabet."""
-        if "alphabet" in dataset.columns:
+        if dataset.group in dataset.columns:
             dataset = hold_out_alphabets(dataset, self.validation_clients, rng)
             divided = [Share(name, role, rows) for role, name, rows in alphabets_by_role(dataset)]
         else:
@@ -189,14 +199,15 @@ class Dirichlet(IID):
         return rng.dirichlet(np.full(clients, self.alpha))
 
 
-def alphabets_by_role(dataset: ClassDataset) -> list[tuple[Split, str, np.ndarray]]:
-    """(role, alphabet, rows) in the order of roles, then of alphabets."""
+def alphabets_by_role(dataset: ClassDataset, column: str | None = None) -> list[tuple[Split, str, np.ndarray]]:
+    """(role, alphabet, rows) in the order of roles, then of alphabets, or of what else a column tells of classes."""
     if dataset.shared_classes:
         raise ConfigurationError(
-            "task.kind = 'own' gives all clients the same classes, and alphabets divide them: "
+            f"task.kind = 'own' gives all clients the same classes, and {dataset.group}s divide them: "
             "set partition.name to writer, column, iid or dirichlet"
         )
-    codes = dataset.column("alphabet")
+    column = dataset.group if column is None else column
+    codes = dataset.column(column)
     present = {role: np.unique(codes[dataset.split_rows(role)]).tolist() for role in ROLES}
     seen = Counter(code for role in ROLES for code in present[role])
     found: list[tuple[Split, str, np.ndarray]] = []
@@ -205,7 +216,7 @@ def alphabets_by_role(dataset: ClassDataset) -> list[tuple[Split, str, np.ndarra
         for code in present[role]:
             # An alphabet whose classes serve several roles makes a client in each.
             suffix = f" ({role})" if seen[code] > 1 else ""
-            found.append((role, dataset.name("alphabet", code) + suffix, rows[codes[rows] == code]))
+            found.append((role, dataset.name(column, code) + suffix, rows[codes[rows] == code]))
     return found
 
 
@@ -234,7 +245,9 @@ def owners_by_role(
     }
 
 
-def hold_out_alphabets(dataset: ClassDataset, wanted: int | None, rng: np.random.Generator) -> ClassDataset:
+def hold_out_alphabets(
+    dataset: ClassDataset, wanted: int | None, rng: np.random.Generator, column: str | None = None
+) -> ClassDataset:
     """With some training alphabets moved to validation, where it has no validation classes and some are wanted.
 
     Raises:
@@ -242,15 +255,14 @@ def hold_out_alphabets(dataset: ClassDataset, wanted: int | None, rng: np.random
     """
     if not wanted or len(dataset.split_rows("validation")):
         return dataset
-    codes = dataset.column("alphabet")
+    column = dataset.group if column is None else column
+    codes = dataset.column(column)
     found = np.unique(codes[dataset.split_rows("train")])
     if wanted >= len(found):
         raise ConfigurationError(
-            f"partition.validation_clients = {wanted} leaves none of {len(found)} training alphabets: lower it"
+            f"partition.validation_clients = {wanted} leaves none of {len(found)} training {column}s: lower it"
         )
-    of_class = np.zeros(dataset.classes, dtype=np.int64)
-    of_class[dataset.labels] = codes
-    return _moved(dataset, np.isin(of_class, rng.permutation(found)[:wanted]))
+    return _moved(dataset, np.isin(dataset.of_class(column), rng.permutation(found)[:wanted]))
 
 
 def hold_out_classes(dataset: ClassDataset, wanted: int | None, rng: np.random.Generator) -> ClassDataset:

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from fedmeta.learners.base import MetaLearner
+    from fedmeta.tasks import Task
 
 __all__ = ["LEARNERS", "make_learner"]
 
@@ -85,13 +86,15 @@ LEARNERS = Registry(
 )
 
 
-def make_learner(name: str, model: "nn.Module", task: str = "classification", **parameters: Any) -> "MetaLearner":
+def make_learner(
+    name: str, model: "nn.Module", task: "str | Task" = "classification", **parameters: Any
+) -> "MetaLearner":
     """Construct a learner: `make_learner("maml", model, inner_lr=0.4, inner_steps=5)`.
 
     Args:
         name: a registered name; `fedmeta list learners` prints them.
         model: the network; gradient learners need one with as many outputs as there are ways, ProtoNet an embedding.
-        task: `classification` or `regression`.
+        task: `classification`, `regression`, `control`, or a data set's own way of judging.
         parameters: the learner's own, as `fedmeta config` lists them.
 
     Raises:
@@ -100,11 +103,13 @@ def make_learner(name: str, model: "nn.Module", task: str = "classification", **
     from fedmeta.errors import ConfigurationError
     from fedmeta.tasks import TASKS
 
-    if task not in TASKS:
-        raise ConfigurationError(f"unknown task '{task}': use classification or regression")
-    learner = LEARNERS.make(name, model, TASKS[task], **parameters)
-    if task not in learner.serves:
+    if isinstance(task, str):
+        if task not in TASKS:
+            raise ConfigurationError(f"unknown task '{task}': use {', '.join(TASKS)}")
+        task = TASKS[task]
+    learner = LEARNERS.make(name, model, task, **parameters)
+    if task.kind not in learner.serves:
         raise ConfigurationError(
-            f"learner '{name}' serves {', '.join(learner.serves)}, not {task}. Choose another learner or data set"
+            f"learner '{name}' serves {', '.join(learner.serves)}, not {task.kind}. Choose another learner or data set"
         )
     return learner

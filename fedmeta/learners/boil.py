@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -19,6 +20,8 @@ class BOIL(MAML):
     Inner step size 0 on `head.*` and `inner_lr` on the rest; the outer loop moves everything. What changes with a task
     is then the representation, and not how it is read.
     """
+
+    serves: ClassVar[tuple[str, ...]] = ("classification", "regression")
 
     def __post_init__(self) -> None:
         require_head(self.model, "boil")

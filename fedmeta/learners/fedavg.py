@@ -25,17 +25,17 @@ class FedAvg:
     The gradient is that of the loss over support and query together. In classification the network ends in one output
     per class of the *data set*, labels being `episode.classes[y]`. New classes have none, so adaptation puts a zero
     head of `ways` outputs in its place and takes `test_steps` steps of gradient descent on the support. In regression
-    the network stays and everything is fine-tuned.
+    and control the network stays and everything is fine-tuned.
     """
 
-    serves: ClassVar[tuple[str, ...]] = ("classification", "regression")
+    serves: ClassVar[tuple[str, ...]] = ("classification", "regression", "control")
     head: ClassVar[Literal["ways", "embedding", "classes"]] = "classes"
 
     model: nn.Module
     task: Task
     inner_lr: float = parameter(0.1, doc="step size of fine-tuning", gt=0)
     test_steps: int = parameter(10, doc="steps of fine-tuning", unit="steps", ge=0)
-    finetune: Literal["head", "all"] = parameter("all", doc="what fine-tuning moves; regression always moves all")
+    finetune: Literal["head", "all"] = parameter("all", doc="what fine-tuning moves; without classes always all")
 
     def __post_init__(self) -> None:
         if self.task.kind == "classification":
@@ -87,7 +87,7 @@ class FedAvg:
         return self.test_steps
 
     def _path(self, params: Params, support: Batch, ways: int) -> Iterator[Params]:
-        if self.task.kind == "regression":
+        if self.task.kind != "classification":
             return self._descend(params, support)
         head = {name: value for name, value in params.items() if name.startswith("head.")}
         fresh = {name: value.new_zeros((ways, *value.shape[1:])) for name, value in head.items()}

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -25,6 +26,8 @@ class IMAML(MAML):
     Memory does not grow with `inner_steps`. It holds at the optimum only: with too few inner steps it is the gradient
     of something else. Where a direction's curvature is not positive the iteration stops, as in a truncated Newton step.
     """
+
+    serves: ClassVar[tuple[str, ...]] = ("classification", "regression")
 
     inner_lr: float = parameter(0.1, doc="step size of the inner loop", gt=0)
     inner_steps: int = parameter(16, doc="inner steps in training", unit="steps", ge=0)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -35,6 +36,8 @@ class LSTMMeta(MAML):
     """
 
     inner_steps: int = parameter(5, doc="inner steps in training", unit="steps", ge=0)
+    serves: ClassVar[tuple[str, ...]] = ("classification", "regression")
+
     inner_lr: float = parameter(0.01, doc="the input gate at first, which is the inner loop's step size", gt=0, lt=1)
     forget_bias: float = parameter(5.0, doc="of the forget gate at first; 5 keeps 99.3 % of a weight at every step")
 

@@ -26,7 +26,7 @@ class MAML:
     d/dtheta L_query(theta_k(theta)), through all k steps (second order).
     """
 
-    serves: ClassVar[tuple[str, ...]] = ("classification", "regression")
+    serves: ClassVar[tuple[str, ...]] = ("classification", "regression", "control")
     head: ClassVar[Literal["ways", "embedding", "classes"]] = "ways"
 
     model: nn.Module
@@ -131,6 +131,8 @@ class ANIL(MAML):
 
     The support's features do not change in the inner loop, so they are computed once.
     """
+
+    serves: ClassVar[tuple[str, ...]] = ("classification", "regression")
 
     def __post_init__(self) -> None:
         require_head(self.model, "anil")

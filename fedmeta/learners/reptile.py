@@ -30,7 +30,7 @@ class Reptile:
     afresh, so that it does not depend on the one before.
     """
 
-    serves: ClassVar[tuple[str, ...]] = ("classification", "regression")
+    serves: ClassVar[tuple[str, ...]] = ("classification", "regression", "control")
     head: ClassVar[Literal["ways", "embedding", "classes"]] = "ways"
 
     model: nn.Module

@@ -22,6 +22,14 @@ MODELS = Registry(
             "fully connected, ReLU; 256-128-64-64 in the paper",
             "Finn et al. 2017, section 5.2",
         ),
+        "items": Entry(
+            "fedmeta.models.items:Items", "item embedding, small perceptron, linear head", "in the manner of MeLU, 2019"
+        ),
+        "text": Entry("fedmeta.models.text:TextConv", "characters embedded by their bytes, 1-d convolutions, pooled"),
+        "policy": Entry("fedmeta.models.policy:Policy", "two hidden layers of 64, tanh, for environments"),
+        "two_encoders": Entry(
+            "fedmeta.models.two_encoders:TwoEncodersModel", "pictures and their names into one space, for `glyph_names`"
+        ),
         "sinusoid": Entry("fedmeta.models.mlp:SinusoidNet", "two hidden layers of 40", "Finn et al. 2017, section 5.1"),
     },
 )
@@ -33,6 +41,7 @@ def make_model(name: str, **parameters: Any) -> "nn.Module":
     Args:
         name: a registered name; `fedmeta list models` prints them.
         parameters: the model's own, and for every model `input_shape` (without the batch axis) and `ways`, the
-            number of outputs of its last layer, called `head`; None leaves the head away, giving an embedding.
+            number of outputs of its last layer, called `head`; None leaves the head away, giving an embedding. A model
+            with a parameter `codes` embeds whole numbers below that.
     """
     return MODELS.make(name, **parameters).build()

@@ -11,13 +11,20 @@ from fedmeta.privacy.distributed.mechanisms import DiscreteGaussian, Skellam
 from fedmeta.privacy.schemes import Scheme, scheme_from_json, scheme_to_json
 from fedmeta.privacy.units import Adjacency
 
+LEAST_NOISE, MOST_NOISE = 1e-6, 1e9
+"""Bounds of a noise multiplier that is not 0."""
+
 
 @dataclass(frozen=True)
 class Gaussian:
     """A sum of contributions clipped to norm C, plus Gaussian noise of standard deviation `noise_multiplier` C.
 
     Args:
-        noise_multiplier: z = standard deviation / C, >= 0; 0 is no noise and so no guarantee.
+        noise_multiplier: z = standard deviation / C; 0 is no noise and so no guarantee, any other from 1e-6 to 1e9,
+            between which curves are computed without overflow.
+
+    Raises:
+        ConfigurationError: one outside these bounds.
     """
 
     noise_multiplier: float
@@ -27,9 +34,13 @@ class Gaussian:
     analysis: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.noise_multiplier) and self.noise_multiplier >= 0):
+        z = self.noise_multiplier
+        if not (math.isfinite(z) and z >= 0):
+            raise ConfigurationError(f"noise_multiplier = {z} must be >= 0: it is standard deviation over clip norm")
+        if z and not LEAST_NOISE <= z <= MOST_NOISE:
             raise ConfigurationError(
-                f"noise_multiplier = {self.noise_multiplier} must be >= 0: it is standard deviation over clip norm"
+                f"noise_multiplier = {z:g} must be 0 or from {LEAST_NOISE:g} to {MOST_NOISE:g}: no bound can be "
+                "computed beyond, and none would be of use"
             )
 
     def __str__(self) -> str:

@@ -62,7 +62,11 @@ def draw_episode(workload: Workload, vector: Tensor) -> EpisodePicture | None:
     with torch.no_grad():
         before, after = (learner.predict(state, episode.query.x) for state in (adapted[0], adapted[-1]))
         curve = None
-        if learner.task.kind == "regression" and episode.query.x.shape[1:] == (1,):
+        if (
+            learner.task.kind == "regression"
+            and episode.query.x.shape[1:] == (1,)
+            and episode.query.x.is_floating_point()
+        ):
             known = torch.cat([episode.support.x, episode.query.x])
             x = torch.linspace(float(known.min()), float(known.max()), 100).unsqueeze(1)
             along = [learner.predict(state, x)[:, 0].numpy() for state in (adapted[0], adapted[-1])]

@@ -16,9 +16,10 @@ class Row:
     Attributes:
         model: which model was judged, such as `last (round 40)`.
         split: on what, in words.
-        label: `pixel nearest neighbour`, `before adaptation` or `after adaptation (5 steps)`.
-        score_name: `accuracy` or `mse`.
+        label: a baseline such as `pixel nearest neighbour`, `before adaptation` or `after adaptation (5 steps)`.
+        score_name: of the task, such as `accuracy`.
         estimate: the figure.
+        beside: what the task measures beside its score, in words; empty for most.
     """
 
     model: str
@@ -26,6 +27,7 @@ class Row:
     label: str
     score_name: str
     estimate: Estimate
+    beside: str = ""
 
     def format(self, value: float) -> str:
         """A value as one prints it: accuracy in per cent, an error as a number."""
@@ -59,13 +61,20 @@ def headline(results: Mapping[str, Any]) -> list[Row]:
 
 
 def _rows(model: str, split: str, evaluation: Evaluation) -> list[Row]:
-    rows = []
-    if evaluation.baseline is not None:
-        rows.append(Row("none", split, "pixel nearest neighbour", evaluation.score_name, evaluation.baseline))
+    rows, name = [], evaluation.score_name
+    for baseline, figures in evaluation.baselines.items():
+        rows.append(Row("none", split, baseline, name, figures[name], _beside(figures, name)))
     last = evaluation.adapted
     if evaluation.steps[0] == 0:
-        rows.append(Row(model, split, "before adaptation", evaluation.score_name, evaluation.before))
+        before = {measure: found[0] for measure, found in evaluation.measures.items()}
+        rows.append(Row(model, split, "before adaptation", name, evaluation.before, _beside(before, name)))
     if last > 0:
-        words = f"after adaptation ({last} step{'s' if last > 1 else ''})"
-        rows.append(Row(model, split, words, evaluation.score_name, evaluation.after))
+        words, place = f"after adaptation ({last} step{'s' if last > 1 else ''})", evaluation.steps.index(last)
+        after = {measure: found[place] for measure, found in evaluation.measures.items()}
+        rows.append(Row(model, split, words, name, evaluation.after, _beside(after, name)))
     return rows
+
+
+def _beside(figures: Mapping[str, Estimate], score_name: str) -> str:
+    """What stands beside a score: `nDCG@10 0.8123`."""
+    return ", ".join(f"{name} {found.mean:.4g}" for name, found in figures.items() if name != score_name)

@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedmeta.statistics import Evaluation
+from fedmeta.statistics import ERRORS, Evaluation
 from server.attack import in_words, persistence_in_words, successes
 from server.detection import detection_of_run, detection_rows
 from server.report import plots
@@ -177,7 +177,7 @@ def _sections(
     last = results.get("last") or {}
     judged = [Evaluation.from_json(last[split]) for split in SPLITS if last.get(split)]
     score_name = judged[0].score_name if judged else _score_name(metrics)
-    baseline = any(evaluation.baseline is not None for evaluation in judged)
+    baselines = list(dict.fromkeys(name for evaluation in judged for name in evaluation.baselines))
     bars = "Bands and bars: 95 % intervals."
     learning = bars if any(record["validation"] for record in metrics) else "Means over the clients of a round."
     figures: list[tuple[str, str, Figure | None, str, bool]] = [
@@ -186,7 +186,9 @@ def _sections(
             "adaptation",
             "Adaptation",
             plots.adaptation_curve(judged),
-            bars + (" Dotted: pixel nearest neighbour." if baseline else ""),
+            bars
+            + (f" Dotted: the best of {', '.join(baselines)}." if len(baselines) > 1 else "")
+            + (f" Dotted: {baselines[0]}." if len(baselines) == 1 else ""),
             False,
         ),
         (
@@ -265,4 +267,6 @@ def _why_no_episode(finished: bool, picture: EpisodePicture | None, sections: li
 
 
 def _score_name(metrics: list[dict[str, Any]]) -> str:
-    return "mse" if any("mse" in record["train"] for record in metrics) else "accuracy"
+    known = ("accuracy", *ERRORS)
+    told = [key for record in metrics for key in record["train"] if key != "loss" and key in known]
+    return next(iter(told), "accuracy")

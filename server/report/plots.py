@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fedmeta.attacks.success import AttackSuccess
-from fedmeta.statistics import Estimate, Evaluation
+from fedmeta.statistics import ERRORS, Estimate, Evaluation
 from server.detection import judged_round
 from server.report.episode import EpisodePicture
 
@@ -258,7 +258,7 @@ def _few(steps: Sequence[int]) -> list[int]:
 
 
 def _title(score_name: str) -> str:
-    return score_name.upper() if score_name == "mse" else score_name.capitalize()
+    return score_name.upper() if score_name in ERRORS else score_name.capitalize()
 
 
 def label(axes: Axes, x: str, y: str, title: str) -> None:

@@ -78,6 +78,7 @@ summary:focus-visible { outline: 2px solid var(--accent); outline-offset: 4px; b
       <div class="label">{{ row.label }}</div>
       <div class="value">{{ row.format(row.estimate.mean) }}</div>
       <div class="range">{{ interval(row) }}</div>
+      {% if row.beside %}<div class="range">{{ row.beside }}</div>{% endif %}
     </div>
   {% endfor %}
   </div>

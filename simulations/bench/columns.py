@@ -7,6 +7,7 @@ from typing import Literal
 from fedmeta.attacks.threat import success_steps
 from fedmeta.calibration import BINS
 from fedmeta.experiment import Experiment
+from fedmeta.statistics import ERRORS
 from simulations.bench.facts import Facts, at_step
 
 Kind = Literal["score", "share", "points", "number"]
@@ -41,7 +42,7 @@ def _drop(facts: Facts, _: int) -> float | None:
     if own is None or reference is None or reference.score is None or facts.evaluation is None:
         return None
     lost = reference.score - own
-    return -lost if facts.evaluation.score_name == "mse" else lost
+    return -lost if facts.evaluation.score_name in ERRORS else lost
 
 
 def _rate(facts: Facts, step: int) -> float | None:

@@ -209,7 +209,7 @@ def _badness(report: BenchReport, row: Row, column: Column, interval: Interval) 
     """How red a field is, in [0, 1]: scores by what they lost of the unattacked mean's, others by their own size."""
     if column.kind == "score":
         drop, unit = row.mean("drop") or 0.0, 0.5
-        if report.score_name == "mse":
+        if report.score_name != "accuracy":
             unit = max(abs(interval.mean - drop), 1e-12)
         return min(1.0, max(0.0, drop / unit))
     value = interval.mean if column.bad == "high" else 1.0 - interval.mean

@@ -14,9 +14,9 @@ def in_print(kind: Kind, value: float | None, score_name: str) -> str:
     """
     if value is None:
         return "-"
-    if kind == "number" or (score_name == "mse" and kind == "score"):
+    if kind == "number" or (score_name != "accuracy" and kind == "score"):
         return f"{value:.4g}"
-    if score_name == "mse" and kind == "points":
+    if score_name != "accuracy" and kind == "points":
         return f"{value:+.3g}"
     return f"{100 * value:.1f} %" if kind in ("score", "share") else f"{100 * value:+.1f}"
 

@@ -128,10 +128,10 @@ def _check_names(hosts: Sequence[str], nodes: Sequence[str], days: int, authorit
     for host in hosts:
         _alternative_name(host)
     for node in nodes:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", node) or node.endswith(".pub"):
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", node) or node.endswith(".pub"):
             raise ConfigurationError(
-                f"--node = '{node}' must be letters, digits, '.', '_' and '-', since it names a file, and not end "
-                "in .pub"
+                f"--node = '{node}' must be at most 200 letters, digits, '.', '_' and '-', since it names a file, and "
+                "not end in .pub"
             )
 
 

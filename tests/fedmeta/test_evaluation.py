@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from fedmeta.evaluation import evaluate, nearest_neighbour
+from fedmeta.evaluation import evaluate, judge_baseline, nearest_neighbour
 from fedmeta.learners import make_learner
 from fedmeta.models import make_model
 from fedmeta.models.network import Network
-from fedmeta.tasks import Batch, Episode
+from fedmeta.tasks import TASKS, Batch, Episode
 
 torch.set_num_threads(1)
 
@@ -74,10 +74,14 @@ def test_no_episodes():
         evaluate(learner, learner.init(torch.Generator().manual_seed(0)), [], (0,))
 
 
+def neighbours_accuracy(task: Episode) -> float:
+    return judge_baseline(nearest_neighbour, TASKS["classification"], [task])["accuracy"][0]
+
+
 def test_nearest_neighbour():
-    assert nearest_neighbour(episode(0)) == 1.0
+    assert neighbours_accuracy(episode(0)) == 1.0
     task = episode(0)
     shifted = task._replace(query=Batch(task.query.x, (task.query.y + 1) % 3))
-    assert nearest_neighbour(shifted) == 0.0
+    assert neighbours_accuracy(shifted) == 0.0
     flat = task._replace(support=Batch(torch.zeros_like(task.support.x), task.support.y))
-    assert nearest_neighbour(flat) == pytest.approx(1 / 3)  # all equally near: the first support example decides
+    assert neighbours_accuracy(flat) == pytest.approx(1 / 3)  # all equally near: the first support example decides

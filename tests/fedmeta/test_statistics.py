@@ -40,7 +40,7 @@ def test_clients_are_the_units_where_there_are_several() -> None:
 
 
 def test_one_client_is_judged_over_its_episodes() -> None:
-    scores = {3: ClientScores(loss=[[1.0, 0.0]], score=[[0.5, 0.7]], baseline=[0.1, 0.3])}
+    scores = {3: ClientScores(loss=[[1.0, 0.0]], score=[[0.5, 0.7]], baselines={"pixels": {"accuracy": [0.1, 0.3]}})}
     found = summarise("pooled", "accuracy", (1,), scores, {})
     assert found.after.unit == "episodes" and found.after.count == 2
     assert found.baseline is not None and found.baseline.mean == pytest.approx(0.2)

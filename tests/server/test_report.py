@@ -169,7 +169,7 @@ def test_episodes_of_any_make_have_a_picture(picture: EpisodePicture, shown: int
 
 def judged(clients: dict[str, float]) -> Evaluation:
     whole = Estimate(0.9, 0.85, 0.95, len(clients), "clients")
-    return Evaluation("test", "accuracy", (0, 1), (whole, whole), (whole, whole), {}, clients, None, 1)
+    return Evaluation("test", "accuracy", (0, 1), (whole, whole), (whole, whole), {}, clients, {}, 1)
 
 
 def test_thousands_of_clients_take_no_more_room_than_a_hundred() -> None:

@@ -24,7 +24,8 @@ from fedmeta.data.hershey import Hershey
 from fedmeta.data.hershey_glyphs import ALIKE_ACROSS, ALPHABETS, LETTERLESS, _blurred, glyphs
 from fedmeta.data.omniglot_files import _small
 from fedmeta.errors import ConfigurationError, DataError
-from fedmeta.evaluation import nearest_neighbour
+from fedmeta.evaluation import judge_baseline, nearest_neighbour
+from fedmeta.tasks import TASKS
 
 VINYALS = "2886aa3d63582dff60bb6ce240544c5dc44d1025f54ba3b2d9b1d32482a52fda"
 """Of the lines `split alphabet/character`, sorted, made of the three lists that Snell et al. 2017 published."""
@@ -53,7 +54,8 @@ def test_omniglot_federation_is_thirty_and_twenty_alphabets(omniglot_path: str) 
 def test_pixel_neighbour_on_omniglot_is_what_others_measure(omniglot_path: str) -> None:
     federation = load_dataset("omniglot", path=omniglot_path).federate(PARTITIONS.make("alphabet"), 0)
     pooled = federation.source(federation.clients[-1].id)
-    scores = [nearest_neighbour(e) for e in frozen_episodes(pooled, EpisodeShape(5, 1, 15), 200, 0, "pooled")]
+    episodes = frozen_episodes(pooled, EpisodeShape(5, 1, 15), 200, 0, "pooled")
+    scores = judge_baseline(nearest_neighbour, TASKS["classification"], episodes)["accuracy"]
     assert 0.37 < np.mean(scores) < 0.45, "chance is 0.2"
 
 

@@ -69,11 +69,8 @@ def test_what_episodes_cannot_be(protonet) -> None:
 
 
 def test_torchattacks_finds_as_much(protonet) -> None:
-    """PGD and APGD within two points of an independent package on the same queries.
-
-    It pins a version of `requests` that Flower refuses, so that no extra can name it.
-    """
-    torchattacks = pytest.importorskip("torchattacks", reason="pip install --no-deps torchattacks tqdm")
+    """PGD and APGD within two points of an independent package on the same queries (`pip install torchattacks`)."""
+    torchattacks = pytest.importorskip("torchattacks", reason="the extra evasion-check: pip install torchattacks")
     plan = Plan(
         eps=(0.03,),
         attacks=attacks_of(["pgd", "apgd"], {"apgd_ce": {"steps": 20}, "apgd_dlr": {"steps": 20}}),

@@ -1,0 +1,78 @@
+"""A network over numbered items, whose last layer learners adapt to a user (as MeLU, Lee et al. 2019)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fedmeta.errors import ConfigurationError
+from fedmeta.models.initialise import isolated_rng
+from fedmeta.models.network import Network, head
+from fedmeta.parameters import parameter
+
+SPREAD = 0.1
+"""Standard deviation of a fresh item's vector: small, so that an item that nobody rated says little."""
+
+
+class ItemEmbedding(nn.Embedding):
+    """A vector for each item."""
+
+    def reset_parameters(self) -> None:
+        """Small draws."""
+        nn.init.normal_(self.weight, std=SPREAD)
+
+
+class ItemFeatures(nn.Module):
+    """An item's vector, and what a small perceptron makes of it, side by side.
+
+    Args:
+        codes: items.
+        size: of the vectors.
+        hidden: sizes of the perceptron's layers.
+    """
+
+    def __init__(self, codes: int, size: int, hidden: tuple[int, ...]) -> None:
+        super().__init__()
+        self.items = ItemEmbedding(codes, size)
+        layers: list[nn.Module] = []
+        for width in hidden:
+            layers += [nn.Linear(size, width), nn.ReLU()]
+            size = width
+        self.perceptron = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """int64 `[n, 1]` to `[n, size + hidden[-1]]`."""
+        vector = self.items(x[:, 0])
+        return torch.cat([vector, self.perceptron(vector)], dim=-1)
+
+
+@dataclass(frozen=True)
+class Items:
+    """Item embedding, small perceptron, linear head. Under ANIL only the head is adapted: a user's own weights.
+
+    The embedding is shared: which of its rows a client's update moves tells what she rated (see docs/scenarios.md).
+
+    >>> sum(p.numel() for p in Items(codes=10, embedding=4, hidden=(8,)).build().parameters())
+    93
+    """
+
+    input_shape: tuple[int, ...] = parameter((1,), doc="an item's number", ge=1)
+    ways: int | None = parameter(1, doc="outputs of the head; none leaves it away, giving an embedding", ge=1)
+    codes: int = parameter(1000, doc="items", ge=1)
+    embedding: int = parameter(8, doc="size of an item's vector", ge=1)
+    hidden: tuple[int, ...] = parameter((32, 16), doc="sizes of the perceptron's layers", ge=1)
+
+    def build(self) -> Network:
+        """The network; inputs int64 `[n, 1]`.
+
+        Raises:
+            ConfigurationError: inputs of another shape.
+        """
+        if self.input_shape != (1,):
+            raise ConfigurationError(
+                f"model items takes an item's number, [1], not {list(self.input_shape)}: use another model"
+            )
+        features = self.embedding + (self.hidden[-1] if self.hidden else self.embedding)
+        with isolated_rng(0):
+            body, last = ItemFeatures(self.codes, self.embedding, self.hidden), head(features, self.ways)
+        return Network(body, last, features=features)

@@ -1,0 +1,1 @@
+"""Reinforcement learning as tasks: environments as tensors, policies rolled out in them, estimators of the gradient."""
