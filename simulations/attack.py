@@ -7,7 +7,6 @@ from typing import Any
 from fedmeta.errors import ConfigurationError
 from fedmeta.evasion.plan import Plan, attacks_of
 from fedmeta.evasion.robustness import Figure, Robustness, attack_episode, robustness
-from fedmeta.evasion.target import Part
 from fedmeta.execution import to_device
 from fedmeta.experiment_file import parse_override
 from fedmeta.learners.base import MetaLearner
@@ -18,6 +17,8 @@ from server.report import draw_episode, write_report
 from server.rundir import RunDir
 from simulations.detect import clean_episodes
 
+EPISODES_AT_ONCE = 32
+"""Under vmap: what an attack keeps grows with them."""
 COLUMNS = 6
 """So many inputs of the first episode are shown."""
 
@@ -63,7 +64,9 @@ def attack(
     params = {name: value.to(device) for name, value in own.items()}
     frozen = clean_episodes(workload, episodes)
     execution = workload.experiment.client.execution
-    found = robustness(workload.learner, params, frozen, plan, execution=execution, said=said)
+    found = robustness(
+        workload.learner, params, frozen, plan, execution=execution, chunk_size=EPISODES_AT_ONCE, said=said
+    )
     record = {
         "round": checkpoint.round,
         "model": model,
@@ -76,7 +79,7 @@ def attack(
     return record
 
 
-def plan_of(norm: str, eps: str, attacks: str, on: Part, settings: Sequence[str] = (), seed: int = 0) -> Plan:
+def plan_of(norm: str, eps: str, attacks: str, on: str, settings: Sequence[str] = (), seed: int = 0) -> Plan:
     """The threat model of a command line: `plan_of("linf", ".05,.1", "pgd,square", "query", ["pgd.steps=50"])`.
 
     Raises:

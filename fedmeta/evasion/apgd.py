@@ -4,13 +4,13 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from fedmeta.evasion.ball import Ball
-from fedmeta.evasion.base import Logits, along, per_unit, worst_of, wrong
+from fedmeta.evasion.base import Evasion, Logits, along, per_unit, worst_of, wrong
 from fedmeta.evasion.losses import cross_entropy, dlr, ranked_wrong, targeted_dlr
 from fedmeta.evasion.pgd import Loss
 from fedmeta.gradients import value_and_grad
@@ -25,7 +25,7 @@ RISES = 0.75
 
 
 @dataclass(frozen=True)
-class APGDCE:
+class APGDCE(Evasion):
     """Projected ascent with momentum on the cross-entropy, whose step size halves itself.
 
     z = project(x_k + eta steepest(grad)), x_{k+1} = project(x_k + alpha (z - x_k) + (1 - alpha) (x_k - x_{k-1})),
@@ -33,15 +33,8 @@ class APGDCE:
     and step size stood still, halves eta and goes back to its best point.
     """
 
-    black_box: ClassVar[bool] = False
-
     steps: int = parameter(50, doc="gradient steps of a run; the paper takes 100", unit="steps", ge=2)
     restarts: int = parameter(1, doc="runs, each from another random point of the ball", ge=1)
-
-    @property
-    def least_ways(self) -> int:
-        """Two: with one class there is no error."""
-        return 2
 
     def __call__(self, logits_of: Logits, x: Tensor, y: Tensor, ball: Ball, seed: Tensor) -> Tensor:
         """See `Evasion`."""

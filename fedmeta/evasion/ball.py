@@ -101,11 +101,6 @@ class Ball:
         return length.reshape(*length.shape, *[1] * (change.dim() - self.lead))
 
 
-def largest_radius(norm: Norm, shape: tuple[int, ...]) -> float:
-    """The radius within which every input of `shape` in [0, 1] lies: 1 for Linf, the cube's diagonal for L2."""
-    return 1.0 if norm == "linf" else math.sqrt(math.prod(shape))
-
-
 def check_inputs(x: Tensor, ball: Ball) -> None:
     """Refuse inputs that lie outside the range, of which no attack within it makes sense.
 

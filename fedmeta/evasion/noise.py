@@ -7,20 +7,15 @@ import torch
 from torch import Tensor
 
 from fedmeta.evasion.ball import Ball
-from fedmeta.evasion.base import Logits, worst_of
+from fedmeta.evasion.base import Evasion, Logits, worst_of
 from fedmeta.learners.draws import normal
 
 
 @dataclass(frozen=True)
-class Noise:
+class Noise(Evasion):
     """x + eps sign(z), z standard normal; for L2 eps along z. One draw: a model that this fools needs no attacker."""
 
     black_box: ClassVar[bool] = True
-
-    @property
-    def least_ways(self) -> int:
-        """Two: with one class there is no error."""
-        return 2
 
     def __call__(self, logits_of: Logits, x: Tensor, y: Tensor, ball: Ball, seed: Tensor) -> Tensor:
         """See `Evasion`."""

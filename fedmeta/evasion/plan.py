@@ -9,8 +9,8 @@ from fedmeta.evasion import EVASIONS, make_evasion
 from fedmeta.evasion.ball import Ball, Norm, check_inputs
 from fedmeta.evasion.base import Evasion
 from fedmeta.evasion.losses import require_ways
-from fedmeta.evasion.square import Square, require_images
 from fedmeta.evasion.target import PARTS, Part, check_differentiable
+from fedmeta.execution import to_device
 from fedmeta.learners.base import MetaLearner
 from fedmeta.learners.functional import ways_of
 from fedmeta.parameters import parameters_of
@@ -77,10 +77,10 @@ class Plan:
             check_inputs(episode.support.x, ball)
         for name, evasion in self.attacks.items():
             require_ways(ways, evasion.least_ways, f"evasion '{name}' compares that many")
-            if isinstance(evasion, Square):
-                require_images(tuple(episodes[0].query.x.shape[1:]), ball)
+            evasion.check(tuple(episodes[0].query.x.shape[1:]), ball)
         if self.on != "query" and not all(evasion.black_box for evasion in self.attacks.values()):
-            check_differentiable(learner, params, episodes[0], self.steps)
+            device = next(iter(params.values())).device
+            check_differentiable(learner, params, to_device(episodes[0], device), self.steps)
 
     def to_json(self) -> dict[str, Any]:
         """What must stand beside the numbers."""

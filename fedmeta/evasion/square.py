@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fedmeta.errors import ConfigurationError
 from fedmeta.evasion.ball import Ball
-from fedmeta.evasion.base import Logits, along, per_unit, worst_of
+from fedmeta.evasion.base import Evasion, Logits, along, per_unit, worst_of
 from fedmeta.evasion.losses import margin
 from fedmeta.learners.draws import uniform
 from fedmeta.parameters import parameter
@@ -19,7 +19,7 @@ SCHEDULE = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 
 @dataclass(frozen=True)
-class Square:
+class Square(Evasion):
     """Squares of +-eps at random places of an image, kept where the margin rises; Linf.
 
     It begins with vertical stripes of +-eps. At query i a square of side sqrt(share h w) gets one sign a channel, and
@@ -33,18 +33,13 @@ class Square:
     queries: int = parameter(300, doc="outputs that are asked for; the paper takes 5,000 to 10,000", ge=1)
     share: float = parameter(0.8, doc="of the pixels that the first square covers", gt=0, le=1)
 
-    @property
-    def least_ways(self) -> int:
-        """Two: with one class there is no error."""
-        return 2
-
     def __call__(self, logits_of: Logits, x: Tensor, y: Tensor, ball: Ball, seed: Tensor) -> Tensor:
         """See `Evasion`.
 
         Raises:
-            ConfigurationError: inputs that are no images `[channels, height, width]`, or another norm than Linf.
+            ConfigurationError: see `check`.
         """
-        require_images(x.shape[ball.lead :], ball)
+        self.check(tuple(x.shape[ball.lead :]), ball)
         with torch.no_grad():
             found = ball.project(x + ball.eps * _stripes(x, ball.lead, seed), x)
             highest = per_unit(margin(logits_of(found), y))
@@ -57,29 +52,25 @@ class Square:
                 highest = torch.where(better, value, highest)
         return worst_of(logits_of, y, [x, found])
 
+    def check(self, shape: tuple[int, ...], ball: Ball) -> None:
+        """Refuse another norm than Linf, and inputs that are no images `[channels, height, width]`."""
+        if ball.norm != "linf":
+            raise ConfigurationError(
+                f"evasion 'square' is the Linf form of the attack, and norm = '{ball.norm}': use pgd or apgd_ce, or "
+                "linf"
+            )
+        if len(shape) != 3:
+            raise ConfigurationError(
+                "evasion 'square' changes squares of images [channels, height, width], and inputs are "
+                f"{list(shape)}: use pgd or apgd_ce"
+            )
+
     def side(self, query: int, shape: tuple[int, ...]) -> int:
         """Of the square at a query, in pixels, for images of height and width `shape[-2:]`."""
         place = 10_000 * query // self.queries
         share = self.share / 2 ** sum(place > bound for bound in SCHEDULE)
         height, width = shape[-2:]
         return min(max(round(math.sqrt(share * height * width)), 1), height, width)
-
-
-def require_images(shape: tuple[int, ...], ball: Ball) -> None:
-    """Refuse what the attack is not made for.
-
-    Raises:
-        ConfigurationError: names the shape or the norm.
-    """
-    if ball.norm != "linf":
-        raise ConfigurationError(
-            f"evasion 'square' is the Linf form of the attack, and norm = '{ball.norm}': use pgd or apgd_ce, or linf"
-        )
-    if len(shape) != 3:
-        raise ConfigurationError(
-            f"evasion 'square' changes squares of images [channels, height, width], and inputs are {list(shape)}: use "
-            "pgd or apgd_ce"
-        )
 
 
 def _stripes(x: Tensor, lead: int, seed: Tensor) -> Tensor:

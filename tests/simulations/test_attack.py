@@ -99,7 +99,7 @@ def test_what_cannot_be_attacked_is_refused(finished, tmp_path: Path) -> None:
         (("linf", ".1", "", "query"), "no attack to try"),
     ):
         with pytest.raises(ConfigurationError, match=words):
-            plan_of(*arguments)  # type: ignore[arg-type]
+            plan_of(*arguments)
     for settings, words in ((["steps=3"], "name attack and parameter"), (["pgd.step=-1"], "must be > 0")):
         with pytest.raises(ConfigurationError, match=words):
             plan_of("linf", ".1", "pgd", "query", settings)

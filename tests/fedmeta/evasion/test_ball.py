@@ -21,7 +21,7 @@ LINF_ONLY = ("square",)
 
 
 @pytest.mark.parametrize("name", list(EVASIONS.entries()))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     eps=st.one_of(st.floats(0, 1), st.sampled_from([0.0, 1e-9, 1.0])),
     norm=st.sampled_from(["linf", "l2"]),

@@ -16,7 +16,7 @@ NOISE = 0.015
 def accuracies(protonet) -> dict[tuple[str, float], float]:
     """Accuracy of the ProtoNet by attack and radius."""
     plan = Plan(
-        eps=(0.01, 0.03, 0.1, 1.0),
+        eps=(0.02, 0.1, 1.0),
         attacks=attacks_of(
             ["noise", "fgsm", "pgd", "apgd", "square"],
             {"apgd_ce": {"steps": 12}, "apgd_dlr": {"steps": 12}, "square": {"queries": 60}},
@@ -31,7 +31,7 @@ def accuracies(protonet) -> dict[tuple[str, float], float]:
 
 
 WHITE = ("fgsm", "pgd", "apgd_ce", "apgd_dlr")
-RADII = (0.0, 0.01, 0.03, 0.1)
+RADII = (0.0, 0.02, 0.1)
 
 
 def test_the_model_has_learnt(accuracies) -> None:
@@ -68,7 +68,7 @@ def test_more_steps_and_restarts_never_help_the_model(protonet) -> None:
         plan = Plan(eps=(0.03,), attacks=attacks_of(["pgd"], {"pgd": settings}))
         return robustness(protonet.learner, protonet.params, protonet.episodes, plan).worst[0].accuracy.mean
 
-    values = [accuracy(steps=2, step=1.0), accuracy(steps=5, step=0.5), accuracy(steps=20), accuracy(steps=50)]
+    values = [accuracy(steps=2, step=1.0), accuracy(steps=5, step=0.5), accuracy(steps=20)]
     assert all(later <= earlier + NOISE for earlier, later in pairwise(values))
     assert accuracy(steps=20, restarts=3) <= values[2] + NOISE
 
@@ -82,7 +82,6 @@ def test_what_fools_another_model_fools_this_one_less(protonet, twin) -> None:
         y = episode.query.y
         adapted = protonet.learner.adapt(protonet.params, episode.support, 5)
         moved = attack_episode(twin.learner, twin.params, episode, pgd, ball, plan)
-        assert float((moved.answers == y).double().mean()) <= 1
         with torch.no_grad():
             answers = protonet.learner.predict(adapted, moved.x).argmax(1)
         borrowed.append((answers == y).double())
