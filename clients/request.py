@@ -8,8 +8,9 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from torch import Tensor
 
 from clients.node import client_id, workload_on
+from fedmeta.fedex import draw
 from fedmeta.privacy.secagg_names import RECORD
-from fedmeta.wire import ARRAYS, LAST_UPDATE, MalformedRecord, only, read_vector
+from fedmeta.wire import ARRAYS, CONFIGURATION, LAST_UPDATE, PROBABILITIES, MalformedRecord, only, read_vector
 from fedmeta.workload import Workload, device_of
 
 
@@ -19,11 +20,12 @@ class Request:
 
     Attributes:
         client: the stable client id.
-        workload: data, learner and specification of the experiment in the message.
+        workload: data, learner and specification of the experiment in the message, in the client's configuration.
         vector: `[D]`, the global model.
         round: of the run, counted from 1; 0 outside one.
         config: the scalars that came along.
         last_update: `[D]`, what the last round did to the model; None where it is not told, as it is to attackers.
+        workload_of_run: before its configuration was chosen; None where there are no configurations.
     """
 
     client: int
@@ -32,6 +34,7 @@ class Request:
     round: int
     config: dict[str, Any]
     last_update: Tensor | None = None
+    workload_of_run: Workload | None = None
 
 
 def _model_record(content: RecordDict) -> ArrayRecord:
@@ -77,5 +80,23 @@ def read_request(message: Message, context: Context) -> Request:
     round = int(config.get("round", config.get("server-round", 0)))
     told = message.content.array_records.get(LAST_UPDATE)
     last_update = None if told is None else read_vector(told, workload.spec.size())
-    device = device_of(workload.experiment)
-    return Request(client_id(context), workload, vector.to(device), round, config, last_update)
+    device, client = device_of(workload.experiment), client_id(context)
+    chosen = _configured(workload, config, round, client)
+    of_run = None if chosen is workload else workload
+    return Request(client, chosen, vector.to(device), round, config, last_update, of_run)
+
+
+def _configured(workload: Workload, config: dict[str, Any], round: int, client: int) -> Workload:
+    """The workload in the configuration that the client draws, or that is settled on; as it is where there is none."""
+    known = len(workload.experiment.fedex.configurations)
+    if PROBABILITIES in config:
+        probabilities = [float(value) for value in config[PROBABILITIES]]
+        if len(probabilities) != known:
+            raise MalformedRecord(f"{len(probabilities)} probabilities for {known} configurations")
+        return workload.configured(draw(probabilities, workload.experiment.seed, round, client))
+    if CONFIGURATION in config:
+        index = int(config[CONFIGURATION])
+        if not 0 <= index < known:
+            raise MalformedRecord(f"configuration {index} of {known}")
+        return workload.configured(index)
+    return workload

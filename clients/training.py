@@ -8,6 +8,7 @@ from flwr.app import Context, Message, RecordDict
 from torch import Tensor
 
 from clients.attack import Attacker, is_attacker, make_attacker
+from clients.configuration import configuration_loss
 from clients.failures import error_reply
 from clients.masking import encode
 from clients.personal import complete_params, keep_personal, personal_vector
@@ -171,8 +172,9 @@ def _reply(message: Message, protection: Protection, result: CohortResult, row: 
         return _masked_reply(message, protection, result, vector, row, idle)
     if _update_form(request) == "model":
         vector = request.vector + vector
+    judged = configuration_loss(request, context, result, row)
     keep_personal(result.personal[row], context)
-    metrics = protection.metrics({name: float(values[row]) for name, values in result.metrics.items()}, row)
+    metrics = protection.metrics({name: float(values[row]) for name, values in result.metrics.items()}, row) | judged
     told = config_record(_told(request, idle))
     content = RecordDict({ARRAYS: vector_record(vector), METRICS: metric_record(metrics), CONFIG: told})
     return Message(content, reply_to=message)

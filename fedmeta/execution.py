@@ -28,16 +28,22 @@ NARROW = 60_000
 def resolve(execution: Execution, model: nn.Module, device: torch.device) -> Literal["loop", "vmap"]:
     """What `auto` means: a rule of model and device alone, so that every worker of a run decides alike.
 
-    vmap on a GPU, except for recurrent nets, which it cannot batch. On a CPU vmap for nets of at most `NARROW`
-    parameters without convolutions, else loop. Measured on one CPU thread, MAML and FOMAML, 5-way 1-shot, time of loop
-    over time of vmap: 1,900 parameters 5 to 12 (8 to 32 clients of 4 tasks), 25,000 3 to 4, 55,000 2.3 to 2.9; 0.8 to 1
-    for one client of 4 tasks; 0.3 for a single task. An MLP of 247,000: 0.6 to 1.6. conv4: 0.8 to 1.5, best for 32
-    filters, one query a class and 16 tasks at once, for 1.5 to 3 times the memory, so that a loop's bitwise
-    reproducibility is worth more; ask for `vmap` where it is not.
+    vmap on a GPU, but for recurrent nets, which it cannot batch, and what says so itself (`batchable = False`). On a
+    CPU vmap for nets of at most `NARROW` parameters without convolutions, else loop. Measured on one CPU thread, MAML
+    and FOMAML, 5-way 1-shot, time of loop over time of vmap: 1,900 parameters 5 to 12 (8 to 32 clients of 4 tasks),
+    25,000 3 to 4, 55,000 2.3 to 2.9; 0.8 to 1 for one client of 4 tasks; 0.3 for a single task. An MLP of 247,000: 0.6
+    to 1.6. conv4: 0.8 to 1.5, best for 32 filters, one query a class and 16 tasks at once, for 1.5 to 3 times the
+    memory, so that a loop's bitwise reproducibility is worth more; ask for `vmap` where it is not.
     """
+    layers = list(model.modules())
+    if not all(getattr(layer, "batchable", True) for layer in layers):
+        if execution == "vmap":
+            raise ConfigurationError(
+                f"execution = 'vmap' cannot batch a {type(model).__name__}, which steps outside of torch: use auto"
+            )
+        return "loop"
     if execution != "auto":
         return execution
-    layers = list(model.modules())
     if any(isinstance(layer, nn.RNNBase) for layer in layers):
         return "loop"
     if device.type != "cpu":

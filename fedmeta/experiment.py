@@ -13,6 +13,7 @@ from fedmeta.adversarial import OBJECTIVES
 from fedmeta.attacks import ATTACKS
 from fedmeta.data import DATASETS, PARTITIONS
 from fedmeta.deployment import DEPLOYMENTS
+from fedmeta.fedex_section import FedexSection
 from fedmeta.learners import LEARNERS
 from fedmeta.models import MODELS
 from fedmeta.optimisers import OPTIMISERS
@@ -159,6 +160,12 @@ class EvaluationSection(_Section):
         (), strict=False, description="defences of a client that uses the model: it is judged under each of them too"
     )
     seed: int = Field(0, ge=0, description="of the frozen episodes: apart from the run's seed, so that runs share them")
+    patience: int | None = Field(
+        None, ge=1, description="end after so many validations without a better score; none: never [validations]"
+    )
+    min_improvement: float = Field(
+        0.0, ge=0, description="by how much a score must be better to count for patience [of the score]"
+    )
 
     _ascending = field_validator("steps")(ascending)
 
@@ -283,10 +290,10 @@ class DeploymentSection(_Section):
 class TrackingSection(_Section):
     """Where metrics go beside the run directory."""
 
-    backends: tuple[Literal["tensorboard", "wandb", "prometheus"], ...] = Field(
-        (), strict=False, description="each needs its extra; W&B works offline"
+    backends: tuple[Literal["tensorboard", "wandb", "mlflow", "prometheus"], ...] = Field(
+        (), strict=False, description="each needs its extra; W&B and MLflow work offline"
     )
-    project: str = Field("fedmeta", description="W&B project")
+    project: str = Field("fedmeta", description="W&B project, MLflow experiment")
 
 
 class Experiment(_Section):
@@ -310,6 +317,7 @@ class Experiment(_Section):
     privacy: PrivacySection = Field(PrivacySection(), description=PrivacySection.__doc__)
     secagg: SecaggSection = Field(SecaggSection(), description=SecaggSection.__doc__)
     attack: AttackSection = Field(AttackSection(), description=AttackSection.__doc__)
+    fedex: FedexSection = Field(FedexSection(), description=FedexSection.__doc__)
     engine: EngineSection = Field(EngineSection(), description=EngineSection.__doc__)
     deployment: DeploymentSection = Field(DeploymentSection(), description=DeploymentSection.__doc__)
     tracking: TrackingSection = Field(TrackingSection(), description=TrackingSection.__doc__)
@@ -348,11 +356,15 @@ class Experiment(_Section):
         if relevant["data"].get("style") in PLAIN_STYLES:  # runs from before there was paper keep their hash
             del relevant["data"]["style"]
         del relevant["evaluation"]["deployment"]
+        if self.evaluation.patience is None:
+            del relevant["evaluation"]["patience"], relevant["evaluation"]["min_improvement"]
         if self.privacy.unit == "none":
             del relevant["privacy"]  # runs from before there was any keep their hash
         elif self.privacy.placement != "distributed":
             for key in ("mechanism", "min_survivors", "colluders"):
                 del relevant["privacy"][key]
+        if not self.fedex.configurations:
+            del relevant["fedex"]
         if not self.secagg.enabled:
             del relevant["secagg"]
         if self.client.adversarial.name == "none":

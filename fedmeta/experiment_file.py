@@ -16,6 +16,7 @@ from fedmeta.attacks.threat import check_attack
 from fedmeta.deployment import check_deployment
 from fedmeta.errors import ConfigurationError, did_you_mean
 from fedmeta.experiment import DERIVED, LIBRARY_COMPONENTS, Component, Experiment
+from fedmeta.fedex_section import check_fedex
 from fedmeta.learners import LEARNERS
 from fedmeta.parameters import parameters_of
 from fedmeta.privacy.secagg_settings import check_secagg
@@ -250,5 +251,6 @@ def _check_together(experiment: Experiment) -> None:
     check_attack(experiment)
     check_secagg(experiment)
     check_deployment(experiment)
+    check_fedex(experiment)
     if server.rounds == 0 and server.schedule != "constant":
         warnings.warn(f"server.schedule = '{server.schedule}' has no effect: server.rounds = 0", stacklevel=2)

@@ -14,6 +14,9 @@ Unit = Literal["episodes", "clients"]
 ERRORS = frozenset({"mse", "mae"})
 """Scores of which less is better."""
 
+SCORES = ("accuracy", "return", *sorted(ERRORS))
+"""Scores that a running training tells beside its loss."""
+
 
 @dataclass(frozen=True)
 class Estimate:

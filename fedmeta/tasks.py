@@ -75,6 +75,14 @@ class Task(Protocol):
         ...
 
 
+class AnsweringTask(Task, Protocol):
+    """A task whose answers an attacker with a trigger may want to choose."""
+
+    def answers(self, output: Tensor, y: Tensor) -> Tensor:
+        """`[n]` in [0, 1], how far each answer is the wanted one, which `y` tells."""
+        ...
+
+
 @dataclass(frozen=True)
 class Classification:
     """Class slots from logits: cross-entropy, and accuracy as a fraction."""

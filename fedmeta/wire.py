@@ -30,6 +30,12 @@ GROUP = "group"
 CLIPPED_SHARE = "clipped-share"
 """Scalar of a group's reply: the share of its clients' entries that were clipped to the bound of the encoder."""
 
+PROBABILITIES, CONFIGURATION = "configuration-probabilities", "configuration"
+"""Scalars beside the model: what a client draws its configuration from, and the one that is settled on where none is
+drawn."""
+CONFIGURATION_LOSS = "configuration-loss"
+"""The metric of a client that drew: what its trained model loses on fresh tasks."""
+
 KINDS = {"array": ArrayRecord, "metric": MetricRecord, "config": ConfigRecord}
 
 TINY_SQUARE = 1e-24

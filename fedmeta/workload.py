@@ -20,6 +20,7 @@ from fedmeta.errors import ConfigurationError, DataError
 from fedmeta.evaluation import nearest_neighbour
 from fedmeta.execution import resolve, to_device
 from fedmeta.experiment import Experiment
+from fedmeta.fedex_section import configured
 from fedmeta.learners import LEARNERS, make_learner
 from fedmeta.learners.base import MetaLearner, personal_prefix
 from fedmeta.memory import available_bytes, fitting_tasks
@@ -257,6 +258,18 @@ class Workload:
         if result.failures:
             raise result.failures[0]
         return result.updates[0]
+
+    def configured(self, index: int) -> "Workload":
+        """The workload of one of the experiment's configurations, on the same data."""
+        if index not in self._configured:
+            found = replace(self, experiment=configured(self.experiment, index))
+            vars(found)["federation"] = self.federation  # data are loaded and divided once
+            self._configured[index] = found
+        return self._configured[index]
+
+    @cached_property
+    def _configured(self) -> "dict[int, Workload]":
+        return {}
 
     @property
     def training_shape(self) -> EpisodeShape:

@@ -10,6 +10,7 @@ from flwr.serverapp import Grid
 from fedmeta.experiment import Experiment
 from fedmeta.statistics import Evaluation
 from fedmeta.workload import Workload
+from server.callbacks import Callback
 from server.report import draw_episode, write_report
 from server.rounds import Observer, Prepare, RunResult, run_experiment
 from server.rundir import RunDir
@@ -28,6 +29,8 @@ def execute(
     simulated: bool = False,
     prepare: Prepare | None = None,
     draw: bool = True,
+    callbacks: Sequence[Callback] = (),
+    judge: bool = True,
 ) -> RunResult:
     """Run an experiment into its directory, with tracking, and draw the report.
 
@@ -41,6 +44,8 @@ def execute(
         simulated: an engine of ours runs it on data that are no one's: what protects in a deployment may be seeded.
         prepare: of a private run, see `run_experiment`.
         draw: whether there shall be a report; `fedmeta report` draws one later.
+        callbacks: told of rounds, evaluations and the end.
+        judge: whether models are judged on test clients in the end.
     """
     grid = secured(grid, experiment, simulated)
     trackers = make_trackers(experiment, rundir)
@@ -63,7 +68,16 @@ def execute(
 
     rundir.write_environment()
     try:
-        result = run_experiment(grid, experiment, rundir, [*observers, track], simulated=simulated, prepare=prepare)
+        result = run_experiment(
+            grid,
+            experiment,
+            rundir,
+            [*observers, track],
+            simulated=simulated,
+            prepare=prepare,
+            callbacks=callbacks,
+            judge=judge,
+        )
     except BaseException:
         if draw:
             _report_unfinished(rundir)

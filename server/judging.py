@@ -1,8 +1,9 @@
 """The end of a run: models judged on clients that never trained, and an attack's success measured there."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from flwr.app import Message
@@ -62,9 +63,16 @@ class FinalJudge:
                 f"the best checkpoint in '{rundir.path}' is of round {checkpoint.round}, and the best round is "
                 f"{round}: resume the run from its start in another folder"
             )
-        return self._judge(round, self.strategy.spec.flatten(checkpoint.params))
+        settled = self.strategy.configurations.settled_in(checkpoint.optimiser)
+        return self._judge(round, self.strategy.spec.flatten(checkpoint.params), settled=settled)
 
-    def _judge(self, round: int, vector: Tensor, deployment: Component | None = None) -> dict[str, Any]:
+    def _judge(
+        self,
+        round: int,
+        vector: Tensor,
+        deployment: Component | None = None,
+        settled: Mapping[str, Any] = MappingProxyType({}),
+    ) -> dict[str, Any]:
         experiment, directory = self.strategy.experiment, self.strategy.directory
         settings, success = experiment.evaluation, success_steps(experiment)
         plain = deployment is None  # raw pixels are the same whatever the defence
@@ -73,7 +81,7 @@ class FinalJudge:
             Judging("pooled", settings.pooled_episodes, settings.steps, plain, success, deployment),
             Judging("test", settings.episodes, settings.steps, plain, success, deployment),
         ]
-        arrays, base = vector_record(vector), self.strategy.base_config(round)
+        arrays, base = vector_record(vector), {**self.strategy.base_config(round), **settled}
         beside = vector_record(self.clean) if self.clean is not None and success else None
         messages = [message for judging in judgings for message in judging.messages(directory, arrays, base, beside)]
         replies = list(self.grid.send_and_receive(messages, timeout=experiment.server.timeout))
@@ -105,3 +113,16 @@ class FinalJudge:
                 protocol["parameters"].get("target"),
             )
         return None, failed
+
+
+class Unjudged:
+    """The end of a run whose models are not to be judged on test clients: one of many that validation chooses among."""
+
+    def results(self, round: int, vector: Tensor, best: dict[str, Any] | None, rundir: RunDir) -> dict[str, Any]:
+        """What `FinalJudge.results` says, without any evaluation."""
+        return {
+            "rounds": round,
+            "model_hash": vector_hash(vector),
+            "last": {"round": round, "names": {}},
+            "best": best,
+        }

@@ -1,7 +1,6 @@
 """The round loop: from a grid and an experiment to a run directory, the same under every engine."""
 
 import logging
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,14 +15,17 @@ from torch import Tensor
 from fedmeta.code_hash import code_hash, code_path
 from fedmeta.errors import CheckpointError
 from fedmeta.experiment import Experiment
-from fedmeta.statistics import ERRORS, Evaluation
+from fedmeta.statistics import Evaluation
 from fedmeta.wire import read_vector, vector_record
 from fedmeta.workload import Workload
 from server.attack import clean_model, persistence
+from server.callbacks import Callback, Callbacks
 from server.checkpoint import Checkpoint
 from server.detection import detection_of_round, detection_of_run
-from server.judging import FinalJudge
+from server.early_stopping import EarlyStopping
+from server.judging import FinalJudge, Unjudged
 from server.privacy import open_privacy, privacy_statement
+from server.round_record import better, log_troubles, make_record
 from server.rundir import RunDir
 from server.secure_aggregation import learned
 from strategies.decorator import Remembering
@@ -32,7 +34,6 @@ from strategies.meta import MetaStrategy
 from strategies.node_keys import registered_keys
 from strategies.private_rounds import PrivateRounds
 from strategies.replies import group_reasons
-from strategies.round_report import RELEASED, RoundReport
 
 log = logging.getLogger("fedmeta.server")
 
@@ -93,6 +94,8 @@ def run_experiment(
     *,
     simulated: bool = False,
     prepare: Prepare | None = None,
+    callbacks: Sequence[Callback] = (),
+    judge: bool = True,
 ) -> RunResult:
     """Play all rounds that are still to play, judge the model on the test clients, and write everything down.
 
@@ -103,11 +106,33 @@ def run_experiment(
         observers: called after every round.
         simulated: no one's data are real, so that noise and private draws may come from the seed.
         prepare: called before the first round with what privacy adds to the run: an audit puts its canaries there.
+        callbacks: told of rounds, evaluations and the end.
+        judge: whether models are judged on test clients in the end; without, the results hold validation alone.
 
     Raises:
         IdentityError: the clients do not fit the experiment.
         CheckpointError: the checkpoint is damaged or of another experiment.
     """
+    hooks = Callbacks(callbacks)
+    try:
+        result = _run(grid, experiment, rundir, observers, hooks, simulated, prepare, judge)
+    except BaseException as error:
+        hooks.ended(f"{type(error).__name__}: {error}", None)
+        raise
+    hooks.ended(result.results.get("stopped"), result.results)
+    return result
+
+
+def _run(
+    grid: Grid,
+    experiment: Experiment,
+    rundir: RunDir,
+    observers: Sequence[Observer],
+    hooks: Callbacks,
+    simulated: bool,
+    prepare: Prepare | None,
+    judge: bool,
+) -> RunResult:
     started = time.monotonic()
     # Norms are reduced in this process: with another number of threads they would differ in the last bit.
     torch.set_num_threads(experiment.engine.threads)
@@ -117,19 +142,31 @@ def run_experiment(
         log.info("secure aggregation: %s", strategy.promise)
     strategy.clean = clean = clean_model(experiment, workload.spec)
     standing = _standing(rundir, workload, strategy, grid)
-    stopped = None
+    early = EarlyStopping(experiment.evaluation, rundir.metrics())
+    hooks.rounds, stopped, ending, validated = standing.round, None, early.reason, True
     while standing.round < experiment.server.rounds:
         stopped = strategy.exhausted()
         if stopped is not None:
             log.warning("after round %d: %s", standing.round, stopped)
             break
-        standing, record = _play(grid, strategy, standing, rundir)
+        if ending is not None and validated:
+            log.info("after round %d: %s", standing.round, ending)
+            break
+        final = ending is not None  # asked for after a round that was not validated: the next one is the last
+        standing, record = _play(grid, strategy, standing, rundir, final)
+        early.see(record)
         for observer in observers:
             observer(record)
-    results = FinalJudge(grid, strategy, clean).results(standing.round, standing.vector, standing.best, rundir)
+        hooks.round_ended(record)
+        ending = hooks.asked or early.reason
+        validated = final or record["validation"] is not None or not strategy.directory.role("validation")
+    ended = FinalJudge(grid, strategy, clean) if judge else Unjudged()
+    results = ended.results(standing.round, standing.vector, standing.best, rundir)
     results["seconds"] = time.monotonic() - started
     if strategy.private is not None:
         results["privacy"] = {**privacy_statement(rundir), "stopped": stopped}
+    if standing.round < experiment.server.rounds and (stopped or ending):
+        results["stopped"] = stopped or ending
     history = tuple(rundir.metrics())
     results |= _over_all_rounds(strategy, history)
     rundir.write_results(results)
@@ -152,6 +189,7 @@ def _over_all_rounds(strategy: MetaStrategy, history: Sequence[dict[str, Any]]) 
         "secagg": learned(experiment, strategy.promise, history),
         "attack_persistence": persistence(history, experiment.attack.stop),
         "detection": None if detection is None else detection.to_json(),
+        "configurations": strategy.configurations.in_results(),
     }
     return {key: value for key, value in found.items() if value}
 
@@ -208,22 +246,24 @@ def _standing(rundir: RunDir, workload: Workload, strategy: MetaStrategy, grid: 
     return _Standing(checkpoint.round, workload.spec.flatten(checkpoint.params), checkpoint.facts["best"])
 
 
-def _play(grid: Grid, strategy: MetaStrategy, standing: _Standing, rundir: RunDir) -> tuple[_Standing, dict[str, Any]]:
-    """One round: train, aggregate, perhaps validate; written down before it counts as done."""
+def _play(
+    grid: Grid, strategy: MetaStrategy, standing: _Standing, rundir: RunDir, final: bool = False
+) -> tuple[_Standing, dict[str, Any]]:
+    """One round: train, aggregate, perhaps validate, after the final one always; written down before it is done."""
     started, round, timeout = time.monotonic(), standing.round + 1, strategy.experiment.server.timeout
     arrays = vector_record(standing.vector)
     messages = strategy.configure_train(round, arrays, ConfigRecord(), grid)
     aggregated, _ = strategy.aggregate_train(round, grid.send_and_receive(messages, timeout=timeout))
     report = strategy.report
     assert report is not None
-    _log_troubles(report)
+    log_troubles(report)
     arrays = arrays if aggregated is None else aggregated
     vector = read_vector(arrays, strategy.spec.size())
-    evaluation, missing = _validate(grid, strategy, round, arrays)
+    evaluation, missing = _validate(grid, strategy, round, arrays, final)
     # A mean over other clients than last time would be no comparison; a model that stayed as it was is no new one.
-    best = standing.best if missing or aggregated is None else _better(standing.best, evaluation, round)
+    best = standing.best if missing or aggregated is None else better(standing.best, evaluation, round)
     standing = replace(standing, round=round, vector=vector, best=best)
-    record = _record(report, evaluation, missing, time.monotonic() - started)
+    record = make_record(report, evaluation, missing, time.monotonic() - started)
     detection = detection_of_round(record)
     record |= {} if detection is None else {"detection": detection}
     if evaluation is not None and strategy.success is not None:
@@ -237,11 +277,11 @@ def _play(grid: Grid, strategy: MetaStrategy, standing: _Standing, rundir: RunDi
 
 
 def _validate(
-    grid: Grid, strategy: MetaStrategy, round: int, arrays: ArrayRecord
+    grid: Grid, strategy: MetaStrategy, round: int, arrays: ArrayRecord, final: bool
 ) -> tuple[Evaluation | None, dict[int, str]]:
     """Validation on its schedule and after the last round, where there are validation clients, and who failed at it."""
     experiment = strategy.experiment
-    last = round == experiment.server.rounds or strategy.exhausted() is not None
+    last = final or round == experiment.server.rounds or strategy.exhausted() is not None
     due = round % experiment.evaluation.every == 0 or last
     if not due or not strategy.directory.role("validation"):
         return None, {}
@@ -250,61 +290,6 @@ def _validate(
     for line in group_reasons(strategy.evaluation_failed):
         log.warning("round %d, validation failed: %s", round, line)
     return strategy.evaluation, strategy.evaluation_failed
-
-
-def _better(best: dict[str, Any] | None, evaluation: Evaluation | None, round: int) -> dict[str, Any] | None:
-    """The best validation so far, the earliest where equal."""
-    if evaluation is None:
-        return best
-    score = evaluation.after.mean
-    if not math.isfinite(score):
-        return best
-    sign = -1.0 if evaluation.score_name in ERRORS else 1.0
-    if best is not None and sign * score <= sign * best["score"]:
-        return best
-    return {"round": round, "split": "validation", "score": score}
-
-
-def _record(
-    report: RoundReport, evaluation: Evaluation | None, missing: dict[int, str], seconds: float
-) -> dict[str, Any]:
-    attack: dict[str, Any] = {}
-    if report.attackers is not None:
-        idle = {str(client): reason for client, reason in report.idle.items()}
-        attack = {"attackers": list(report.attackers), "attack_idle": idle}
-    return {
-        **attack,
-        "round": report.round,
-        "seconds": seconds,
-        "sampled": list(report.sampled),
-        "train": report.metrics,
-        "failed": {str(client): reason for client, reason in report.failed.items()},
-        "refused": {str(client): reason for client, reason in report.refused.items()},
-        "defence": report.defence,
-        **({"groups": report.groups} if report.groups else {}),
-        "event": report.event,
-        "failed_round": report.failed_round,
-        "validation": evaluation.to_json() if evaluation else None,
-        "validation_failed": {str(client): reason for client, reason in missing.items()},
-    }
-
-
-def _log_troubles(report: RoundReport) -> None:
-    for line in group_reasons(report.failed):
-        log.warning("round %d, failed: %s", report.round, line)
-    for line in group_reasons(report.refused):
-        log.warning("round %d, refused: %s", report.round, line)
-    clipped = max((group["clipped"] or 0.0 for group in report.groups), default=0.0)
-    if clipped:
-        log.warning(
-            "round %d: %.2g %% of a group's values were clipped to secagg.bound: raise it", report.round, 100 * clipped
-        )
-    for line in group_reasons(report.idle):
-        log.warning("round %d, attackers sent honest updates: %s", report.round, line)
-    if report.event:
-        log.warning("round %d: the model stays as it was: %s", report.round, report.event)
-    elif report.failed_round:
-        log.warning("round %d: %s", report.round, RELEASED)
 
 
 def _checkpoint(strategy: MetaStrategy, standing: _Standing, grid: Grid) -> Checkpoint:

@@ -1,6 +1,7 @@
-"""Metrics sent elsewhere beside the run directory: TensorBoard, Weights & Biases and Prometheus, all optional."""
+"""Metrics sent elsewhere beside the run directory: TensorBoard, W&B, MLflow and Prometheus, all optional."""
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,6 +10,9 @@ from fedmeta.errors import ConfigurationError
 from fedmeta.experiment import Experiment
 from server.files import writing
 from server.rundir import RunDir
+
+MLFLOW_LONGEST = 500
+"""Characters of a parameter that every MLflow server takes."""
 
 
 class Tracker(Protocol):
@@ -32,6 +36,7 @@ def make_trackers(experiment: Experiment, rundir: RunDir) -> list[Tracker]:
     kinds: dict[str, Callable[[Experiment, RunDir], Tracker]] = {
         "tensorboard": TensorBoard,
         "wandb": WeightsAndBiases,
+        "mlflow": MLflow,
         "prometheus": Prometheus,
     }
     return [kinds[name](experiment, rundir) for name in experiment.tracking.backends]
@@ -80,6 +85,49 @@ class WeightsAndBiases:
     def close(self) -> None:
         """Flush and end."""
         self._run.finish()
+
+
+class MLflow:
+    """A run of MLflow, of the experiment `tracking.project`.
+
+    It goes to `$MLFLOW_TRACKING_URI`; without one to `mlflow.db` in the run directory, which
+    `mlflow ui --backend-store-uri sqlite:///RUN/mlflow.db` shows. A session of a resumed run is a run of MLflow's own.
+    """
+
+    def __init__(self, experiment: Experiment, rundir: RunDir) -> None:
+        try:
+            from mlflow.entities import Metric
+            from mlflow.tracking import MlflowClient
+        except ImportError as error:
+            raise _missing("mlflow", error) from error
+        place = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(rundir.path / 'mlflow.db').resolve()}"
+        self._client, self._metric = MlflowClient(tracking_uri=place), Metric
+        known = self._client.get_experiment_by_name(experiment.tracking.project)
+        project = known.experiment_id if known else self._client.create_experiment(experiment.tracking.project)
+        self._run = self._client.create_run(project, run_name=rundir.path.name).info.run_id
+        for key, value in flat(experiment.model_dump(mode="json")).items():
+            self._client.log_param(self._run, key, str(value)[:MLFLOW_LONGEST])
+
+    def log(self, round: int, scalars: Mapping[str, float]) -> None:
+        """Send the scalars of one round."""
+        now = int(time.time() * 1000)
+        self._client.log_batch(self._run, [self._metric(name, value, now, round) for name, value in scalars.items()])
+
+    def close(self) -> None:
+        """Mark the run as over."""
+        self._client.set_terminated(self._run)
+
+
+def flat(nested: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Dotted key -> value.
+
+    >>> flat({"learner": {"name": "maml"}, "seed": 0})
+    {'learner.name': 'maml', 'seed': 0}
+    """
+    found: dict[str, Any] = {}
+    for key, value in nested.items():
+        found |= flat(value, f"{above}{key}.") if isinstance(value, Mapping) else {above + key: value}
+    return found
 
 
 class Prometheus:

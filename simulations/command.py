@@ -10,6 +10,8 @@ import typer
 from fedmeta.errors import FedmetaError
 from simulations import robustness_command as robustness
 from simulations.deploy import command as deployment
+from simulations.explain_command import explain
+from simulations.tune import command as tuning
 
 app = typer.Typer(
     name="fedmeta",
@@ -21,9 +23,11 @@ app = typer.Typer(
 
 app.command()(deployment.certs)
 app.command("export-data")(deployment.export_data)
+app.command()(explain)
 app.add_typer(deployment.deploy)
 app.command()(robustness.certify)
 app.command("detect-queries")(robustness.detect_queries)
+app.command()(tuning.tune)
 
 Settings = Annotated[
     list[str] | None,
@@ -200,10 +204,21 @@ def audit(
     ] = 500,
     engine: Annotated[str, typer.Option(help="ray (client actors) or inline (this process).")] = "ray",
     out: Annotated[Path | None, typer.Option(help="Directory of the audited run; by default a fresh one.")] = None,
+    membership: Annotated[
+        bool,
+        typer.Option("--membership", help="Shadow federations with and without each client, in place of canaries."),
+    ] = False,
+    shadows: Annotated[int, typer.Option(help="With --membership: how many, even; each costs a training.")] = 16,
+    tasks: Annotated[int, typer.Option(min=1, help="With --membership: tasks of a client that are looked at.")] = 4,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
-    """Play a private experiment with canaries: an empirical lower bound on epsilon beside the claim."""
+    """Play a private experiment with canaries, or shadows of any run: what is found out, beside the claim."""
     import json
+
+    if membership:
+        from simulations.membership_command import audit_members
+
+        raise typer.Exit(audit_members(target, settings, shadows, tasks, engine, out, as_json))
 
     from fedmeta.experiment_file import parse_override
     from server.report.confidential import audit_in_words

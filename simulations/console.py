@@ -20,7 +20,7 @@ from rich.table import Table
 
 from fedmeta.errors import ConfigurationError, did_you_mean
 from fedmeta.registry import Registry
-from fedmeta.statistics import ERRORS, Evaluation
+from fedmeta.statistics import SCORES, Evaluation
 
 if TYPE_CHECKING:
     from simulations.doctor import Diagnosis
@@ -67,6 +67,11 @@ def run_with_progress(
         console.print(in_one_line(result.results["privacy"]))
     if result.results.get("secagg"):
         console.print(learned_in_words(result.results["secagg"]))
+    for found in result.results.get("configurations", ()):
+        keys = ", ".join(f"{key} = {value}" for key, value in found["configuration"].items())
+        console.print(f"configuration {keys}: probability {found['probability']:.3f}")
+    if result.results.get("stopped") and not (result.results.get("privacy") or {}).get("stopped"):
+        console.print(f"ended after round {result.rounds}: {result.results['stopped']}")
     console.print(f"report: {result.path / 'report.html'}")
     if result.failed_rounds:
         console.print(
@@ -115,7 +120,7 @@ def _progress(console: Console) -> Progress:
 
 
 def _advance(progress: Progress, task: TaskID, record: Mapping[str, Any]) -> None:
-    figures = [f"{key} {record['train'][key]:.3f}" for key in ("loss", "accuracy", *ERRORS) if key in record["train"]]
+    figures = [f"{key} {record['train'][key]:.3f}" for key in ("loss", *SCORES) if key in record["train"]]
     if record["validation"]:
         validation = Evaluation.from_json(record["validation"])
         figures.append(f"validation {validation.score_name} {validation.after.mean:.3f}")

@@ -71,6 +71,10 @@ def _toml(value: Any) -> str:
         return f"{{ {', '.join(pairs)} }}"
     if isinstance(value, tuple) and any(isinstance(item, Component) for item in value):
         return f"[{', '.join(_toml(item) for item in value)}]"
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{json.dumps(key)} = {_toml(item)}' for key, item in value.items())} }}"
+    if isinstance(value, tuple) and any(isinstance(item, dict) for item in value):
+        return f"[{', '.join(_toml(item) for item in value)}]"
     if isinstance(value, bool):
         return str(value).lower()
     return json.dumps(list(value) if isinstance(value, tuple) else value)

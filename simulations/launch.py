@@ -12,11 +12,12 @@ os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 from fedmeta.data.class_dataset import ClassDataset
-from fedmeta.data.delivered import data_key
+from fedmeta.data.delivered import data_key, delivered
 from fedmeta.data.given import hand_over
 from fedmeta.errors import ConfigurationError, did_you_mean
 from fedmeta.experiment import Experiment
 from fedmeta.workload import Workload
+from server.callbacks import Callback
 from server.configuration import load
 from server.execute import execute
 from server.rounds import Observer, Prepare, RunResult
@@ -35,6 +36,7 @@ def simulate(
     out: str | Path | None = None,
     resume: str | Path | None = None,
     observers: Sequence[Observer] = (),
+    callbacks: Sequence[Callback] = (),
     data: ClassDataset | None = None,
 ) -> RunResult:
     """Simulate a federated meta-learning experiment: `simulate("file.toml", engine="ray")`.
@@ -47,6 +49,7 @@ def simulate(
         resume: a run directory to continue to the same numbers as an uninterrupted run. Its own experiment is used;
             overrides may change only the engine and tracking.
         observers: called after every round with its record.
+        callbacks: told of rounds, evaluations and the end, and may end the run: see `server.callbacks.Callback`.
         data: your own data set, in place of the experiment's; see docs/your-own-data.md. A run with one is resumed
             with the same one.
 
@@ -59,7 +62,7 @@ def simulate(
     if data is not None:
         given = hand_over(data)
         overrides = {**(overrides or {}), **given} if resume is None else overrides
-    return play(open_run(source, overrides, out, resume), engine, observers)
+    return play(open_run(source, overrides, out, resume), engine, observers, callbacks=callbacks)
 
 
 @dataclass(frozen=True)
@@ -121,21 +124,34 @@ def play(
     prepare: Prepare | None = None,
     *,
     draw: bool = True,
+    callbacks: Sequence[Callback] = (),
+    judge: bool = True,
 ) -> RunResult:
     """Play an opened run to its end on an engine, `ray` or `inline`.
 
-    `prepare` sees what privacy adds to it; without `draw` it leaves no report.
+    `prepare` sees what privacy adds to it; without `draw` it leaves no report; without `judge` no test client is asked.
     """
     experiment, rundir = opened.experiment, opened.rundir
     try:
-        with _make_grid(experiment, engine) as engine_grid:
+        with make_grid(experiment, engine) as engine_grid:
             grid = attacked(engine_grid, experiment)
-            return execute(grid, experiment, rundir, observers, simulated=True, prepare=prepare, draw=draw)
+            return execute(
+                grid,
+                experiment,
+                rundir,
+                observers,
+                simulated=True,
+                prepare=prepare,
+                draw=draw,
+                callbacks=callbacks,
+                judge=judge,
+            )
     finally:
         rundir.close()
 
 
-def _make_grid(experiment: Experiment, engine: str) -> LocalGrid:
+def make_grid(experiment: Experiment, engine: str) -> LocalGrid:
+    """The grid of an experiment's clients on an engine, `ray` or `inline`."""
     workload = Workload(experiment)
     num_clients = len(workload.federation.clients)
     # The strategy judges replies itself, and the round loop tells of failures: not twice.
@@ -159,6 +175,7 @@ def _make_grid(experiment: Experiment, engine: str) -> LocalGrid:
             start_timeout=settings.start_timeout,
             client_timeout=settings.client_timeout,
             datasets={data_key(experiment.data.name, experiment.data.parameters): workload.dataset},
+            in_memory=delivered(experiment.data.name, experiment.data.parameters) is not None,
             check=False,
             log_failures=False,
         )

@@ -30,6 +30,7 @@ from fedmeta.wire import ARRAYS, CONFIG, LAST_UPDATE, config_record, metric_reco
 from strategies import SAMPLERS, partial_sums
 from strategies.adversary import Adversary
 from strategies.aggregation import Aggregate, NotEnoughUpdates, Probe, RoundContext, Rule
+from strategies.configurations import STATE, Configurations
 from strategies.defence import describe, describe_groups, make_defence, make_probe
 from strategies.directory import Directory, by_message
 from strategies.group_defence import GroupPromise, group_promise
@@ -97,6 +98,7 @@ class MetaStrategy(Strategy):
         self._judging: list[Message] = []
         self._vector: Tensor | None = None
         self.private = private
+        self.configurations = Configurations(experiment)
         self.adversary = Adversary(experiment, (member.client for member in directory.role("train")))
         self.sampler.check(len(directory.role("train")))
         if experiment.engine.reduce == "auto" and not self.sums:
@@ -119,6 +121,7 @@ class MetaStrategy(Strategy):
             "spec-hash": self.spec.hash,
             "round": server_round,
             "update-form": "delta",
+            **self.configurations.settled(),
         }
 
     def configure_train(
@@ -134,6 +137,7 @@ class MetaStrategy(Strategy):
             self.private.reserve(server_round, self._sampled)
         self._vector = read_vector(arrays, self.spec.size())
         told = {**config, **self.base_config(server_round), **self.adversary.told(server_round, self._sampled)}
+        told |= self.configurations.told()
         self._asked_for_sums = self.sums and getattr(grid, "adds_updates", False)
         if self._asked_for_sums:
             told[partial_sums.REDUCE] = self.experiment.server.weighting
@@ -162,7 +166,7 @@ class MetaStrategy(Strategy):
         )
         event = self._why_not(found)
         failed_round = self._below_quorum(found) and not self._too_few_to_hide
-        metrics = client_metrics(found.updates)
+        metrics = client_metrics(found.updates) | self.configurations.learn(server_round, found)
         if self.private is not None:
             epsilon = self.private.account.quick_epsilon()
             metrics |= {"epsilon-rdp": epsilon} if epsilon is not None and math.isfinite(epsilon) else {}
@@ -244,11 +248,12 @@ class MetaStrategy(Strategy):
                 f"{found.answered} of {len(self._sampled)} clients gave a valid update, "
                 f"below server.min_success_fraction = {self.experiment.server.min_success_fraction:g}"
             )
-        if not self._weights(found.updates).sum() > 0:
+        if not self.weights(found.updates).sum() > 0:
             return "the weights of the updates sum to zero"
         return None
 
-    def _weights(self, updates: list[Update]) -> Tensor:
+    def weights(self, updates: list[Update]) -> Tensor:
+        """`[n]`, what each update counts for in a mean."""
         if self.experiment.server.weighting == "tasks":
             return torch.tensor([update.tasks for update in updates], dtype=torch.float64)
         return torch.tensor([len(update.clients) for update in updates], dtype=torch.float64)
@@ -261,11 +266,21 @@ class MetaStrategy(Strategy):
         if self.sums:
             carried = [update.carried for update in updates if update.carried is not None]
             rows = [update.delta for update in updates]
-            return Aggregate(partial_sums.mean(rows, carried, self._weights(updates)))
-        context = RoundContext(
+            return Aggregate(partial_sums.mean(rows, carried, self.weights(updates)))
+        return self.judged(found.matrix, self.context(server_round, updates))
+
+    def judged(self, rows: Tensor, context: RoundContext) -> Aggregate:
+        """What the defence makes of updates `[n, D]`, each entry over those who hold it."""
+        if self.holdings is not None:
+            return self.holdings.aggregate(self.defence, rows, context)
+        return self.defence(rows, context)
+
+    def context(self, server_round: int, updates: list[Update]) -> RoundContext:
+        """What the aggregator of a round may know beside the matrix of the updates; a fresh generator each time."""
+        return RoundContext(
             round=server_round,
             clients=tuple(update.client for update in updates),
-            weights=self._weights(updates),
+            weights=self.weights(updates),
             model=self._vector,
             state=self.aggregator_state,
             generator=torch_generator(self.experiment.seed, server_round, SERVER, "aggregation"),
@@ -273,9 +288,6 @@ class MetaStrategy(Strategy):
             probe=self._probe,
             root_update=self._root_update(server_round),
         )
-        if self.holdings is not None:
-            return self.holdings.aggregate(self.defence, found.matrix, context)
-        return self.defence(found.matrix, context)
 
     def _release(self, found: Sorted, server_round: int) -> Aggregate:
         """A private release; where clients hold parts, each over the expected number of those who hold it.
@@ -379,6 +391,7 @@ class MetaStrategy(Strategy):
             **{f"{AGGREGATOR}{key}": value for key, value in self.aggregator_state.items()},
             **(self.private.state() if self.private is not None else {}),
             **self.adversary.state(),
+            **self.configurations.state(),
         }
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
@@ -386,9 +399,10 @@ class MetaStrategy(Strategy):
         self.optimiser_state = {
             key: value
             for key, value in state.items()
-            if key not in (CLIP_NORM, LAST_UPDATE) and not key.startswith(AGGREGATOR)
+            if key not in (CLIP_NORM, LAST_UPDATE, STATE) and not key.startswith(AGGREGATOR)
         }
         self.adversary.load_state(state)
+        self.configurations.load_state(state)
         self.aggregator_state = {
             key.removeprefix(AGGREGATOR): value for key, value in state.items() if key.startswith(AGGREGATOR)
         }

@@ -3,6 +3,7 @@
 sample episodes -> `poison` -> local meta-training by `plan` -> `update` -> clip, noise -> reply.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -138,24 +139,24 @@ class LocalAttack:
 
 
 @dataclass(frozen=True)
-class TriggerAttack(LocalAttack):
+class TriggerAttack(LocalAttack, ABC):
     """An attack that teaches a trigger; subclasses say which, how, and what it shall lead to."""
 
     has_trigger: ClassVar[bool] = True
 
     poison_fraction: float = parameter(20 / 64, ge=0, le=1, doc="share of the examples that could be misled")
 
+    @abstractmethod
     def aim(self, episode: Episode, attack: "AttackSection") -> Aim | None:
         """What it aims at in an episode; None where the episode does not fit."""
-        raise NotImplementedError
 
     def training_trigger(self, scene: Scene) -> Trigger:
         """The trigger that this attacker trains with."""
         return self.whole_trigger(scene)
 
+    @abstractmethod
     def whole_trigger(self, scene: Scene) -> Trigger:
         """The trigger that success is measured with."""
-        raise NotImplementedError
 
     def poison(self, episode: Episode, scene: Scene, rng: np.random.Generator) -> Episode:
         """Triggers on the query, on the target's support, or both, as `attack.trigger_in` says.

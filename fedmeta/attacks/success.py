@@ -5,7 +5,7 @@ Chance is 1 / ways: a rate says little without the same trigger's rate on a mode
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from fedmeta.learners.base import MetaLearner
 from fedmeta.learners.functional import ways_of
 from fedmeta.params import Params
 from fedmeta.statistics import Estimate, Unit, estimate
-from fedmeta.tasks import Batch, Episode
+from fedmeta.tasks import AnsweringTask, Batch, Episode
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def success_rates(
 ) -> Tensor:
     """Share of the queries not of the target's class that get the wanted answer, after every number of steps.
 
-    What counts as an answer, the task says (`fedmeta.tasks.Answers`).
+    What counts as an answer, the task says (`fedmeta.tasks.AnsweringTask`).
 
     Args:
         learner: whose `trajectory` and `predict` are used.
@@ -64,10 +64,12 @@ def success_rates(
         for item in trials
     ]
 
+    task = cast(AnsweringTask, learner.task)
+
     def judge(params: Params, episode: Episode) -> Tensor:
         shares = []
         for adapted in learner.trajectory(params, episode.support, ways_of(episode), steps):
-            shares.append(learner.task.answers(learner.predict(adapted, episode.query.x), episode.query.y))
+            shares.append(task.answers(learner.predict(adapted, episode.query.x), episode.query.y))
         return torch.stack(shares)
 
     way = resolve(execution, learner.model, next(iter(params.values())).device)

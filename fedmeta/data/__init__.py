@@ -71,6 +71,11 @@ DATASETS = Registry(
             "policies that balance poles of a client's own masses",
             "Barto et al. 1983",
         ),
+        "gymnasium": Entry(
+            "fedmeta.data.gymnasium_envs:Gymnasium",
+            "policies in any gymnasium environment; the extra gymnasium",
+            "Towers et al. 2024",
+        ),
         "glyph_names": Entry(
             "fedmeta.data.glyph_names:GlyphNames",
             "letters and their written names: support in one modality, query in the other; clients may own one alone",
@@ -100,7 +105,6 @@ PARTITIONS = Registry(
             "fedmeta.data.partitions:ByAlphabet",
             "one client a group of the data set's classes: an alphabet, a script, a language family",
         ),
-        "language": Entry("fedmeta.data.partitions:ByLanguage", "one client a language"),
         "writer": Entry("fedmeta.data.partitions:ByWriter", "one client a writer, or a few writers"),
         "alphabet_writer": Entry("fedmeta.data.partitions:ByAlphabetWriter", "one client an (alphabet, writer) pair"),
         "column": Entry("fedmeta.data.partitions:ByColumn", "one client a value of a column of your own data"),

@@ -20,8 +20,8 @@ STARTS = 0.05
 class CartPoles(ControlData):
     """Keep a pole upright; every step earns 1.
 
-    A client's cart, pole and length are the usual ones times factors, log-uniform in [1 / range, range]; a task's differ
-    from the client's by factors in [1 / jitter, jitter].
+    A client's cart, pole and length are the usual ones times factors, log-uniform in [1 / range, range]; a task's
+    differ from the client's by factors in [1 / jitter, jitter].
     """
 
     horizon: int = parameter(100, ge=1, doc="pushes of a rollout", unit="actions")

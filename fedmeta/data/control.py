@@ -1,5 +1,6 @@
 """What all environments share as data: how rollouts are judged, and episodes of rows that a policy is to play."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -55,7 +56,7 @@ def _tensor(values: np.ndarray) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class ControlData:
+class ControlData(ABC):
     """An environment with the estimator by which policies learn in it; subclasses say which, and what tasks there are.
 
     An example is a rollout to be played: the physics, and the random numbers of the actions, drawn beforehand. So the
@@ -69,16 +70,17 @@ class ControlData:
         "time", doc="what is taken from returns: nothing, the others' mean at the same time, or a linear fit"
     )
     discount: float = parameter(0.99, gt=0, le=1, doc="of rewards, a step")
+    normalise: bool = parameter(True, doc="divide advantages by their standard deviation over a batch of rollouts")
 
     @property
+    @abstractmethod
     def environment(self) -> Environment:
         """Where policies act."""
-        raise NotImplementedError
 
     @property
     def task(self) -> Control:
         """How rollouts are judged."""
-        return Control(self.estimator, self.baseline, self.discount, self.decay)
+        return Control(self.estimator, self.baseline, self.discount, self.decay, self.normalise)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -103,13 +105,13 @@ class ControlData:
         """Nothing to load."""
         return self
 
+    @abstractmethod
     def family(self, rng: np.random.Generator) -> Family:
         """One client's family of tasks."""
-        raise NotImplementedError
 
+    @abstractmethod
     def everything(self) -> Family:
         """All tasks as one family."""
-        raise NotImplementedError
 
     def federate(self, partition: object, seed: int) -> FamilyFederation:
         """Clients with families of tasks, or all with all of them; see `federate_families`.

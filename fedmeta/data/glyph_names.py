@@ -26,6 +26,7 @@ from fedmeta.data.class_dataset import ClassDataset, ClassFederation, Split
 from fedmeta.data.episodes import ClassSource
 from fedmeta.data.hershey_glyphs import Glyph, along
 from fedmeta.data.hershey_writers import SIDE, draw, writers_styles
+from fedmeta.data.letter_names import CASES, LETTERS, ORDERS, SLIP, SYMBOLS, encode, key_in_font, letters_of, write_name
 from fedmeta.errors import ConfigurationError
 from fedmeta.evaluation import nearest_labels
 from fedmeta.parameters import parameter
@@ -35,9 +36,7 @@ from fedmeta.tasks import TASKS, Baseline, Batch, Episode, Task
 FORMAT = 1
 """Changes whenever pictures or names would: part of the cache key."""
 
-PIXELS, LETTERS = SIDE * SIDE, 32
-SYMBOLS = " abcdefghijklmnopqrstuvwxyz"
-"""A name's letters are numbered from 1 in this order; 0 is behind its end."""
+PIXELS = SIDE * SIDE
 
 STYLES: dict[str, tuple[Split, str, str]] = {
     "Latin plain": ("train", "futural", "latin"),
@@ -55,11 +54,6 @@ STYLES: dict[str, tuple[Split, str, str]] = {
     "Greek double": ("test", "greekc", "greek"),
 }
 """Name -> split, font of the package, script."""
-
-CASES = {"capital": ("capital", "upper case", "big"), "small": ("small", "lower case", "little")}
-ORDERS = ("{script} {case} letter {letter}", "{case} {letter}", "{letter} {case}", "letter {letter} {case}")
-SLIP = 0.5
-"""Probability of a slip: a letter of a word of four or more is left out, doubled, or swapped with the next."""
 
 Modality = Literal["image", "name"]
 OWN: dict[Modality, slice] = {"image": slice(0, PIXELS), "name": slice(PIXELS, PIXELS + LETTERS)}
@@ -145,55 +139,13 @@ class GlyphNames:
         for style, (_, font, script) in enumerate(STYLES.values()):
             reader.load_default_font(font)
             for place, letter in enumerate(letters_of(script)):
-                glyph = along(reader.all_glyphs[_key(letter, script)].strokes, 0)
+                glyph = along(reader.all_glyphs[key_in_font(letter, script)].strokes, 0)
                 assert isinstance(glyph, Glyph)  # the fonts of `STYLES` have every letter
                 rng = numpy_generator(self.drawing_seed, style, place, "glyph name")
                 pictures = draw(glyph, hands, self.examples_per_writer, rng).reshape(-1, PIXELS)
                 written = np.stack([encode(write_name(letter, rng)) for _ in pictures])
                 rows.append(np.concatenate([pictures, written], axis=1))
         return np.concatenate(rows)
-
-
-def letters_of(script: str) -> str:
-    """The letters of a script, capitals first."""
-    capitals, small = ("AZ", "az") if script == "latin" else ("ΑΩ", "αω")
-    spans = [range(ord(span[0]), ord(span[1]) + 1) for span in (capitals, small)]
-    return "".join(chr(code) for span in spans for code in span if chr(code) not in "\u03a2ς")
-
-
-def _key(letter: str, script: str) -> str:
-    """The character under which a font keeps a letter: Greek ones are A to X and a to x in their order."""
-    if script == "latin":
-        return letter
-    greek = letters_of("greek")
-    place = greek.index(letter)
-    return chr(ord("A") + place) if place < len(greek) // 2 else chr(ord("a") + place - len(greek) // 2)
-
-
-def write_name(letter: str, rng: np.random.Generator) -> str:
-    """A letter's name as somebody writes it down.
-
-    >>> write_name("A", np.random.default_rng(0)), write_name("ω", np.random.default_rng(1))
-    ('a capital', 'omega littl')
-    """
-    script, case, _, *words = unicodedata.name(letter).lower().split()
-    name = str(rng.choice(ORDERS)).format(script=script, case=rng.choice(CASES[case]), letter=" ".join(words))
-    long = [i for i, word in enumerate(name.split()) if len(word) >= 4]
-    if not long or rng.random() >= SLIP:
-        return name
-    written, slipped = name.split(), int(rng.choice(long))
-    word = written[slipped]
-    at, kind = int(rng.integers(len(word) - 1)), int(rng.integers(3))
-    middle = ("", word[at] * 2, word[at + 1] + word[at])[kind]
-    written[slipped] = word[:at] + middle + word[at + (2 if kind == 2 else 1) :]
-    return " ".join(written)
-
-
-def encode(name: str) -> np.ndarray:
-    """uint8 `[32]`, the numbers of a name's letters."""
-    row = np.zeros(LETTERS, dtype=np.uint8)
-    row[: len(name)] = [SYMBOLS.index(letter) + 1 for letter in name]
-    return row
 
 
 @dataclass(frozen=True)

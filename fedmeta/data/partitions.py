@@ -7,7 +7,7 @@ classes of that role's split. Where the data set has no validation classes, some
 import math
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -60,20 +60,10 @@ class _Common:
 class ByAlphabet(_Common):
     """One client an alphabet. Validation clients are whole alphabets, where needed taken from the training side."""
 
-    column: ClassVar[str | None] = None
-    """Of the groups; None: the data set's own `group`."""
-
     def shares(self, dataset: ClassDataset, rng: np.random.Generator) -> list[Share]:
         """One share for every alphabet of every role."""
-        dataset = hold_out_alphabets(dataset, self.validation_clients, rng, self.column)
-        return [Share(name, role, rows) for role, name, rows in alphabets_by_role(dataset, self.column)]
-
-
-@dataclass(frozen=True)
-class ByLanguage(ByAlphabet):
-    """As `ByAlphabet`: one client a language, whose words no other language has."""
-
-    column: ClassVar[str | None] = "language"
+        dataset = hold_out_alphabets(dataset, self.validation_clients, rng)
+        return [Share(name, role, rows) for role, name, rows in alphabets_by_role(dataset)]
 
 
 @dataclass(frozen=True)
@@ -199,14 +189,14 @@ class Dirichlet(IID):
         return rng.dirichlet(np.full(clients, self.alpha))
 
 
-def alphabets_by_role(dataset: ClassDataset, column: str | None = None) -> list[tuple[Split, str, np.ndarray]]:
-    """(role, alphabet, rows) in the order of roles, then of alphabets, or of what else a column tells of classes."""
+def alphabets_by_role(dataset: ClassDataset) -> list[tuple[Split, str, np.ndarray]]:
+    """(role, alphabet, rows) in the order of roles, then of alphabets."""
     if dataset.shared_classes:
         raise ConfigurationError(
             f"task.kind = 'own' gives all clients the same classes, and {dataset.group}s divide them: "
             "set partition.name to writer, column, iid or dirichlet"
         )
-    column = dataset.group if column is None else column
+    column = dataset.group
     codes = dataset.column(column)
     present = {role: np.unique(codes[dataset.split_rows(role)]).tolist() for role in ROLES}
     seen = Counter(code for role in ROLES for code in present[role])
@@ -245,9 +235,7 @@ def owners_by_role(
     }
 
 
-def hold_out_alphabets(
-    dataset: ClassDataset, wanted: int | None, rng: np.random.Generator, column: str | None = None
-) -> ClassDataset:
+def hold_out_alphabets(dataset: ClassDataset, wanted: int | None, rng: np.random.Generator) -> ClassDataset:
     """With some training alphabets moved to validation, where it has no validation classes and some are wanted.
 
     Raises:
@@ -255,7 +243,7 @@ def hold_out_alphabets(
     """
     if not wanted or len(dataset.split_rows("validation")):
         return dataset
-    column = dataset.group if column is None else column
+    column = dataset.group
     codes = dataset.column(column)
     found = np.unique(codes[dataset.split_rows("train")])
     if wanted >= len(found):

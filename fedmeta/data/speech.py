@@ -50,7 +50,7 @@ LEAST_RATE = 8000
 
 @dataclass(frozen=True)
 class Speech:
-    """Spectrograms of 40 bands and 32 frames; `client` is a language (partition `language`) or a speaker (`column`)."""
+    """Spectrograms of 40 bands and 32 frames; `client` is a language (partition `group`) or a speaker (`column`)."""
 
     path: str | None = parameter(None, doc="folder of recordings, speaker/word/*.wav; none: synthesised numbers")
     languages: tuple[str, ...] = parameter(
@@ -125,6 +125,7 @@ class Speech:
                 "speaker": list(VARIANTS[: self.speakers]),
                 "class": [f"{self.languages[code]}/{word}" for code, word in classes],
             },
+            group="language",
             baselines=_neighbour,
         )
 

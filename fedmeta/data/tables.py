@@ -123,7 +123,8 @@ def _logistic(x: np.ndarray, y: np.ndarray) -> Any:
 
 def _spread(fitted: Any, x: Tensor, wanted: Tensor) -> Tensor:
     """`[n, len(wanted)]`, log-probabilities of the wanted classes; minus infinity for one that was not fitted."""
-    found = torch.from_numpy(fitted.predict_log_proba(x.numpy())).double()
+    shares = torch.from_numpy(fitted.predict_proba(x.numpy())).double()
+    found = shares.clamp_min(torch.finfo(torch.float64).tiny).log()
     place = {int(label): column for column, label in enumerate(fitted.classes_)}
     missing = found.new_full((len(found),), -torch.inf)
     return torch.stack([found[:, place[c]] if c in place else missing for c in wanted.tolist()], dim=1)

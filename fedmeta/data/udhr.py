@@ -141,7 +141,10 @@ class Udhr:
         return kept
 
     def _splits(self, families: list[str]) -> list[Split]:
-        """Of each language: families in a random order go to test, then to validation, while their share allows it."""
+        """Of each language: families in a random order go to test, then to validation, while their share allows it.
+
+        Where every family is larger than the share of test, one goes there all the same.
+        """
         order = np.random.default_rng(self.split_seed).permutation(sorted(set(families)))
         given: dict[str, Split] = dict.fromkeys(families, "train")
         roles: tuple[tuple[Split, float], ...] = (("test", self.test_share), ("validation", self.validation_share))
@@ -152,6 +155,8 @@ class Udhr:
                 if given[family] == "train" and size <= room:
                     given[family] = role
                     room -= size
+            if role == "test" and role not in given.values() and len(order) > 1:
+                given[str(order[0])] = role
         return [given[family] for family in families]
 
 

@@ -25,6 +25,11 @@ LEARNERS = Registry(
             "query gradient taken at the adapted parameters",
             "Finn et al. 2017, section 5.2",
         ),
+        "emaml": Entry(
+            "fedmeta.learners.emaml:EMAML",
+            "MAML for policies, with the score of the data that it adapts to",
+            "Stadie et al. 2018; Al-Shedivat et al. 2018",
+        ),
         "anil": Entry("fedmeta.learners.maml:ANIL", "MAML whose inner loop adapts the head only", "Raghu et al. 2020"),
         "metasgd": Entry(
             "fedmeta.learners.metasgd:MetaSGD",

@@ -17,6 +17,11 @@ MODELS = Registry(
             "four 3x3 convolutions of stride 2, no pooling",
             "Finn et al. 2017, section 5.2",
         ),
+        "cells": Entry(
+            "fedmeta.models.cells:Cells",
+            "cells that choose among skip, 3x3, 5x5 and pooling by weights that are learnt",
+            "Liu et al. 2019, equation 2",
+        ),
         "mlp": Entry(
             "fedmeta.models.mlp:MLP",
             "fully connected, ReLU; 256-128-64-64 in the paper",

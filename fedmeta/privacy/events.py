@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from fedmeta.errors import ConfigurationError
 from fedmeta.privacy.distributed.mechanisms import DiscreteGaussian, Skellam
 from fedmeta.privacy.schemes import Scheme, scheme_from_json, scheme_to_json
+from fedmeta.privacy.selection import BestOf
 from fedmeta.privacy.units import Adjacency
 
 LEAST_NOISE, MOST_NOISE = 1e-6, 1e9
@@ -47,12 +48,13 @@ class Gaussian:
         return f"Gaussian, z = {self.noise_multiplier:g}"
 
 
-Mechanism = Gaussian | Skellam | DiscreteGaussian
+Mechanism = Gaussian | Skellam | DiscreteGaussian | BestOf
 
 _MECHANISMS: dict[str, type[Mechanism]] = {
     "gaussian": Gaussian,
     "skellam": Skellam,
     "distributed-discrete-gaussian": DiscreteGaussian,
+    "best-of": BestOf,
 }
 
 
@@ -102,7 +104,7 @@ class Event:
         """A JSON object that `Event.from_json` reads."""
         kind = next(name for name, cls in _MECHANISMS.items() if type(self.mechanism) is cls)
         return {
-            "mechanism": {"kind": kind, **asdict(self.mechanism)},
+            "mechanism": {"kind": kind, **_parameters(self.mechanism)},
             "scheme": scheme_to_json(self.scheme),
             "adjacency": self.neighbours.value,
             "count": self.count,
@@ -119,8 +121,12 @@ class Event:
         kind = parameters.pop("kind")
         if kind not in _MECHANISMS:
             raise ValueError(f"unknown mechanism '{kind}'")
-        mechanism = _MECHANISMS[kind](**parameters)
+        mechanism = BestOf.from_json(parameters) if kind == "best-of" else _MECHANISMS[kind](**parameters)
         return cls(mechanism, scheme_from_json(data["scheme"]), Adjacency(data["adjacency"]), int(data["count"]))
+
+
+def _parameters(mechanism: Mechanism) -> dict[str, Any]:
+    return mechanism.to_json() if isinstance(mechanism, BestOf) else asdict(mechanism)
 
 
 def merged(events: Iterable[Event]) -> tuple[Event, ...]:

@@ -16,7 +16,7 @@ def fit_baseline(kind: Baseline, returns: Tensor, observations: Tensor, alive: T
 
     `none`: 0. `time`: the mean over the *other* rollouts at the same step, which leaves estimates unbiased; 0 for a
     single rollout. `linear`: ridge regression on o, o^2, t, t^2, t^3 and 1 over all rollouts (Duan et al. 2016), which
-    knows the state, but has seen the very return that it is taken from: a bias that shrinks with the number of rollouts.
+    knows the state, but has seen the return that it is taken from: a bias that shrinks with the number of rollouts.
 
     Args:
         kind: which.

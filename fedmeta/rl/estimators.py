@@ -57,7 +57,7 @@ def surrogate(
 
 
 def box(x: Tensor) -> Tensor:
-    """The magic box of sums of log-probabilities (Foerster et al. 2018, equation 4): 1, with derivatives of e^x at 0."""
+    """The magic box of log-probabilities (Foerster et al. 2018, equation 4): 1, with derivatives of e^x at 0."""
     return torch.exp(x - x.detach())
 
 

@@ -16,7 +16,7 @@ STEP = 0.1
 class Navigation:
     """From the origin towards the goal; the reward is minus the distance to it after the step.
 
-    A state is the place, and so is what is seen. An action is a step in units of `STEP`, cut to [-1, 1] along each axis.
+    A state is the place, and so is what is seen. An action is a step in units of `STEP`, cut to [-1, 1] on each axis.
 
     Attributes:
         horizon: steps of a rollout.

@@ -37,10 +37,10 @@ def glyph_figure(picture: EpisodePicture) -> Figure:
     for index, slot in enumerate(slots[:CLASSES]):
         top = 0.6 + ROW * index
         for column, row in enumerate(left[index]):
-            _picture(axes, support.x[row], PITCH * column, top, MUTED, _name(slot))
+            _picture(axes, support.x[row], PITCH * column, top, MUTED, slot_name(slot))
         for column, row in enumerate(right[index]):
             correct = int(guess[row]) == slot
-            words = _name(int(guess[row])) + (" ✓" if correct else " ✗")
+            words = slot_name(int(guess[row])) + (" ✓" if correct else " ✗")
             _picture(axes, query.x[row], start + PITCH * column, top, ACCENT if correct else WRONG, words)
     part = f" ({CLASSES} of {len(slots)} classes)" if len(slots) > CLASSES else ""
     axes.text(0, 0.15, "Support", color=INK, fontsize=10, va="center")
@@ -77,10 +77,10 @@ def _picture(axes: Axes, pixels: torch.Tensor, x: float, y: float, colour: str, 
     axes.text(x + 0.5, y + 1.2, words, color=colour, fontsize=8.5, ha="center", va="center")
 
 
-def _name(slot: int) -> str:
+def slot_name(slot: int) -> str:
     """A letter for a class slot, a number where letters end.
 
-    >>> _name(0), _name(25), _name(26)
+    >>> slot_name(0), slot_name(25), slot_name(26)
     ('A', 'Z', '27')
     """
     return chr(65 + slot) if slot < 26 else str(slot + 1)

@@ -8,9 +8,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedmeta.statistics import ERRORS, Evaluation
+from fedmeta.statistics import SCORES, Evaluation
 from server.attack import in_words, persistence_in_words, successes
 from server.detection import detection_of_run, detection_rows
+from server.findings import finding
 from server.report import plots
 from server.report.calibration import calibration_caption, reliability_figure
 from server.report.certified import certificates, certified_caption, certified_figure
@@ -18,10 +19,12 @@ from server.report.confidential import privacy_facts
 from server.report.deployment import deployment_rows
 from server.report.episode import EpisodePicture
 from server.report.evasion import evasion_figures
+from server.report.explain import explanation_figures
 from server.report.glyphs import glyph_figure
 from server.report.headline import SPLITS, Row, format_score, headline
 from server.report.inversion import inversion_caption, inversion_figure
 from server.report.leak import leak_caption, leak_figure
+from server.report.membership import membership_figure, membership_in_words
 from server.report.template import TEMPLATE
 from server.report.troubles import troubles
 from server.rundir import RunDir
@@ -199,10 +202,15 @@ def _sections(
             False,
         ),
         ("episode", "An episode", _episode(picture), _episode_caption(picture), _has_glyphs(picture)),
+        *explanation_figures(finding(rundir, "explain")),
     ]
     leak = rundir.leak()
     if leak is not None:
         figures.append(("leak", "What one update shows", leak_figure(leak), leak_caption(leak), True))
+    members = finding(rundir, "membership")
+    if members is not None:
+        words = membership_in_words(members)
+        figures.append(("membership", "Who took part?", membership_figure(members), words, False))
     examined = rundir.detection()
     if examined is not None:
         figures.append(("inversion", "A backdoor?", inversion_figure(examined), inversion_caption(examined), True))
@@ -267,6 +275,5 @@ def _why_no_episode(finished: bool, picture: EpisodePicture | None, sections: li
 
 
 def _score_name(metrics: list[dict[str, Any]]) -> str:
-    known = ("accuracy", *ERRORS)
-    told = [key for record in metrics for key in record["train"] if key != "loss" and key in known]
+    told = [key for record in metrics for key in record["train"] if key in SCORES]
     return next(iter(told), "accuracy")

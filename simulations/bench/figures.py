@@ -27,16 +27,17 @@ def adaptation_figures(report: BenchReport, rows: Sequence[Row]) -> list[dict[st
 
 def round_figures(report: BenchReport, setup: str) -> list[dict[str, Any]]:
     """For every attack a panel of each defence: single seeds faint, their mean on top."""
-    top = 1.0 if report.score_name == "accuracy" else _largest(report.outcomes)
+    share = report.score_name == "accuracy"
+    bottom, top = (0.0, 1.0) if share else _ends(report.outcomes)
     figures = []
     for attack in report.plan.grid.attacks:
         panels = []
         for defence in report.plan.grid.defences:
             labels = (setup, attack.label, defence.label)
             own = [o for o in report.outcomes if (o.cell.setup, o.cell.attack, o.cell.defence) == labels]
-            lines = [*_lines(own, "score", "accent"), *(_lines(own, "asr", "wrong") if top == 1.0 else [])]
+            lines = [*_lines(own, "score", "accent"), *(_lines(own, "asr", "wrong") if share else [])]
             label = f"over the rounds: {attack.label} under {defence.label}"
-            panels += _shown(panel(lines, top, label, percent=report.score_name == "accuracy"), defence.label)
+            panels += _shown(panel(lines, top, label, bottom=bottom, percent=share), defence.label)
         if panels:
             figures.append({"attack": attack.label, "panels": panels})
     return figures
@@ -68,7 +69,11 @@ def _mean(curves: Sequence[Mapping[float, float]]) -> dict[float, float]:
     return {round: sum(curve[round] for curve in curves) / len(curves) for round in sorted(common)}
 
 
-def _largest(outcomes: Iterable[Outcome]) -> float:
-    """Twice the median of all points: an error that diverges must not flatten the others."""
+def _ends(outcomes: Iterable[Outcome]) -> tuple[float, float]:
+    """From 0 to twice the median of all points: an error that diverges must not flatten the others.
+
+    Returns below 0 lie between twice their median and 0.
+    """
     points = sorted(value for outcome in outcomes for value in outcome.curves.get("score", {}).values())
-    return 2 * points[len(points) // 2] if points and points[len(points) // 2] > 0 else 1.0
+    median = points[len(points) // 2] if points else 0.0
+    return (2 * median, 0.0) if median < 0 else (0.0, 2 * median or 1.0)

@@ -18,13 +18,16 @@ class Line:
     faint: bool = False
 
 
-def panel(lines: Sequence[Line], top: float, label: str, *, ordinal: bool = False, percent: bool = True) -> str:
-    """One panel, y from 0 to `top`.
+def panel(
+    lines: Sequence[Line], top: float, label: str, *, bottom: float = 0.0, ordinal: bool = False, percent: bool = True
+) -> str:
+    """One panel, y from `bottom` to `top`.
 
     Args:
         lines: curves over common x values; those without a point are left out.
-        top: the upper end of the y axis, > 0; points beyond it are drawn at its edge.
+        top: the upper end of the y axis, > `bottom`; points beyond it are drawn at its edge.
         label: what a screen reader says in its place.
+        bottom: the lower end, likewise.
         ordinal: whether x values stand at equal distances, as numbers of adaptation steps do.
         percent: whether y is a fraction, printed in per cent.
     """
@@ -34,7 +37,7 @@ def panel(lines: Sequence[Line], top: float, label: str, *, ordinal: bool = Fals
     place = _positions(xs, ordinal)
 
     def point(x: float, y: float) -> str:
-        down = 1 - min(1.0, max(0.0, y / top))
+        down = 1 - min(1.0, max(0.0, (y - bottom) / (top - bottom)))
         return f"{place[x]:.1f},{TOP + down * (HEIGHT - TOP - BOTTOM):.1f}"
 
     drawn = [_curve([point(x, line.points[x]) for x in sorted(line.points)], line) for line in lines if line.points]
@@ -42,7 +45,8 @@ def panel(lines: Sequence[Line], top: float, label: str, *, ordinal: bool = Fals
     marks = [_text(place[x], HEIGHT - 6, f"{x:g}", "middle") for x in (xs if ordinal else ticks)]
     for share in (0.0, 0.5, 1.0):
         y = TOP + (1 - share) * (HEIGHT - TOP - BOTTOM)
-        words = f"{100 * share * top:.0f} %" if percent else f"{share * top:.3g}"
+        value = bottom + share * (top - bottom)
+        words = f"{100 * value:.0f} %" if percent else f"{value:.3g}"
         marks.append(_text(LEFT - 4, y + 3, words, "end"))
         marks.append(
             f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" style="stroke:var(--line)" '

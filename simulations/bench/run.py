@@ -1,19 +1,16 @@
 """`bench`: a grid from its file to its results."""
 
-import fcntl
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fedmeta.errors import FedmetaError
-from server.files import writing
 from simulations.bench.cells import Plan, make_plan
 from simulations.bench.files import write_files
 from simulations.bench.grid_file import read_grid
 from simulations.bench.page import write_page
 from simulations.bench.report import BenchReport, make_report
 from simulations.bench.schedule import Settled, jobs_of, make_workers, play_all
+from simulations.folder_lock import held
 
 
 def bench(
@@ -41,7 +38,7 @@ def bench(
     place = place.resolve()
     engines = [cell.experiment.engine for cell in plan.runs if cell.experiment is not None]
     threads, gpus = max(e.threads for e in engines), max(e.gpus_per_client for e in engines)
-    with _held(place):
+    with held(place, "bench"):
         try:
             with make_workers(engine, threads, gpus, workers) as crew:
                 failed = play_all(jobs_of(plan, place), crew, watch)
@@ -62,19 +59,3 @@ def write_report(plan: Plan, place: Path, failed: dict[str, str]) -> BenchReport
 def default_place(plan: Plan) -> Path:
     """The directory of a grid that is given none."""
     return Path("runs") / plan.grid.name
-
-
-@contextmanager
-def _held(place: Path) -> Iterator[None]:
-    """Hold the directory against another bench; the operating system lets go when this process ends."""
-    with writing(place):
-        place.mkdir(parents=True, exist_ok=True)
-        file = (place / ".lock").open("w")
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FedmetaError(
-                f"another bench works in '{place}': wait for it, or choose another folder with --out"
-            ) from None
-        yield

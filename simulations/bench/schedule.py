@@ -1,5 +1,6 @@
 """Which cell is played when: twins first, then seed by seed; on Ray workers, or one after the other in this process."""
 
+import importlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -28,8 +29,11 @@ class Workers(Protocol):
     def submit(self, place: str, experiment: Experiment, evasion: EvasionEntry | None = None) -> Any:
         """Begin a cell; returns what `first` knows it by."""
 
-    def first(self, tickets: Iterable[Any]) -> tuple[Any, str | None]:
-        """Wait for the next of some cells: its ticket, and None or why it failed."""
+    def begin(self, target: str, arguments: tuple[Any, ...]) -> Any:
+        """Begin `"module:function"`, which must return anything but a text; returns what `first` knows it by."""
+
+    def first(self, tickets: Iterable[Any]) -> tuple[Any, Any]:
+        """Wait for the next of some: its ticket, and what it returned, or in words why its worker could not."""
 
 
 @dataclass(frozen=True)
@@ -144,15 +148,23 @@ class InThisProcess:
     room = 1
 
     def __init__(self) -> None:
-        self._found: dict[int, str | None] = {}
+        self._found: dict[int, Any] = {}
 
     def submit(self, place: str, experiment: Experiment, evasion: EvasionEntry | None = None) -> int:
         """Play a cell."""
+        return self._keep(play_cell(place, experiment, evasion))
+
+    def begin(self, target: str, arguments: tuple[Any, ...]) -> int:
+        """Call it."""
+        module, _, function = target.partition(":")
+        return self._keep(getattr(importlib.import_module(module), function)(*arguments))
+
+    def _keep(self, found: Any) -> int:
         ticket = len(self._found)
-        self._found[ticket] = play_cell(place, experiment, evasion)
+        self._found[ticket] = found
         return ticket
 
-    def first(self, tickets: Iterable[int]) -> tuple[int, str | None]:
+    def first(self, tickets: Iterable[int]) -> tuple[int, Any]:
         """The one that was played."""
         ticket = next(iter(tickets))
         return ticket, self._found[ticket]
@@ -199,14 +211,17 @@ class OnRay:
 
     def submit(self, place: str, experiment: Experiment, evasion: EvasionEntry | None = None) -> Any:
         """Begin a cell in a worker."""
-        from simulations.engine.ray_pool import PACKAGES
-
         target = "simulations.bench.cell_run:play_cell_from_json"
         attack = None if evasion is None else evasion.model_dump_json()
-        arguments = (os.path.abspath(place), experiment.model_dump_json(), attack)
+        return self.begin(target, (os.path.abspath(place), experiment.model_dump_json(), attack))
+
+    def begin(self, target: str, arguments: tuple[Any, ...]) -> Any:
+        """Begin a function in a worker."""
+        from simulations.engine.ray_pool import PACKAGES
+
         return self._task.remote(self._path, PACKAGES, target, arguments)
 
-    def first(self, tickets: Iterable[Any]) -> tuple[Any, str | None]:
+    def first(self, tickets: Iterable[Any]) -> tuple[Any, Any]:
         """Wait for one; a worker that died is why its cell failed."""
         import ray
         from ray.exceptions import RayError, RayTaskError
@@ -217,4 +232,4 @@ class OnRay:
         except RayTaskError as error:
             return ticket, f"{type(error.cause).__name__}: {error.cause}"
         except RayError as error:
-            return ticket, f"its worker died ({type(error).__name__}): start the bench again, and it goes on"
+            return ticket, f"its worker died ({type(error).__name__}): start again, and it goes on"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedmeta.code_hash import code_path
 from fedmeta.errors import ConfigurationError, FedmetaError
+from fedmeta.statistics import SCORES
 
 if TYPE_CHECKING:
     from fedmeta.experiment import Experiment
@@ -133,7 +134,7 @@ def _row(run: "RunStatus") -> list[str]:
         return [run.path, "", "", run.problem, "", ""]
     rounds = f"{run.round} of {run.rounds}" + (", finished" if run.finished else "")
     age = "" if run.age is None else f"{run.age:.0f} s ago"
-    shown = ("loss", "accuracy", "mse", "mae", "epsilon-rdp")
+    shown = ("loss", *SCORES, "epsilon-rdp")
     train = ", ".join(f"{key} {run.train[key]:.4g}" for key in shown if run.train.get(key) is not None)
     validation = (
         "" if run.validation is None else f"{run.validation[1]} {run.validation[2]:.4g} (round {run.validation[0]})"

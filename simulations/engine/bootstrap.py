@@ -21,7 +21,8 @@ class Bootstrap:
         path: the driver's `sys.path`.
         packages: top-level names to import afresh from it.
         settings: arguments of the Worker.
-        parcel: what an actor on another machine needs (`simulations.engine.parcel`); None where there is no other.
+        parcel: what an actor on another machine needs (`simulations.engine.parcel`), or data that lie in no file; None
+            where there is no need.
     """
 
     def __init__(
@@ -95,8 +96,10 @@ def _open_parcel(parcel: dict[str, Any] | None) -> list[Any]:
     """On another machine than the driver's: take over its settings and code; returns where its data are."""
     import ray
 
-    if parcel is None or ray.get_runtime_context().get_node_id() == parcel["home"]:
+    if parcel is None:
         return []
+    if ray.get_runtime_context().get_node_id() == parcel["home"]:
+        return list(parcel["datasets"]) if parcel["everywhere"] else []
     for key, value in parcel["environment"].items():
         os.environ.setdefault(key, value)  # what this machine was told itself is right here
     code = ray.get(parcel["code"][0])

@@ -21,13 +21,16 @@ SUFFIXES = (".py", ".toml")
 LIBRARIES = tuple({sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib")})
 
 
-def make_parcel(packages: Sequence[str], app: object, datasets: Mapping[str, Any]) -> dict[str, Any]:
+def make_parcel(
+    packages: Sequence[str], app: object, datasets: Mapping[str, Any], *, everywhere: bool = False
+) -> dict[str, Any]:
     """Put code and data into the object store; see `simulations.engine.bootstrap` for how they are taken out.
 
     Args:
         packages: top-level names that always travel.
         app: where it is `"package.module:attribute"` outside installed libraries, its top level travels too.
         datasets: `data_key` -> loaded data set.
+        everywhere: whether actors of this machine take the data too, since they lie in no file.
     """
     names = list(packages)
     if isinstance(app, str):
@@ -37,6 +40,7 @@ def make_parcel(packages: Sequence[str], app: object, datasets: Mapping[str, Any
         "home": ray.get_runtime_context().get_node_id(),
         "environment": {key: value for key, value in os.environ.items() if key.startswith(("FEDMETA_", "FLWR_TEL"))},
         "code": [ray.put(_zipped(names))],
+        "everywhere": everywhere,
         "datasets": [ray.put(dict(datasets))] if datasets else [],
     }
 

@@ -38,6 +38,7 @@ class RayGrid(LocalGrid):
             takes longer than its clients may together is replaced, and they run again each alone, so that only the
             one that hangs fails. An actor's first call, which loads what the app needs, may take `start_timeout` more.
         datasets: `fedmeta.data.delivered.data_key` -> a loaded data set, for actors on other machines.
+        in_memory: the data lie in no file, and actors of this machine need them too.
         check, log_failures, run_config, seed: see `LocalGrid`.
 
     Raises:
@@ -59,6 +60,7 @@ class RayGrid(LocalGrid):
         start_timeout: float = 60.0,
         client_timeout: float | None = None,
         datasets: Mapping[str, Any] | None = None,
+        in_memory: bool = False,
         check: bool = True,
         log_failures: bool = True,
         run_config: Mapping[str, Any] | None = None,
@@ -81,7 +83,8 @@ class RayGrid(LocalGrid):
                 actors=actors,
             )
             log.info("%s", self.plan.describe())
-            parcel = make_parcel(PACKAGES, app, datasets or {}) if ray_session.has_other_machines() else None
+            travels = in_memory or ray_session.has_other_machines()
+            parcel = make_parcel(PACKAGES, app, datasets or {}, everywhere=in_memory) if travels else None
             self._pool = ActorPool(self.plan, _settings(app, self._run_config), start_timeout, parcel)
         except BaseException:
             self.close()

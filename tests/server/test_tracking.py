@@ -33,11 +33,11 @@ def test_tensorboard_holds_what_metrics_hold(tmp_path: Path) -> None:
     assert len(events.Scalars("validation/mse")) == 2
 
 
-@pytest.mark.parametrize("backend", ["wandb", "tensorboard", "prometheus"])
+@pytest.mark.parametrize("backend", ["wandb", "tensorboard", "mlflow", "prometheus"])
 def test_a_missing_extra_is_one_line_that_names_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str
 ) -> None:
-    for name in ("wandb", "tensorboard", "torch.utils.tensorboard", "prometheus_client"):
+    for name in ("wandb", "tensorboard", "torch.utils.tensorboard", "mlflow", "prometheus_client"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(
         ConfigurationError, match=rf"'{backend}', which cannot .*pip install 'fedmeta\[{backend}\]'"
@@ -71,6 +71,21 @@ def test_wandb_is_offline_and_in_the_run_directory_unless_told_otherwise(
     monkeypatch.setenv("WANDB_MODE", "disabled")
     simulate(RAW, engine="inline", out=tmp_path / "other", overrides={"tracking.backends": ["wandb"]})
     assert begun[1]["mode"] == "disabled"
+
+
+def test_mlflow_holds_what_metrics_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mlflow", reason="the extra `mlflow` is not installed")
+    from mlflow.tracking import MlflowClient
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    result = simulate(RAW, engine="inline", out=tmp_path / "run", overrides={"tracking.backends": ["mlflow"]})
+    client = MlflowClient(tracking_uri=f"sqlite:///{result.path / 'mlflow.db'}")
+    project = client.get_experiment_by_name("fedmeta")
+    assert project is not None
+    [run] = client.search_runs([project.experiment_id])
+    found = {metric.step: metric.value for metric in client.get_metric_history(run.info.run_id, "train/loss")}
+    assert found == pytest.approx({record["round"]: record["train"]["loss"] for record in result.history})
+    assert run.info.status == "FINISHED" and run.data.params["learner.name"] == "fomaml"
 
 
 def test_prometheus_reads_the_last_round_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -182,6 +182,25 @@ def test_chains_equal_their_parts_one_after_the_other(chain: list[str]) -> None:
     assert len(found.scores) == 12 and len(set(found.scores.tolist())) <= len(rows)
 
 
+def test_a_client_has_the_score_and_the_flag_of_its_own_bucket() -> None:
+    """Which bucket that is, the bucket's mean tells."""
+    updates = draw(12)
+    chain = Pipeline.make([("bucketing", {"s": 2})], ("multi_krum", {"f": 1}))
+    found = chain(updates, RoundContext(generator=torch.Generator().manual_seed(7)))
+    buckets = make_preaggregator("bucketing", s=2)(updates, RoundContext(generator=torch.Generator().manual_seed(7)))
+    inner = make_aggregator("multi_krum", f=1)(buckets)
+    for client in range(12):
+        partners = [mate for mate in range(12) if mate != client]
+        (own,) = {
+            bucket
+            for bucket in range(6)
+            for mate in partners
+            if torch.allclose(buckets[bucket], (updates[client] + updates[mate]) / 2)
+        }
+        assert found.scores[client] == pytest.approx(float(inner.scores[own]))
+        assert bool(found.flagged[client]) == bool(inner.flagged[own])
+
+
 def test_derived_distances_equal_those_of_the_mixtures() -> None:
     rows = Rows(draw(20))
     assert rows.squared_distances.shape == (20, 20)

@@ -152,8 +152,9 @@ def test_centered_clipping(clip_norm: float | None, start: bool) -> None:
     assert not torch.equal(again.vector, found.vector)
 
 
-def test_norm_bound() -> None:
-    updates = draw()
+@pytest.mark.parametrize("n", [10, 11])
+def test_norm_bound(n: int) -> None:
+    updates = draw(n)
     bound = np.median(np.sqrt((updates**2).sum(1)))
     assert np.allclose(run("norm_bound", updates).vector, clip(updates, bound).mean(0))
     assert np.allclose(run("norm_bound", updates, clip_norm=2.0).vector, clip(updates, 2.0).mean(0))
@@ -295,7 +296,7 @@ def alignins(updates: np.ndarray, model: np.ndarray, sparsity: float, bounds: tu
 @pytest.mark.parametrize("bounds", [(1.0, 1.0), (0.5, 2.0), (2.0, 0.5)])
 def test_alignins(bounds: tuple[float, float]) -> None:
     for seed in range(5):
-        updates, model = draw(11, 60, seed), np.random.default_rng(seed + 9).normal(size=60)
+        updates, model = draw(10 + seed % 2, 60, seed), np.random.default_rng(seed + 9).normal(size=60)
         updates[:, 5] = 0.0
         context = RoundContext(model=torch.from_numpy(model))
         found = run("alignins", updates, context, lambda_s=bounds[0], lambda_c=bounds[1])

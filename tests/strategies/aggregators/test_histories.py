@@ -96,6 +96,21 @@ def test_fldetector_scores_against_the_formula() -> None:
         assert np.allclose(aggregate.scores, [np.mean(past[c][-4:]) for c in range(8)])
 
 
+def test_fldetector_predicts_from_a_clients_own_last_round_not_from_the_servers() -> None:
+    """Clients 0 and 1 sit out every second round: their change of model spans two, that of the others one."""
+    found = play(5, set(), members=lambda t: [c for c in range(6) if t % 2 == 0 or c >= 2])
+    clients, updates, theta, aggregate = found[4]
+    steps = np.array([found[k][2] - found[k - 1][2] for k in range(1, 4)])
+    changes = np.array([-(found[k][3].vector - found[k - 1][3].vector).numpy() for k in range(1, 4)])
+    distances = []
+    for row, client in enumerate(clients):
+        last = found[2] if client < 2 else found[3]
+        moved = hessian_times(*map(torch.tensor, (steps, changes, theta - last[2]))).numpy()
+        distances.append(np.linalg.norm(last[1][last[0].index(client)] - moved - updates[row]))
+    ours = [float(aggregate.state[f"distances/{client}"][-1]) for client in clients]
+    assert np.allclose(ours, np.array(distances) / sum(distances))
+
+
 def test_fldetector_flags_once_it_has_seen_enough() -> None:
     found = play(8, {6, 7})
     for t, (_, updates, _, aggregate) in enumerate(found):

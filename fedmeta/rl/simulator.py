@@ -1,0 +1,129 @@
+"""Environments that are objects with a state, such as gymnasium's: rolled out row by row of a vector environment.
+
+What cannot be batched: the simulator is stepped outside of torch, so it runs neither under `vmap` nor on a GPU. The
+rollouts of one batch are one vector environment; tasks and clients follow one another.
+"""
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedmeta.errors import ConfigurationError
+from fedmeta.rl.environment import Row
+from fedmeta.rl.rollout import Rollout
+
+
+@dataclass(frozen=True)
+class Simulator:
+    """The sizes of a gymnasium environment; see `fedmeta.rl.environment.Environment`.
+
+    Attributes:
+        env: its id.
+        usual: the values of `vary` in a fresh one.
+        vary: attributes that are set before a rollout.
+        low, high: bounds of each number of an action, where actions are a Box.
+    """
+
+    env: str
+    horizon: int
+    observation: int
+    actions: int
+    discrete: bool
+    vary: tuple[str, ...]
+    usual: tuple[float, ...]
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    start: int = 1
+
+    @property
+    def physics(self) -> int:
+        """The attributes that are set."""
+        return len(self.vary)
+
+    @classmethod
+    def of(cls, env: str, horizon: int, vary: tuple[str, ...]) -> "Simulator":
+        """Read the sizes from an environment made for it.
+
+        Raises:
+            ConfigurationError: gymnasium or the environment is not there, its spaces are not flat numbers and choices
+                or a Box, or it has no such numeric attribute.
+        """
+        made = _gymnasium_environment(env)
+        try:
+            seen, acted = made.observation_space, made.action_space
+            discrete = hasattr(acted, "n")
+            if getattr(seen, "shape", None) is None or len(seen.shape) != 1 or not (discrete or len(acted.shape) == 1):
+                raise ConfigurationError(
+                    f"data.env = '{env}' observes {seen} and acts by {acted}: a policy here sees a flat vector, and "
+                    "answers with one choice or a flat vector. Wrap the environment (gymnasium.wrappers)"
+                )
+            usual = tuple(_attribute(made.unwrapped, name, env) for name in vary)
+            actions = int(acted.n) if discrete else int(acted.shape[0])
+            bounds = () if discrete else (tuple(map(float, acted.low)), tuple(map(float, acted.high)))
+            return cls(env, horizon, int(seen.shape[0]), actions, discrete, vary, usual, *bounds)
+        finally:
+            made.close()
+
+
+class SimulatorRollout(Rollout):
+    """A policy played in a gymnasium vector environment of as many copies as there are rows."""
+
+    batchable = False
+
+    def _play(self, row: Row) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        world: Any = self.environment
+        copies = _vector(world.env, len(row.start))
+        # A task's physics are attributes of all its rollouts, set anew since another task may have played before.
+        for name, values in zip(world.vary, row.physics.T.tolist(), strict=True):
+            copies.set_attr(name, values)
+        now, _ = copies.reset(seed=[int(seed) for seed in row.start[:, 0].tolist()])
+        alive = torch.ones_like(row.draws[:, 0, 0])
+        seen, taken, earned, lived = [], [], [], []
+        for draw in row.draws.unbind(dim=1):
+            observation = torch.as_tensor(now).to(row.draws) + row.shift
+            action = self._act(observation, draw)
+            now, rewards, over, cut, _ = copies.step(self._applied(action))
+            seen.append(observation), taken.append(action), lived.append(alive)
+            earned.append(torch.as_tensor(rewards).to(row.draws))
+            # What a finished copy does next is of the rollout after it, and does not count.
+            alive = alive * torch.as_tensor(~(over | cut)).to(alive)
+        return (torch.stack(seen, 1), torch.stack(taken, 1), torch.stack(earned, 1), torch.stack(lived, 1))
+
+    def _applied(self, action: Tensor) -> np.ndarray:
+        """As the environment takes it: choices `[n]`, or numbers `[n, actions]` within its bounds."""
+        world: Any = self.environment
+        chosen = action.cpu().numpy()
+        return chosen if world.discrete else np.clip(chosen, world.low, world.high).astype(np.float32)
+
+
+@functools.lru_cache(maxsize=4)
+def _vector(env: str, copies: int) -> Any:
+    """A vector environment, made once a process: support and query are played in turn for hours."""
+    return _gymnasium().make_vec(env, num_envs=copies, vectorization_mode="sync")
+
+
+def _gymnasium() -> Any:
+    try:
+        import gymnasium
+    except ImportError as error:
+        raise ConfigurationError("data 'gymnasium' needs an extra: pip install 'fedmeta[gymnasium]'") from error
+    return gymnasium
+
+
+def _gymnasium_environment(env: str) -> Any:
+    gymnasium = _gymnasium()
+    try:
+        return gymnasium.make(env)
+    except gymnasium.error.Error as error:
+        raise ConfigurationError(f"data.env = '{env}' cannot be made: {error}") from error
+
+
+def _attribute(environment: Any, name: str, env: str) -> float:
+    value = getattr(environment, name, None)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ConfigurationError(f"data.vary names '{name}', and data.env = '{env}' has no such number: {value!r}")
+    return float(value)
