@@ -72,8 +72,8 @@ def evaluate(
         found = []
         for adapted in learner.trajectory(params, episode.support, ways_of(episode), steps):
             output, y = learner.predict(adapted, episode.query.x), episode.query.y
-            figures = (learner.task.loss(output, y), learner.task.score(output, y))
-            figures = (*figures, *(measure(output, y) for measure in beside.values()))
+            judged = (learner.task.loss, learner.task.score, *beside.values())
+            figures = tuple(figure(output, y) for figure in judged)
             found.append((*figures, brier(output, y), count_bins(output, y)) if classes else figures)
         return tuple(torch.stack(column) for column in zip(*found, strict=True))
 
