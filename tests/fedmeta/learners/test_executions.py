@@ -30,8 +30,8 @@ TOLERANCE = {
 }
 ADDED = ("boil", "imaml", "perfedavg", "matchingnet", "lstm_meta", "abml", "pfedme", "ditto")
 """Of what differs between nets one suffices for these."""
-CLASSIFIERS = [name for name in LEARNERS.entries() if "classification" in LEARNERS.get(name).serves]
-EVERY = [(name, net) for name in CLASSIFIERS for net in NETS if name not in ADDED or net == "conv-group"]
+NAMES = [name for name in LEARNERS.entries() if "classification" in LEARNERS.get(name).serves]
+EVERY = [(name, net) for name in NAMES for net in NETS if name not in ADDED or net == "conv-group"]
 
 
 def tolerance(name, net="mlp"):
@@ -73,7 +73,7 @@ def test_meta_gradients_over_tasks(name, net):
         assert_close(metrics, vmapped_metrics, tolerance(name))
 
 
-@pytest.mark.parametrize("name", CLASSIFIERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_meta_gradients_over_clients(name):
     learner, params = build(name, "mlp")
     tasks = episodes(6)
