@@ -133,7 +133,7 @@ class Cell(nn.Module):
         if len(operations) == 1:
             return operations[0](x)
         weights = self.alpha[edge].softmax(dim=0)
-        return sum(  # type: ignore[return-value]
+        return sum(
             (weight * operation(x) for weight, operation in zip(weights.unbind(), operations, strict=True)),
             start=torch.zeros_like(x),
         )

@@ -9,6 +9,7 @@ from typing import Any
 from fedmeta.errors import CheckpointError, ConfigurationError
 from fedmeta.seeding import SERVER, derive
 from simulations.tune.space import Dimension
+from simulations.tune.trial_run import PATIENT
 
 STORAGE, NAME = "study.db", "tune"
 SETTINGS, REASON, ROUND = "fedmeta", "reason", "round"
@@ -75,7 +76,7 @@ class Study:
         self._seed, self._independent, self.maximise = seed, independent, maximise
         self.storage = f"sqlite:///{(folder / STORAGE).resolve()}"
         self._study = optuna.create_study(
-            storage=self.storage,
+            storage=optuna.storages.RDBStorage(self.storage, engine_kwargs=PATIENT),
             study_name=NAME,
             direction="maximize" if maximise else "minimize",
             load_if_exists=True,

@@ -17,6 +17,10 @@ FAILURE = "failure.txt"
 """Beside a trial's run directory: the traceback of its failure."""
 
 
+PATIENT: dict[str, Any] = {"connect_args": {"timeout": 120}}
+"""How long a trial waits for another to finish writing into the study [seconds]."""
+
+
 class Pruned(Exception):
     """The trial is worse than others were by then."""
 
@@ -82,7 +86,10 @@ def _trial(storage: str, study: str, trial: int, warmup: int) -> Any:
     import optuna
 
     pruner = optuna.pruners.MedianPruner(n_startup_trials=warmup, n_warmup_steps=0)
-    found = optuna.load_study(study_name=study, storage=storage, pruner=pruner, sampler=optuna.samplers.RandomSampler())
+    # Its tables are there, and their version was checked by the process that drew the trial.
+    ready = {"skip_compatibility_check": True, "skip_table_creation": True, "engine_kwargs": PATIENT}
+    place = optuna.storages.RDBStorage(storage, **ready)
+    found = optuna.load_study(study_name=study, storage=place, pruner=pruner, sampler=optuna.samplers.RandomSampler())
     return optuna.trial.Trial(found, trial)
 
 
