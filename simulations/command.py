@@ -8,9 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from fedmeta.errors import FedmetaError
+from simulations import privacy_command as privacy
 from simulations import robustness_command as robustness
 from simulations.deploy import command as deployment
 from simulations.explain_command import explain
+from simulations.options import ExperimentFile, Json, Settings
 from simulations.tune import command as tuning
 
 app = typer.Typer(
@@ -20,24 +22,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-
-app.command()(deployment.certs)
-app.command("export-data")(deployment.export_data)
-app.command()(explain)
-app.add_typer(deployment.deploy)
-app.command()(robustness.certify)
-app.command("detect-queries")(robustness.detect_queries)
-app.command()(tuning.tune)
-
-Settings = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Override a key of the experiment, such as learner.name=maml; repeatable."
-    ),
-]
-ExperimentFile = Annotated[
-    Path | None, typer.Argument(help="An experiment file; without one, the defaults.", show_default=False)
-]
 
 
 @app.command()
@@ -93,7 +77,7 @@ def config(
 def doctor(
     file: ExperimentFile = None,
     settings: Settings = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Print what Ray, torch and the machine offer, and the plan for an experiment, with the reasons."""
     import json
@@ -170,7 +154,7 @@ def status(
     ] = None,
     superlink: SuperLinkName = None,
     ask: Annotated[bool, typer.Option("--flower", help="Ask Flower's default SuperLink, too.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Show runs with their rounds and last metrics, and a SuperLink's runs and nodes."""
     from simulations.deploy.run import show_status
@@ -195,192 +179,11 @@ def report(directory: Annotated[Path, typer.Argument(help="A run directory, fini
     typer.echo(str(write_report(rundir, picture)))
 
 
-@app.command()
-def audit(
-    target: Annotated[Path, typer.Argument(help="A run directory, or an experiment file.")],
-    settings: Settings = None,
-    canaries: Annotated[
-        int, typer.Option(help="Made-up clients; 20 at least, at most the parameters of the model.")
-    ] = 500,
-    engine: Annotated[str, typer.Option(help="ray (client actors) or inline (this process).")] = "ray",
-    out: Annotated[Path | None, typer.Option(help="Directory of the audited run; by default a fresh one.")] = None,
-    membership: Annotated[
-        bool,
-        typer.Option("--membership", help="Shadow federations with and without each client, in place of canaries."),
-    ] = False,
-    shadows: Annotated[int, typer.Option(help="With --membership: how many, even; each costs a training.")] = 16,
-    tasks: Annotated[int, typer.Option(min=1, help="With --membership: tasks of a client that are looked at.")] = 4,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
-) -> None:
-    """Play a private experiment with canaries, or shadows of any run: what is found out, beside the claim."""
-    import json
-
-    if membership:
-        from simulations.membership_command import audit_members
-
-        raise typer.Exit(audit_members(target, settings, shadows, tasks, engine, out, as_json))
-
-    from fedmeta.experiment_file import parse_override
-    from server.report.confidential import audit_in_words
-    from simulations.audit import audit as run_audit
-
-    overrides = dict(parse_override(text) for text in settings or [])
-    found = run_audit(target, canaries=canaries, engine=engine, overrides=overrides, out=out)
-    typer.echo(json.dumps(found, indent=2) if as_json else audit_in_words(found))
-    if found["one_run"]["epsilon"] > (found["claim"] if found["claim"] is not None else float("inf")):
-        typer.echo("the lower bound is above the claim: the mechanism does not do what it says", err=True)
-        raise typer.Exit(1)
+app.command()(explain)
+app.command()(tuning.tune)
 
 
-@app.command("leak-check")
-def leak_check(
-    directory: Annotated[Path, typer.Argument(help="A run directory, whose report then shows the pictures.")],
-    client: Annotated[int | None, typer.Option(help="Whose update; by default the first training client's.")] = None,
-) -> None:
-    """Read private inputs off one client's update at several noise levels: originals and reconstructions."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from simulations.leak import leak
-
-    found = leak(directory, client)
-    table = Table("noise, in norms of the update", "cosine to the input, mean", "largest")
-    for level, cosines in zip(found.levels, found.cosines, strict=True):
-        table.add_row(f"{level:g}", f"{float(cosines.mean()):.3f}", f"{float(cosines.max()):.3f}")
-    Console().print(table)
-
-
-@app.command()
-def detect(
-    directory: Annotated[Path, typer.Argument(help="A run directory, whose report then shows the triggers.")],
-    episodes: Annotated[int, typer.Option(min=1, help="On which triggers are sought; half as many judge them.")] = 40,
-    steps: Annotated[int, typer.Option(min=1, help="Of the search for each slot's trigger.")] = 300,
-    success: Annotated[float, typer.Option(min=0, max=1, help="Share of the queries that it has to mislead.")] = 0.9,
-    stamped: Annotated[
-        str | None, typer.Option(help="query or both (supports too); by default both where there is no head.")
-    ] = None,
-    poisoned: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of supports with the attack's trigger, for spectral signatures.")
-    ] = 0.1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
-) -> None:
-    """Look for a backdoor in a run's model: trigger inversion slot by slot, spectral signatures of supports."""
-    import json
-
-    from simulations.console import print_examination
-    from simulations.detect import Effort
-    from simulations.detect import detect as examine
-
-    found = examine(directory, Effort(episodes, steps, success, poisoned=poisoned), stamped)
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
-    else:
-        print_examination(found)
-
-
-@app.command()
-def attack(
-    directory: Annotated[Path, typer.Argument(help="A run directory, whose report then shows attacked inputs.")],
-    norm: Annotated[str, typer.Option(help="Of a change: linf or l2.")] = "linf",
-    eps: Annotated[str, typer.Option(help="Radii with commas between, for inputs in [0, 1].")] = ".05,.1,.2",
-    attacks: Annotated[
-        str, typer.Option(help="With commas between; `fedmeta list evasions`. apgd: apgd_ce and apgd_dlr.")
-    ] = "pgd,apgd,square",
-    on: Annotated[str, typer.Option(help="What is moved: query, support (through the adaptation) or both.")] = "query",
-    episodes: Annotated[int, typer.Option(help="Frozen test episodes, the same for every model.")] = 200,
-    model: Annotated[str, typer.Option(help="last or best.")] = "last",
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="ATTACK.KEY=VALUE", help="An attack's parameter, as pgd.steps=50; repeatable."),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of the attacks' draws.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
-) -> None:
-    """Evasion: accuracy of a run's adapted models on inputs that an attacker changed a little."""
-    import json
-
-    from simulations.attack import attack as try_attacks
-    from simulations.attack import plan_of
-    from simulations.console import evasion_progress, print_evasion
-
-    plan = plan_of(norm, eps, attacks, on, settings or [], seed)
-    found = try_attacks(directory, plan, episodes=episodes, model=model, said=evasion_progress(quiet=as_json))
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
-    else:
-        print_evasion(found)
-
-
-@app.command()
-def privacy(
-    noise_multiplier: Annotated[float | None, typer.Option(help="Standard deviation of the noise over C.")] = None,
-    target_epsilon: Annotated[float | None, typer.Option(help="Find the noise multiplier for this epsilon.")] = None,
-    sampling_rate: Annotated[
-        float | None, typer.Option(help="Probability of taking part in a round; without one, no amplification.")
-    ] = None,
-    rounds: Annotated[int, typer.Option(help="Releases.")] = 1,
-    delta: Annotated[float, typer.Option(help="Below one over the number of units.")] = 1e-5,
-    population: Annotated[
-        int | None, typer.Option(help="Units there are; for --drawn, --cap and a check of delta.")
-    ] = None,
-    drawn: Annotated[int | None, typer.Option(help="Units a round without replacement, in place of a rate.")] = None,
-    cap: Annotated[int | None, typer.Option(help="Most units of a Poisson draw.")] = None,
-    task_rate: Annotated[float | None, typer.Option(help="A second stage: tasks of a client, by coins.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
-) -> None:
-    """Epsilon of a plan, or the noise for a wanted epsilon, by every valid accountant side by side."""
-    import json
-
-    from rich.console import Console
-
-    from fedmeta.privacy.accounting import check_delta
-    from simulations.privacy_table import answers, as_json_object, scheme_of, table_of
-
-    scheme = scheme_of(sampling_rate, population, drawn, cap, task_rate)
-    check_delta(delta, population)
-    found = answers(scheme, rounds, delta, noise_multiplier, target_epsilon)
-    if as_json:
-        typer.echo(json.dumps(as_json_object(scheme, rounds, delta, found), indent=2))
-    else:
-        Console().print(table_of(scheme, rounds, delta, found))
-
-
-@app.command("privacy-sweep")
-def privacy_sweep(
-    file: Annotated[Path, typer.Argument(help="An experiment file with privacy.unit set, or set it with --set.")],
-    out: Annotated[Path, typer.Option(help="Directory of the runs, sweep.json and the plot; a sweep in it goes on.")],
-    settings: Settings = None,
-    epsilon: Annotated[list[float] | None, typer.Option(help="A target; repeatable. By default 1, 3, 10, 30.")] = None,
-    seed: Annotated[list[int] | None, typer.Option(help="Repeatable. By default 0.")] = None,
-    engine: Annotated[str, typer.Option(help="ray (client actors) or inline (this process).")] = "ray",
-) -> None:
-    """What privacy costs: the score of one experiment over epsilon, and without privacy."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from fedmeta.experiment_file import parse_override
-    from server.report.headline import format_score
-    from simulations.privacy_sweep import sweep
-
-    overrides = dict(parse_override(text) for text in settings or [])
-    points = sweep(
-        file,
-        epsilon if epsilon is not None else [1.0, 3.0, 10.0, 30.0],
-        seed if seed is not None else [0],
-        out,
-        engine=engine,
-        overrides=overrides,
-    )
-    table = Table("epsilon", "spent", "noise multiplier", "after adaptation", title=f"plot: {out}/sweep.svg")
-    for point in points:
-        figures = ["none" if v is None else f"{v:.3g}" for v in (point.epsilon, point.spent, point.noise_multiplier)]
-        low, high = (format_score(point.score_name, value) for value in (min(point.scores), max(point.scores)))
-        spread = f" ({low} to {high})" if len(point.scores) > 1 else ""
-        table.add_row(*figures, format_score(point.score_name, point.mean) + spread)
-    Console().print(table)
-
-
-@app.command()
+@app.command(rich_help_panel="Attacks and defences")
 def bench(
     file: Annotated[Path, typer.Argument(help="A grid file: a base experiment, attacks, defences, seeds.")],
     out: Annotated[
@@ -396,6 +199,20 @@ def bench(
     from simulations.bench.console import plan_bench, run_bench
 
     raise typer.Exit(plan_bench(file, out, workers) if plan else run_bench(file, out, engine, workers))
+
+
+PRIVACY, ROBUSTNESS, DEPLOYMENT = "Privacy", "Attacks and defences", "Deployment"
+app.command(rich_help_panel=ROBUSTNESS)(robustness.detect)
+app.command(rich_help_panel=ROBUSTNESS)(robustness.attack)
+app.command("detect-queries", rich_help_panel=ROBUSTNESS)(robustness.detect_queries)
+app.command(rich_help_panel=ROBUSTNESS)(robustness.certify)
+app.command(rich_help_panel=PRIVACY)(privacy.privacy)
+app.command("privacy-sweep", rich_help_panel=PRIVACY)(privacy.privacy_sweep)
+app.command(rich_help_panel=PRIVACY)(privacy.audit)
+app.command("leak-check", rich_help_panel=PRIVACY)(privacy.leak_check)
+app.command(rich_help_panel=DEPLOYMENT)(deployment.certs)
+app.command("export-data", rich_help_panel=DEPLOYMENT)(deployment.export_data)
+app.add_typer(deployment.deploy, rich_help_panel=DEPLOYMENT)
 
 
 def main() -> None:

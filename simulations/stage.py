@@ -39,7 +39,7 @@ from strategies.decorator import Remembering
 from strategies.directory import Directory, learn_directory
 from strategies.meta import MetaStrategy
 from strategies.private_rounds import PrivateRounds
-from strategies.replies import Sorted
+from strategies.replies import Sorted, Update
 from strategies.round_report import RoundReport
 
 
@@ -162,7 +162,7 @@ class Stage:
         aggregated, _ = strategy.aggregate_train(round, replies)
         assert strategy.report is not None
         came, context = strategy.came, None
-        updates = came.updates if came is not None else []
+        updates: list[Update] = came.updates if came is not None else []
         matrix = torch.zeros(0, size) if came is None else came.matrix.clone()
         if updates and (strategy.private is None or strategy.private.central is None):
             context = replace(strategy.context(round, updates), state=memory)

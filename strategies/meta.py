@@ -261,7 +261,12 @@ class MetaStrategy(Strategy):
     def _aggregate(self, server_round: int, found: Sorted) -> Aggregate:
         """A private release of the updates, or what the defence makes of them, told all that a rule may know."""
         if self.private is not None and self.private.central is not None:
-            return self._release(found, server_round)
+            rows, share = found.matrix, None
+            if self.holdings is not None:
+                rows = self.holdings.masked(rows, [update.client for update in found.updates])
+                share = self.holdings.share
+            vector, facts = self.private.release(rows, server_round, share)
+            return Aggregate(vector, diagnostics=facts)
         updates = found.updates
         if self.sums:
             carried = [update.carried for update in updates if update.carried is not None]
@@ -288,20 +293,6 @@ class MetaStrategy(Strategy):
             probe=self._probe,
             root_update=self._root_update(server_round),
         )
-
-    def _release(self, found: Sorted, server_round: int) -> Aggregate:
-        """A private release; where clients hold parts, each over the expected number of those who hold it.
-
-        That number is public, as who holds what is: dividing by it is post-processing, and costs no privacy.
-        """
-        assert self.private is not None
-        rows = found.matrix
-        if self.holdings is not None:
-            rows = self.holdings.masked(rows, [update.client for update in found.updates])
-        vector, facts = self.private.release(rows, server_round)
-        if self.holdings is not None:
-            vector = (vector.to(torch.float64) / self.holdings.share).to(vector.dtype)
-        return Aggregate(vector, diagnostics=facts)
 
     @cached_property
     def sums(self) -> bool:

@@ -77,17 +77,19 @@ class PrivateRounds:
         """Note that the round was released."""
         self.account.ledger.release(self._numbers)
 
-    def release(self, rows: Tensor, round: int) -> tuple[Tensor, dict[str, float]]:
+    def release(self, rows: Tensor, round: int, share: Tensor | None = None) -> tuple[Tensor, dict[str, float]]:
         """The noised mean `[D]` over the fixed cohort of updates `[n, D]`, and facts that the noise protects or fixes.
 
-        Only where noise is central.
+        Only where noise is central. `share`, `[D]`, is that of the clients who hold each element, where some hold
+        parts: the cohort is as much smaller there. It is public, as who holds what is: dividing costs no privacy.
         """
         assert self.central is not None
         found = self.central.release(rows * self._unscale(round), round)
         facts = {"clip-norm": found.clip_norm}
         if self.experiment.privacy.share_metrics:
             facts["clipped-share"] = found.clipped
-        return found.vector.to(rows.dtype) / self._unscale(round), facts
+        vector = found.vector if share is None else found.vector / share
+        return vector.to(rows.dtype) / self._unscale(round), facts
 
     def state(self) -> dict[str, Tensor]:
         """To checkpoint beside the model."""

@@ -11,7 +11,7 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "your-own-data.md"
 def test_every_snippet_of_the_tutorial_runs(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.chdir(tmp_path)
     snippets = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(snippets) == 8
+    assert len(snippets) == 7
     names: dict[str, object] = {}
     sizes = []
     for number, snippet in enumerate(snippets, 1):

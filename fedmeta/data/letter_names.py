@@ -36,7 +36,7 @@ def write_name(letter: str, rng: np.random.Generator) -> str:
     """A letter's name as somebody writes it down.
 
     >>> write_name("A", np.random.default_rng(0)), write_name("ω", np.random.default_rng(1))
-    ('a capital', 'omega littl')
+    ('etter a upper case', 'lower case omega')
     """
     script, case, _, *words = unicodedata.name(letter).lower().split()
     name = str(rng.choice(ORDERS)).format(script=script, case=rng.choice(CASES[case]), letter=" ".join(words))

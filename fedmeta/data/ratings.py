@@ -71,8 +71,11 @@ class Ratings:
     path: str | None = parameter(None, doc="MovieLens folder with ratings.csv, u.data or ratings.dat")
     items: int = parameter(300, ge=1, le=65536, doc="the most rated items that are kept", unit="items")
     min_ratings: int = parameter(20, ge=2, doc="a user that has fewer is left out", unit="ratings")
+    support: Literal["first", "random"] = parameter(
+        "first", doc="support of users who are judged: their first ratings by time, or drawn once and for all"
+    )
     train_support: Literal["first", "random"] = parameter(
-        "random", doc="support of training users: their first ratings, or drawn anew; of others always the first"
+        "random", doc="support of training users: their first ratings, or drawn anew for each task"
     )
     users: int = parameter(300, ge=3, doc="synthetic users", unit="users")
     each: int = parameter(60, ge=2, doc="ratings of a synthetic user", unit="ratings")
@@ -200,7 +203,7 @@ class RatedItems:
         role_of: dict[int, ClientRole] = dict.fromkeys(order[:test].tolist(), "test")
         role_of |= dict.fromkeys(order[test:held].tolist(), "validation")
         train = [user for place, user in enumerate(self.users) if place not in role_of]
-        random = self.declared.train_support == "random"
+        random, judged = self.declared.train_support == "random", self.declared.support == "random"
         shares: list[tuple[str, ClientRole, UserSource]] = []
         if by_user:
             shares += [(user.name, "train", UserSource((user,), random)) for user in train]
@@ -208,10 +211,10 @@ class RatedItems:
             shares.append(("everything", "train", UserSource(tuple(train), random)))
         for role in ("validation", "test"):
             own = [user for place, user in enumerate(self.users) if role_of.get(place) == role]
-            shares += [(user.name, role, UserSource((user,), False)) for user in own]  # type: ignore[misc]
+            shares += [(user.name, role, UserSource((user,), judged)) for user in own]  # type: ignore[misc]
         if partition.pooled:
             pooled = tuple(user for place, user in enumerate(self.users) if role_of.get(place) == "test")
-            shares.append(("all test clients", "pooled", UserSource(pooled, False)))
+            shares.append(("all test clients", "pooled", UserSource(pooled, judged)))
         clients = tuple(ClientInfo(i, name, role) for i, (name, role, _) in enumerate(shares))
         means = ItemMeans.of(train, self.declared.items)
         return UserFederation(clients, tuple(source for _, _, source in shares), means.baselines)

@@ -62,8 +62,8 @@ def mel_bands(points: int, rate: int) -> Tensor:
     """`[40, points // 2 + 1]`, weights of the spectrum's bins in each band: triangles between neighbours' peaks.
 
     >>> bands = mel_bands(512, 16000)
-    >>> bands.shape, int(bands[:, 32].argmax())  # bin 32 is 1000 Hz, 978 mel; the bands lie 67 mel apart from 92
-    (torch.Size([40, 257]), 12)
+    >>> bands.shape, int(bands[:, 32].argmax())  # bin 32 is 1000 Hz, 1000 mel; peaks lie 67 mel apart from 160
+    (torch.Size([40, 257]), 13)
     """
     low, high = (2595 * math.log10(1 + f / 700) for f in (LOWEST, HIGHEST))
     edges = 700 * (10 ** (torch.linspace(low, high, BANDS + 2, dtype=torch.float64) / 2595) - 1)

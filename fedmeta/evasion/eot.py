@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -70,16 +69,16 @@ def judge_chance(
         draws: of the averaging attacker, none of which is the defender's.
         judged: of the defender, over which accuracy is a mean.
     """
-    defender = [replace(defence, seed=defence.seed + index) for index in range(judged)]
-    attacker = [replace(defence, seed=defence.seed + 10_000 + index) for index in range(draws)]
+    defender: list[MetaLearner] = [replace(defence, seed=defence.seed + index) for index in range(judged)]
+    attacker: list[MetaLearner] = [replace(defence, seed=defence.seed + 10_000 + index) for index in range(draws)]
     columns: list[list[float]] = []
     for episode in episodes:
         support, (x, y), ways = episode.support, episode.query, ways_of(episode)
         seed = task_seed(support.x, x)
-        plain, answers, many = (
-            over_draws(models, params, support, ways) for models in ([defence.learner], defender, attacker)
-        )
-        known = {"plain": plain, "one": lambda point, many=many: many(point)[:, :1], "many": many}
+        plain = over_draws([defence.learner], params, support, ways)
+        answers = over_draws(defender, params, support, ways)
+        many = over_draws(attacker, params, support, ways)
+        known = {"plain": plain, "one": _first(many), "many": many}
         moved = {name: evasion(of, x, _labels(of, x, y), ball, seed) for name, of in known.items()}
         columns.append(
             [
@@ -89,8 +88,12 @@ def judge_chance(
                 *(_accuracy(answers, moved[name], y) for name in known),
             ]
         )
-    found: list[Any] = [estimate(values, "episodes") for values in zip(*columns, strict=True)]
-    return AgainstChance(*found, draws=draws)
+    return AgainstChance(*(estimate(values, "episodes") for values in zip(*columns, strict=True)), draws)
+
+
+def _first(of: Logits) -> Logits:
+    """The first model's answers, `[n, 1, ways]`."""
+    return lambda x: of(x)[:, :1]
 
 
 @torch.no_grad()

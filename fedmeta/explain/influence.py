@@ -135,7 +135,7 @@ def gradient_influence(
         return None
     dtype = next(iter(params.values())).dtype  # inputs may be codes of characters
     weights = torch.ones(len(support.y), dtype=dtype, requires_grad=True)
-    weighted: Any = dataclasses.replace(learner, task=_WeightedTask(learner.task, weights))  # type: ignore[type-var]
+    weighted: Any = dataclasses.replace(learner, task=_WeightedTask(learner.task, weights))
     with torch.enable_grad():
         adapted = next(iter(weighted.unrolled(params, support, ways, (learner.default_steps,))))
         outputs = learner.predict(adapted, x)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from fedmeta.errors import ConfigurationError
 from fedmeta.models.initialise import isolated_rng
-from fedmeta.models.network import Network, head
+from fedmeta.models.network import Network
 from fedmeta.parameters import parameter
 
 SPREAD = 0.1
@@ -22,8 +22,18 @@ class ItemEmbedding(nn.Embedding):
         nn.init.normal_(self.weight, std=SPREAD)
 
 
+class Liking(nn.Embedding):
+    """A number for each item."""
+
+    def reset_parameters(self) -> None:
+        """Zero: nothing is known."""
+        nn.init.zeros_(self.weight)
+
+
 class ItemFeatures(nn.Module):
-    """An item's vector, and what a small perceptron makes of it, side by side.
+    """An item's own number, its vector, and what a small perceptron makes of that, side by side.
+
+    The number begins at 0, and the head at 1 times it: what all think of an item is learnt without a detour.
 
     Args:
         codes: items.
@@ -33,6 +43,7 @@ class ItemFeatures(nn.Module):
 
     def __init__(self, codes: int, size: int, hidden: tuple[int, ...]) -> None:
         super().__init__()
+        self.liking = Liking(codes, 1)
         self.items = ItemEmbedding(codes, size)
         layers: list[nn.Module] = []
         for width in hidden:
@@ -41,9 +52,21 @@ class ItemFeatures(nn.Module):
         self.perceptron = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        """int64 `[n, 1]` to `[n, size + hidden[-1]]`."""
+        """int64 `[n, 1]` to `[n, 1 + size + hidden[-1]]`."""
         vector = self.items(x[:, 0])
-        return torch.cat([vector, self.perceptron(vector)], dim=-1)
+        return torch.cat([self.liking(x[:, 0]), vector, self.perceptron(vector)], dim=-1)
+
+
+class UserHead(nn.Linear):
+    """A user's own weights."""
+
+    def reset_parameters(self) -> None:
+        """1 for an item's own number, small draws for the rest, no bias."""
+        super().reset_parameters()
+        with torch.no_grad():
+            self.weight[:, 0] = 1.0
+            if self.bias is not None:
+                self.bias.zero_()
 
 
 @dataclass(frozen=True)
@@ -53,7 +76,7 @@ class Items:
     The embedding is shared: which of its rows a client's update moves tells what she rated (see docs/scenarios.md).
 
     >>> sum(p.numel() for p in Items(codes=10, embedding=4, hidden=(8,)).build().parameters())
-    93
+    104
     """
 
     input_shape: tuple[int, ...] = parameter((1,), doc="an item's number", ge=1)
@@ -72,7 +95,8 @@ class Items:
             raise ConfigurationError(
                 f"model items takes an item's number, [1], not {list(self.input_shape)}: use another model"
             )
-        features = self.embedding + (self.hidden[-1] if self.hidden else self.embedding)
+        features = 1 + self.embedding + (self.hidden[-1] if self.hidden else self.embedding)
         with isolated_rng(0):
-            body, last = ItemFeatures(self.codes, self.embedding, self.hidden), head(features, self.ways)
+            body = ItemFeatures(self.codes, self.embedding, self.hidden)
+            last = None if self.ways is None else UserHead(features, self.ways)
         return Network(body, last, features=features)

@@ -102,15 +102,28 @@ def judge(
         for name, detector in detectors.items():
             with torch.no_grad():
                 found[name].plain.append(detector.scores(view, moved)[hit])
-            scores, success = _adapted(view, detector, x, y, moved, ball, spreads[name], effort)
+            scores, success = lowest_scores(view, detector, x, y, moved, ball, spreads[name], effort)
             found[name].adaptive.append(scores[ok & success])
     return {name: _verdict(own) for name, own in found.items()}
 
 
-def _adapted(
+def lowest_scores(
     view: View, detector: Detector, x: Tensor, y: Tensor, start: Tensor, ball: Ball, spread: float, effort: Effort
 ) -> tuple[Tensor, Tensor]:
-    """For each query the lowest score of a point that deceives the model, and whether there is one: `[n]` each."""
+    """The attacker who knows the detector: each query's lowest score of a point that deceives, and if there is one.
+
+    Args:
+        view: the model in use.
+        detector: fitted.
+        x, y: clean queries `[n, *shape]` and their labels.
+        start: what the attack that does not know the detector made of them; one of the points that are compared.
+        ball: how far queries may move.
+        spread: what one unit of the score is worth, > 0.
+        effort: of the attack.
+
+    Returns:
+        `[n]` scores, infinite where no point deceives the model, and `[n]` bool.
+    """
 
     def beside(point: Tensor) -> Tensor:
         return torch.cat([view.logits(point), detector.scores(view, point).unsqueeze(-1) / spread], dim=-1)

@@ -16,23 +16,41 @@ class Step(NamedTuple):
 
 
 class Environment(Protocol):
-    """A Markov decision process whose physics are data: one row of numbers per rollout.
+    """The sizes of a Markov decision process whose physics are data: one row of numbers per rollout."""
 
-    Attributes:
-        horizon: actions of a rollout.
-        observation: numbers that a policy sees.
-        actions: numbers of an action, or the number of choices where `discrete`.
-        discrete: whether an action is one of several choices.
-        physics: numbers that tell one task from another, such as a goal or masses.
-        start: numbers that a rollout starts from.
-    """
+    @property
+    def horizon(self) -> int:
+        """Actions of a rollout."""
+        ...
 
-    horizon: int
-    observation: int
-    actions: int
-    discrete: bool
-    physics: int
-    start: int
+    @property
+    def observation(self) -> int:
+        """Numbers that a policy sees."""
+        ...
+
+    @property
+    def actions(self) -> int:
+        """Numbers of an action, or the number of choices where `discrete`."""
+        ...
+
+    @property
+    def discrete(self) -> bool:
+        """Whether an action is one of several choices."""
+        ...
+
+    @property
+    def physics(self) -> int:
+        """Numbers that tell one task from another, such as a goal or masses."""
+        ...
+
+    @property
+    def start(self) -> int:
+        """Numbers that a rollout starts from."""
+        ...
+
+
+class TensorEnvironment(Environment, Protocol):
+    """One that is a function of tensors."""
 
     def reset(self, start: Tensor, physics: Tensor) -> Tensor:
         """The first state `[n, state]` from `[n, start]` and `[n, physics]`."""

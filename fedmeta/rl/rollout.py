@@ -1,11 +1,12 @@
 """A policy played in an environment: the network that a meta-learner is given."""
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from fedmeta.rl.environment import Environment, Layout, Row
+from fedmeta.rl.environment import Environment, Layout, Row, TensorEnvironment
 from fedmeta.rl.trajectories import Trajectories
 
 
@@ -47,16 +48,18 @@ class Rollout(nn.Module):
 
     def _play(self, row: Row) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Observations `[n, horizon, size]`, actions, rewards and life `[n, horizon]`."""
-        world = self.environment
+        world = cast(TensorEnvironment, self.environment)
         state, alive = world.reset(row.start, row.physics), torch.ones_like(row.physics[:, 0])
-        seen, taken, earned, lived = [], [], [], []
+        columns: tuple[list[Tensor], ...] = ([], [], [], [])
         for draw in row.draws.unbind(dim=1):
             observation = world.observe(state, row.physics) + row.shift
             action = self._act(observation, draw)
             found = world.step(state, action, row.physics)
-            seen.append(observation), taken.append(action), earned.append(found.reward), lived.append(alive)
+            for column, value in zip(columns, (observation, action, found.reward, alive), strict=True):
+                column.append(value)
             state, alive = found.state, alive * (~found.over).to(alive)
-        return (torch.stack(seen, 1), torch.stack(taken, 1), torch.stack(earned, 1), torch.stack(lived, 1))
+        seen, taken, earned, lived = (torch.stack(column, dim=1) for column in columns)
+        return seen, taken, earned, lived
 
     def _act(self, observation: Tensor, draw: Tensor) -> Tensor:
         output = self.policy(observation)

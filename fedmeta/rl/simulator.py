@@ -82,16 +82,18 @@ class SimulatorRollout(Rollout):
             copies.set_attr(name, values)
         now, _ = copies.reset(seed=[int(seed) for seed in row.start[:, 0].tolist()])
         alive = torch.ones_like(row.draws[:, 0, 0])
-        seen, taken, earned, lived = [], [], [], []
+        columns: tuple[list[Tensor], ...] = ([], [], [], [])
         for draw in row.draws.unbind(dim=1):
             observation = torch.as_tensor(now).to(row.draws) + row.shift
             action = self._act(observation, draw)
             now, rewards, over, cut, _ = copies.step(self._applied(action))
-            seen.append(observation), taken.append(action), lived.append(alive)
-            earned.append(torch.as_tensor(rewards).to(row.draws))
+            earned = torch.as_tensor(rewards).to(row.draws)
+            for column, value in zip(columns, (observation, action, earned, alive), strict=True):
+                column.append(value)
             # What a finished copy does next is of the rollout after it, and does not count.
             alive = alive * torch.as_tensor(~(over | cut)).to(alive)
-        return (torch.stack(seen, 1), torch.stack(taken, 1), torch.stack(earned, 1), torch.stack(lived, 1))
+        seen, taken, earned_all, lived = (torch.stack(column, dim=1) for column in columns)
+        return seen, taken, earned_all, lived
 
     def _applied(self, action: Tensor) -> np.ndarray:
         """As the environment takes it: choices `[n]`, or numbers `[n, actions]` within its bounds."""

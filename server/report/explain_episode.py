@@ -207,7 +207,7 @@ def _bar(figure: Figure, axes: Axes, image: Any, place: tuple[float, float, floa
     span, tall = right - left, low - high
     bar = figure.add_axes(((x - left) / span, (low - y - 0.14 / inch) / tall, length / span, 0.12 / inch / tall))
     colours = figure.colorbar(image, cax=bar, orientation="horizontal")
-    colours.outline.set_visible(False)  # type: ignore[operator]
+    colours.outline.set_visible(False)
     bar.tick_params(colors=MUTED, labelsize=8, length=2)
     bar.set_xlabel(words, color=MUTED, fontsize=8.5, labelpad=2)
     from matplotlib.ticker import MaxNLocator
@@ -222,7 +222,7 @@ def _example(axes: Axes, found: Mapping[str, Any], part: str, place: int, x: flo
         _glyph(axes, values, x, y, 0.94)
         return
     numbers = [value if isinstance(value, str) else f"{value:.2f}" for value in values[:2]]
-    words = ", ".join(numbers) + (" …" if len(values) > 2 else "")
+    words = ("x = " if len(values) == 1 else "") + ", ".join(numbers) + (" …" if len(values) > 2 else "")
     turn = 90 if part == "support" else 0
     axes.text(x + 0.5, y + 0.5, words, color=INK, fontsize=8, ha="center", va="center", rotation=turn)
 

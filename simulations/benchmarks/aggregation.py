@@ -1,6 +1,6 @@
 """Every aggregation rule against ByzFL's, in one run: milliseconds, ratios, and memory beside the update matrix.
 
-    python -m simulations.benchmarks.aggregation [--output aggregation.json] [--repeats 5] [--threads 1]
+    python -m simulations.benchmarks.aggregation [--output aggregation.json] [--repeats 5] [--threads 1] [--rules krum]
 
 ByzFL (PyPI `byzfl`) is measured where it is installed, with numpy arrays and torch tensors of float32; the faster of
 the two counts. Memory is what a call adds to the process's resident set at its peak, without the matrix itself, in
@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -134,8 +134,8 @@ def peak_bytes(call: Callable[[], Any]) -> int:
     return max(0, peak[0] - before)
 
 
-def measure(n: int, size: int, repeats: int) -> list[dict[str, Any]]:
-    """One row a rule."""
+def measure(n: int, size: int, repeats: int, names: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """One row a rule: of those named, else of all."""
     generator = torch.Generator().manual_seed(0)
     updates = torch.randn(n, size, generator=generator) + 0.5
     array = updates.numpy()
@@ -144,6 +144,8 @@ def measure(n: int, size: int, repeats: int) -> list[dict[str, Any]]:
     )
     others, rows = theirs(n), []
     for name, rule in ours(n).items():
+        if names and name not in names:
+            continue
         run = functools.partial(rule, updates, _with_history(rule, updates, context))
         run()  # what the first call of a process imports is not the rule's memory
         memory = peak_bytes(run) / array.nbytes
@@ -187,11 +189,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=None, help="where to write the figures as JSON")
     parser.add_argument("--repeats", type=int, default=5, help="timed calls of a rule, of which the best counts")
     parser.add_argument("--threads", type=int, default=1, help="torch threads")
+    parser.add_argument("--rules", nargs="+", choices=list(ours(SHARE)), default=(), help="only these; all by default")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     rows: list[dict[str, Any]] = []
     for n, size in SHAPES:
-        found = measure(n, size, arguments.repeats)
+        found = measure(n, size, arguments.repeats, arguments.rules)
         Console().print(show(found))
         rows += found
     if arguments.output is not None:

@@ -73,6 +73,7 @@ def test_a_finished_run_is_attacked(finished) -> None:
     ).exists()
 
 
+@pytest.mark.slow
 def test_several_threat_models_stand_side_by_side(finished, tmp_path: Path) -> None:
     """One record for a model, a norm and what was moved: the newest."""
     found = attack(finished.path, plan_of("l2", "2", "fgsm", "support"), episodes=2)

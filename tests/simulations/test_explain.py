@@ -12,11 +12,16 @@ from typer.testing import CliRunner
 from fedmeta.errors import ConfigurationError
 from fedmeta.workload import Workload
 from server.configuration import load
+from server.files import finite
 from server.findings import finding
+from server.report.explain import explanation_figures
+from server.report.explain_episode import influence_caption, influence_figure
 from server.rundir import RunDir
 from simulations.command import app
 from simulations.explain import Effort, _why_no_round, explain
+from simulations.explain_clients import NothingToSee, flags_section, map_section, worth_section
 from simulations.explain_command import tables
+from simulations.explain_model import influence_section, layers_section, saliency_section
 from simulations.launch import open_run, play
 from simulations.stage import open_stage
 from strategies.meta import vector_hash
@@ -105,23 +110,33 @@ def test_explain_writes_figures_and_draws_them(finished) -> None:
     assert sum(client["shapley"] for client in worth["clients"]) == pytest.approx(gained, abs=1e-9)
 
 
-def test_prototypes_and_regression(tmp_path: Path) -> None:
-    plain = {"attack": {"method": {"name": "none"}}, "partition": {"name": "alphabet", "validation_clients": 0}}
-    run(
-        tmp_path / "proto",
-        learner={"name": "protonet"},
-        server={**RAW["server"], "aggregator": {"name": "mean"}},
-        **plain,
-    )
-    found = explain(tmp_path / "proto", Effort(episodes=1))
-    assert found["influence"]["method"] == "prototype" and "moves no weight" in found["left_out"]["layers"]
-    assert "no score" in found["left_out"]["flags"] and "validation_clients" in found["left_out"]["worth"]
-    shares, outputs = found["influence"]["shares"], found["influence"]["outputs"]
+def test_prototypes_have_shares_and_parts_that_cannot_be_say_why() -> None:
+    server = {**RAW["server"], "aggregator": {"name": "mean"}}
+    changes = {"learner": {"name": "protonet"}, "server": server, "attack": {"method": {"name": "none"}}}
+    partition = {"name": "alphabet", "validation_clients": 0}
+    workload = Workload(load({**RAW, **changes, "partition": partition}, {}))
+    client = next(info for info in workload.federation.clients if info.role == "test")
+    [episode] = workload.frozen_episodes(client.id, 1)
+    found = finite(influence_section(workload, workload.initial, episode, client.name))
+    assert found["method"] == "prototype"
+    shares, outputs = found["shares"], found["outputs"]
     for query in range(10):
         for slot in range(5):
-            own = sum(row[query] for row, y in zip(shares, found["influence"]["support_y"], strict=True) if y == slot)
+            own = sum(row[query] for row, y in zip(shares, found["support_y"], strict=True) if y == slot)
             assert own == pytest.approx(outputs[query][slot], rel=1e-4, abs=1e-4)
-    assert not any(client["malicious"] or client["flagged"] for client in found["map"]["clients"])
+    assert influence_figure(found) is not None and "Exact" in influence_caption(found)
+    with pytest.raises(ValueError, match="moves no weight"):
+        layers_section(workload, workload.initial, [episode])
+    with open_stage(workload.experiment) as stage:
+        played = stage.play(1, stage.workload.initial_vector())
+        assert not any(client["malicious"] or client["flagged"] for client in map_section(stage, played)["clients"])
+        with pytest.raises(NothingToSee, match="no score"):
+            flags_section(stage, played)
+        with pytest.raises(NothingToSee, match="validation_clients"):
+            worth_section(stage, played, 1, 2)
+
+
+def test_a_regression_is_explained_without_pictures() -> None:
     waves = {
         "data": {"name": "sinusoid"},
         "partition": {"name": "iid", "clients": 3, "validation_clients": 1, "test_clients": 1},
@@ -129,13 +144,24 @@ def test_prototypes_and_regression(tmp_path: Path) -> None:
         "model": {"name": "sinusoid"},
         "learner": {"name": "reptile", "inner_lr": 0.01, "test_steps": 3},
         "server": {"rounds": 1, "sampling": {"name": "fixed", "clients": 2}},
-        "attack": {"method": {"name": "none"}},
     }
-    run(tmp_path / "waves", **waves)
-    found = explain(tmp_path / "waves", Effort(episodes=2, permutations=2))
-    assert found["influence"]["method"] == "leave-one-out" and "pictures" in found["left_out"]["saliency"]
-    assert len(found["layers"]["layers"]) == 3 and len(found["worth"]["clients"]) == 2
-    assert "Not explained: saliency" in (tmp_path / "waves" / "report.html").read_text()
+    workload = Workload(load(waves, {}))
+    client = next(info for info in workload.federation.clients if info.role == "test")
+    episodes = workload.frozen_episodes(client.id, 2)
+    found = {"of": "start", "round": 0, "left_out": {"saliency": "no pictures"}}
+    found["influence"] = influence_section(workload, workload.initial, episodes[0], client.name)
+    found["layers"] = layers_section(workload, workload.initial, episodes)
+    assert found["influence"]["method"] == "leave-one-out" and len(found["layers"]["layers"]) == 3
+    assert all(layer["distance"] > 0 and layer["cka"] <= 1 for layer in found["layers"]["layers"])
+    with pytest.raises(ValueError, match="pictures"):
+        saliency_section(workload, workload.initial, episodes[0], client.name)
+    drawn = explanation_figures(finite(found))
+    assert [name for name, *_ in drawn] == ["explain-influence", "explain-layers"]
+    assert "loses when the model is adapted without" in drawn[0][3] and "Not explained: saliency" in drawn[1][3]
+    assert explanation_figures(None) == []
+    with open_stage(workload.experiment) as stage:
+        worth = worth_section(stage, stage.play(1, workload.initial_vector()), 2, 2)
+    assert len(worth["clients"]) == 2 and worth["evaluations"] == 4
 
 
 def test_what_cannot_be_explained_says_why(finished) -> None:

@@ -122,12 +122,18 @@ def test_a_trigger_word_and_fake_users(tmp_path: Path) -> None:
     result = run(text(tmp_path), tmp_path, "word", **word, **{"attack.steps": [1], "server.sampling.clients": 2})
     [rate] = result.results["last"]["attack"]["pooled"]["rate"]
     assert 0 <= rate["mean"] <= 1
-    push = {"attack.method.name": "push_item", "attack.method.item": 39, "attack.fraction": 0.9, "server.rounds": 12}
+    push = {"attack.method.name": "push_item", "attack.method.item": 199, "attack.fraction": 0.9, "server.rounds": 5}
+    push |= {"server.sampling.clients": 10, "data.each": 60, "data.items": 200, "evaluation.queries": 100}
     pushed, clean = (
-        run(ratings(tmp_path), tmp_path, name, **{**push, **extra, "attack.steps": [0], "client.optimiser.lr": 0.5})
-        for name, extra in (("pushed", {"client.steps": 3}), ("clean", {"attack.fraction": 0.0, "client.steps": 3}))
+        run(
+            ratings(tmp_path),
+            tmp_path,
+            name,
+            **{**push, **extra, "attack.steps": [0], "client.optimiser.lr": 1.0, "evaluation.pooled_episodes": 12},
+        )
+        for name, extra in (("pushed", {"client.steps": 1}), ("clean", {"attack.fraction": 0.0, "client.steps": 1}))
     )
-    hits = [run.results["last"]["attack"]["test"]["rate"][0]["mean"] for run in (pushed, clean)]
+    hits = [run.results["last"]["attack"]["pooled"]["rate"][0]["mean"] for run in (pushed, clean)]
     assert hits[0] > hits[1], "with nine fake users in ten the item climbs"
 
 

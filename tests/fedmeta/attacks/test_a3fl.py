@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fedmeta.attacks import make_attack
+from fedmeta.attacks import a3fl, make_attack
 from fedmeta.attacks.a3fl import _adapted, _wanted_loss
 from fedmeta.attacks.aims import Aim
 from fedmeta.attacks.triggers import Overlay, make_trigger
@@ -74,6 +74,21 @@ def test_unlearning_raises_the_triggers_loss_which_the_trigger_then_works_agains
     before = float(_wanted_loss(there.learner, _adapted(there.learner, there.params, aimed), aimed, trigger))
     after = float(_wanted_loss(there.learner, _adapted(there.learner, unlearnt, aimed), aimed, trigger))
     assert after > before
+
+
+def test_the_unlearning_model_counts_by_how_alike_it_is(where, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cosine 0 leaves the first model alone; the cosine is that of all parameters together."""
+    there = where("protonet")
+    alone = make_attack("a3fl", balance=0.0, trigger_steps=3).whole_trigger(there).pattern
+    moved = {name: value + 0.1 * torch.arange(value.numel()).view_as(value) for name, value in there.params.items()}
+    flat = [torch.cat([group[name].flatten() for name in there.params]) for group in (there.params, moved)]
+    assert a3fl._cosine(moved, there.params) == pytest.approx(float(torch.cosine_similarity(*flat, dim=0)), abs=1e-5)
+    monkeypatch.setattr(a3fl, "_cosine", lambda one, other: 0.0)
+    unlike = make_attack("a3fl", balance=1.0, trigger_steps=3).whole_trigger(where("protonet")).pattern
+    assert torch.equal(unlike, alone)
+    monkeypatch.setattr(a3fl, "_cosine", lambda one, other: -1.0)
+    opposed = make_attack("a3fl", balance=1.0, trigger_steps=3).whole_trigger(where("protonet")).pattern
+    assert not torch.equal(opposed, alone)
 
 
 def test_a_trigger_without_a_pattern_is_refused() -> None:

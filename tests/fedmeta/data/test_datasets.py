@@ -250,12 +250,13 @@ def test_another_version_of_the_fonts_is_refused(monkeypatch: pytest.MonkeyPatch
 def test_every_drawing_parameter_has_its_own_cached_file(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The split divides the same pictures, so it has none."""
     monkeypatch.setattr(Hershey, "_draw_all", lambda spec: np.zeros((spec.classes, 28, 28), dtype=np.uint8))
-    for parameters in ({}, {"writers": 3}, {"examples_per_writer": 3}, {"drawing_seed": 1}, {"split": "random:0"}):
+    drawing = ({}, {"writers": 3}, {"examples_per_writer": 3}, {"drawing_seed": 1}, {"style": "grey"})
+    for parameters in (*drawing, {"split": "random:0"}, {"style": "ink"}):
         Hershey(**parameters).load()
-    assert len(list(own_cache.glob("hershey-*.npy"))) == 4
+    assert len(list(own_cache.glob("hershey-*.npy"))) == 5
     monkeypatch.setattr("fedmeta.data.hershey.FORMAT", 99)
     Hershey().load()
-    assert len(list(own_cache.glob("hershey-*.npy"))) == 5
+    assert len(list(own_cache.glob("hershey-*.npy"))) == 6
 
 
 def test_more_writers_do_not_change_those_there_are(own_cache: Path) -> None:

@@ -50,16 +50,16 @@ def train(name: str, seed: int, steps: int, ways: int | None, **settings) -> Tra
 @pytest.fixture(scope="session")
 def protonet() -> Trained:
     """A ProtoNet that gets most queries of unseen alphabets right."""
-    return train("protonet", 0, 200, None)
+    return train("protonet", 0, 150, None)
 
 
 @pytest.fixture(scope="session")
 def twin() -> Trained:
     """The same from another seed: other initialisation, other tasks."""
-    return train("protonet", 1, 200, None)
+    return train("protonet", 1, 150, None)
 
 
 @pytest.fixture(scope="session")
 def maml() -> Trained:
     """A MAML of two inner steps."""
-    return train("maml", 0, 120, 5, inner_lr=0.1, inner_steps=2)
+    return train("maml", 0, 100, 5, inner_lr=0.1, inner_steps=2)

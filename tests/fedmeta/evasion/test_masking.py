@@ -16,7 +16,7 @@ NOISE = 0.015
 def accuracies(protonet) -> dict[tuple[str, float], float]:
     """Accuracy of the ProtoNet by attack and radius."""
     plan = Plan(
-        eps=(0.02, 0.1, 1.0),
+        eps=(0.02, 0.1),
         attacks=attacks_of(
             ["noise", "fgsm", "pgd", "apgd", "square"],
             {"apgd_ce": {"steps": 12}, "apgd_dlr": {"steps": 12}, "square": {"queries": 60}},
@@ -44,9 +44,10 @@ def test_more_eps_never_helps_the_model(accuracies, name: str) -> None:
     assert all(later <= earlier + NOISE for earlier, later in pairwise(values))
 
 
-def test_everything_is_within_reach_at_eps_one(accuracies) -> None:
-    for name in ("pgd", "apgd_ce", "apgd_dlr"):
-        assert accuracies[name, 1.0] == 0.0
+def test_everything_is_within_reach_at_eps_one(protonet) -> None:
+    plan = Plan(eps=(1.0,), attacks=attacks_of(["pgd", "apgd"], {"apgd_ce": {"steps": 12}, "apgd_dlr": {"steps": 12}}))
+    found = robustness(protonet.learner, protonet.params, protonet.episodes[:6], plan)
+    assert [figure.accuracy.mean for figure in found.figures] == [0, 0, 0]
 
 
 @pytest.mark.parametrize("eps", RADII[1:])

@@ -9,7 +9,7 @@ from fedmeta.learners import LEARNERS, make_learner
 from fedmeta.models.network import Network
 from fedmeta.tasks import Batch, Episode
 
-NAMES = list(LEARNERS.entries())
+NAMES = [name for name in LEARNERS.entries() if "classification" in LEARNERS.get(name).serves]
 STEPLESS = ("protonet", "matchingnet")
 
 
