@@ -87,8 +87,9 @@ def _trial(storage: str, study: str, trial: int, warmup: int) -> Any:
 
     pruner = optuna.pruners.MedianPruner(n_startup_trials=warmup, n_warmup_steps=0)
     # Its tables are there, and their version was checked by the process that drew the trial.
-    ready = {"skip_compatibility_check": True, "skip_table_creation": True, "engine_kwargs": PATIENT}
-    place = optuna.storages.RDBStorage(storage, **ready)
+    place = optuna.storages.RDBStorage(
+        storage, engine_kwargs=PATIENT, skip_compatibility_check=True, skip_table_creation=True
+    )
     found = optuna.load_study(study_name=study, storage=place, pruner=pruner, sampler=optuna.samplers.RandomSampler())
     return optuna.trial.Trial(found, trial)
 

@@ -16,6 +16,6 @@ def waves() -> dict[str, Any]:
         "model": {"name": "sinusoid", "hidden": [8]},
         "learner": {"name": "fomaml", "inner_lr": 0.01},
         "client": {"steps": 1, "tasks_per_step": 1, "execution": "loop"},
-        "server": {"rounds": 4, "sampling": {"name": "fixed", "clients": 2}},
+        "server": {"rounds": 4, "sampling": {"name": "fixed", "clients": 2}, "optimiser": {"name": "sgd", "lr": 0.1}},
         "evaluation": {"every": 2, "episodes": 1, "validation_episodes": 4, "pooled_episodes": 1},
     }
