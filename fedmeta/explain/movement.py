@@ -64,7 +64,8 @@ def linear_cka(a: Tensor, b: Tensor) -> float | None:
         centred = z.double() - z.double().mean(dim=0)
         grams.append(centred @ centred.T)
     scale = float(grams[0].norm() * grams[1].norm())
-    return float((grams[0] * grams[1]).sum()) / scale if scale > 0 else None
+    # Rounding may leave the range by a hair.
+    return min(1.0, max(0.0, float((grams[0] * grams[1]).sum()) / scale)) if scale > 0 else None
 
 
 def chance_cka(a: Tensor, b: Tensor, generator: torch.Generator, shuffles: int = SHUFFLES) -> float | None:

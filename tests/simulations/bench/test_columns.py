@@ -54,10 +54,11 @@ def facts() -> Facts:
         update={"server": Experiment().server.model_copy(update={"aggregator": Component(name="krum", f=1)})}
     )
     reference = Facts(experiment, {"last": judged(0.9, 0.2, 0.0), "best": None}, [], "last", "pooled")
-    return Facts(experiment, results, metrics, "last", "pooled", reference)
+    return Facts(experiment, results, metrics, "last", "pooled", reference, robust=0.35)
 
 
 EXPECTED = {
+    "robust": 0.35,
     "score": 0.6,
     "drop": 0.3,
     "asr": 0.8,
