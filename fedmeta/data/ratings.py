@@ -211,7 +211,7 @@ class RatedItems:
             shares.append(("everything", "train", UserSource(tuple(train), random)))
         for role in ("validation", "test"):
             own = [user for place, user in enumerate(self.users) if role_of.get(place) == role]
-            shares += [(user.name, role, UserSource((user,), judged)) for user in own]  # type: ignore[misc]
+            shares += [(user.name, role, UserSource((user,), judged)) for user in own]
         if partition.pooled:
             pooled = tuple(user for place, user in enumerate(self.users) if role_of.get(place) == "test")
             shares.append(("all test clients", "pooled", UserSource(pooled, judged)))
