@@ -88,7 +88,8 @@ def judge_chance(
                 *(_accuracy(answers, moved[name], y) for name in known),
             ]
         )
-    return AgainstChance(*(estimate(values, "episodes") for values in zip(*columns, strict=True)), draws)
+    found = [estimate(values, "episodes") for values in zip(*columns, strict=True)]
+    return AgainstChance(found[0], found[1], found[2], found[3], found[4], found[5], draws)
 
 
 def _first(of: Logits) -> Logits:
