@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,8 +70,8 @@ def judge_chance(
         draws: of the averaging attacker, none of which is the defender's.
         judged: of the defender, over which accuracy is a mean.
     """
-    defender: list[MetaLearner] = [replace(defence, seed=defence.seed + index) for index in range(judged)]
-    attacker: list[MetaLearner] = [replace(defence, seed=defence.seed + 10_000 + index) for index in range(draws)]
+    defender: list[Any] = [replace(defence, seed=defence.seed + index) for index in range(judged)]
+    attacker: list[Any] = [replace(defence, seed=defence.seed + 10_000 + index) for index in range(draws)]
     columns: list[list[float]] = []
     for episode in episodes:
         support, (x, y), ways = episode.support, episode.query, ways_of(episode)
@@ -88,7 +89,8 @@ def judge_chance(
                 *(_accuracy(answers, moved[name], y) for name in known),
             ]
         )
-    return AgainstChance(*(estimate(values, "episodes") for values in zip(*columns, strict=True)), draws)
+    found = [estimate(values, "episodes") for values in zip(*columns, strict=True)]
+    return AgainstChance(found[0], found[1], found[2], found[3], found[4], found[5], draws)
 
 
 def _first(of: Logits) -> Logits:
