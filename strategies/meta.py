@@ -270,8 +270,8 @@ class MetaStrategy(Strategy):
         updates = found.updates
         if self.sums:
             carried = [update.carried for update in updates if update.carried is not None]
-            rows = [update.delta for update in updates]
-            return Aggregate(partial_sums.mean(rows, carried, self.weights(updates)))
+            own = [update.delta for update in updates]
+            return Aggregate(partial_sums.mean(own, carried, self.weights(updates)))
         return self.judged(found.matrix, self.context(server_round, updates))
 
     def judged(self, rows: Tensor, context: RoundContext) -> Aggregate:
