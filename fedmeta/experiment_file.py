@@ -190,6 +190,8 @@ def _explain(error: ValidationError) -> str:
             lines.append(f"'{place}' is missing")
         elif fault["type"] in ("model_type", "model_attributes_type"):
             lines.append(f"{place} = {fault['input']!r} must be a table: set {place}.name to that")
+        elif fault["type"] == "string_pattern_mismatch":
+            lines.append(f"{place} = {fault['input']!r} does not fit{meaning}: it must match {fault['ctx']['pattern']}")
         elif fault["msg"].startswith(SHOULD):
             # A key that may be of several kinds has a fault for each.
             faulty.setdefault(place, (fault["input"], [], meaning))[1].append(fault["msg"].removeprefix(SHOULD))

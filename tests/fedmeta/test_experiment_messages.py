@@ -16,6 +16,7 @@ from server.configuration import load
         ("server.aggregator=krum", "server.aggregator = 'krum' must be a table: set server.aggregator.name to that"),
         ("learner.nam=maml", "unknown key 'learner.nam'; did you mean 'learner.name'?"),
         ("server.rounds=abc", "server.rounds = 'abc' must be a valid integer (federated rounds [rounds])"),
+        ("name=../x", "name = '../x' does not fit (of the run directory: letters, digits, . _ -): it must match ^["),
         ("server.round=3", "unknown key 'server.round'; did you mean 'server.rounds'?"),
     ],
 )
