@@ -8,6 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedmeta.experiment import Experiment
 from fedmeta.statistics import SCORES, Evaluation
 from server.attack import in_words, persistence_in_words, successes
 from server.detection import detection_of_run, detection_rows
@@ -158,6 +159,16 @@ def _protocol(evaluation: Evaluation) -> str:
     )
 
 
+def _kinds_of_tasks(experiment: Experiment, metrics: list[dict[str, Any]]) -> tuple[str, str]:
+    """The episodes of training and of validation in words; empty where they are alike, or there are none."""
+    task = experiment.task
+    judged: dict[str, Any] = next((record["validation"]["protocol"] for record in metrics if record["validation"]), {})
+    alike = (judged.get("ways"), judged.get("shots")) == (task.ways, task.shots)
+    if "ways" not in judged or task.kind != "episodes" or alike:
+        return "", ""
+    return f"{task.ways}-way {task.shots}-shot", f"{judged['ways']}-way {judged['shots']}-shot"
+
+
 def _task_in_words(facts: dict[str, Any]) -> str:
     if "support-fraction" in facts:
         return f"a client's own data, {100 * facts['support-fraction']:g} % of it support"
@@ -183,8 +194,9 @@ def _sections(
     baselines = list(dict.fromkeys(name for evaluation in judged for name in evaluation.baselines))
     bars = "Bands and bars: 95 % intervals."
     learning = bars if any(record["validation"] for record in metrics) else "Means over the clients of a round."
+    kinds = _kinds_of_tasks(rundir.experiment, metrics)
     figures: list[tuple[str, str, Figure | None, str, bool]] = [
-        ("learning", "Learning", plots.learning_curves(metrics, score_name), learning, False),
+        ("learning", "Learning", plots.learning_curves(metrics, score_name, kinds), learning, False),
         (
             "adaptation",
             "Adaptation",

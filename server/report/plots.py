@@ -70,8 +70,17 @@ def save_png(figure: Figure, path: Path) -> None:
     figure.savefig(path, format="png", dpi=150, facecolor="white")
 
 
-def learning_curves(metrics: Sequence[Mapping[str, Any]], score_name: str) -> Figure | None:
-    """Training loss and score by round, and validation with its interval; None without a trained round."""
+def learning_curves(
+    metrics: Sequence[Mapping[str, Any]], score_name: str, kinds: tuple[str, str] = ("", "")
+) -> Figure | None:
+    """Training loss and score by round, and validation with its interval; None without a trained round.
+
+    Args:
+        metrics: the records of the rounds.
+        score_name: the score that is drawn beside the loss.
+        kinds: of the tasks of training and of validation, such as `10-way`, where they differ: one axis has both, and
+            the easier tasks would look like the better model.
+    """
     trained = [record for record in metrics if "loss" in record["train"]]
     if not trained:
         return None
@@ -79,17 +88,21 @@ def learning_curves(metrics: Sequence[Mapping[str, Any]], score_name: str) -> Fi
         (record["round"], Evaluation.from_json(record["validation"])) for record in metrics if record["validation"]
     ]
     scored = [record for record in trained if score_name in record["train"]]
+    training, validation = (
+        f"{who} clients{f', {kind}' if kind else ''}"
+        for who, kind in zip(("training", "validation"), kinds, strict=True)
+    )
     figure, both = panels(2 if scored or judged else 1)
-    _line(both[0], [(record["round"], record["train"]["loss"]) for record in trained], ACCENT, "training clients")
+    _line(both[0], [(record["round"], record["train"]["loss"]) for record in trained], ACCENT, training)
     label(both[0], "round", "loss", "Loss before each outer step")
     both[0].legend(frameon=False, labelcolor=INK, fontsize=9)
     if len(both) == 2:
         right = both[1]
         if scored:
-            _line(right, [(r["round"], r["train"][score_name]) for r in scored], ACCENT, "training clients")
+            _line(right, [(r["round"], r["train"][score_name]) for r in scored], ACCENT, training)
         if judged:
             rounds = [round for round, _ in judged]
-            _interval_curve(right, rounds, [found.after for _, found in judged], SECOND, "validation clients")
+            _interval_curve(right, rounds, [found.after for _, found in judged], SECOND, validation)
         label(right, "round", score_name, f"{_title(score_name)} after adaptation")
         percent(right.yaxis, score_name)
         right.legend(frameon=False, labelcolor=INK, fontsize=9)

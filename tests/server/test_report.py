@@ -196,6 +196,20 @@ def test_learning_curves_of_few_rounds_many_rounds_and_rounds_without_numbers(co
     assert len(plots.learning_curves(only_loss, "accuracy").axes) == 1  # type: ignore[union-attr]
 
 
+def test_a_picture_of_two_kinds_of_tasks_says_so() -> None:
+    """On one axis 5-way validation looks better than 10-way training, whatever the model."""
+    found = judged({"0": 0.5}).to_json()
+    records = [{"round": 1, "train": {"loss": 1.0, "accuracy": 0.5}, "validation": found}]
+    figure = plots.learning_curves(records, "accuracy", ("10-way 1-shot", "5-way 1-shot"))
+    assert figure is not None
+    legend = figure.axes[1].get_legend()
+    assert legend is not None
+    assert [t.get_text() for t in legend.get_texts()] == [
+        "training clients, 10-way 1-shot",
+        "validation clients, 5-way 1-shot",
+    ]
+
+
 def test_alike_troubles_are_told_once_and_none_is_left_out() -> None:
     quiet = {"failed": {}, "refused": {}, "event": None}
     metrics = [{**quiet, "round": 1 + i, "failed": {str(i % 3): "ValueError: age"}} for i in range(6)]
