@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fedmeta.errors import FedmetaError
-from server.files import writing
 
 
 @contextmanager
@@ -20,9 +19,14 @@ def held(place: Path, what: str) -> Iterator[None]:
     Raises:
         FedmetaError: another process holds it, or it cannot be written.
     """
-    with writing(place):
+    try:
         place.mkdir(parents=True, exist_ok=True)
         file = (place / ".lock").open("w")
+    except OSError as error:
+        # Nothing has begun, so that there is nothing to go on with.
+        raise FedmetaError(
+            f"cannot write the folder '{place}' of the {what}: {error.strerror or error}. Choose another with --out"
+        ) from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
