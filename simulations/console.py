@@ -42,8 +42,9 @@ def run_with_progress(
     from server.privacy import in_one_line
     from server.rounds import RunResult
     from server.secure_aggregation import in_words as learned_in_words
-    from simulations.launch import Opened, open_run, play
+    from simulations.launch import Opened, check_engine, open_run, play
 
+    check_engine(engine)
     opened: Opened = open_run(source, overrides, out, resume)
     console.print(f"[bold]{opened.experiment.name}[/]: {_in_words(opened)}")
     try:

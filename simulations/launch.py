@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 # Before Flower and Ray are imported: neither reports home from a simulation.
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
@@ -62,7 +62,18 @@ def simulate(
     if data is not None:
         given = hand_over(data)
         overrides = {**(overrides or {}), **given} if resume is None else overrides
+    check_engine(engine)
     return play(open_run(source, overrides, out, resume), engine, observers, callbacks=callbacks)
+
+
+def check_engine(engine: str) -> None:
+    """Refuse an engine that there is not, before a run directory is made and data are loaded.
+
+    Raises:
+        ConfigurationError: it is neither `ray` nor `inline`.
+    """
+    if engine not in get_args(Engine):
+        raise ConfigurationError(f"unknown engine '{engine}'{did_you_mean(engine, get_args(Engine))}")
 
 
 @dataclass(frozen=True)
@@ -152,6 +163,7 @@ def play(
 
 def make_grid(experiment: Experiment, engine: str) -> LocalGrid:
     """The grid of an experiment's clients on an engine, `ray` or `inline`."""
+    check_engine(engine)
     workload = Workload(experiment)
     num_clients = len(workload.federation.clients)
     # The strategy judges replies itself, and the round loop tells of failures: not twice.
@@ -161,22 +173,20 @@ def make_grid(experiment: Experiment, engine: str) -> LocalGrid:
         if experiment.engine.client_timeout is not None:
             warnings.warn("engine.client_timeout has no effect inline: nothing can interrupt a client", stacklevel=3)
         return InlineGrid("clients.app:app", num_clients, check=False, log_failures=False)
-    if engine == "ray":
-        from simulations.engine.ray_grid import RayGrid
+    from simulations.engine.ray_grid import RayGrid
 
-        settings = experiment.engine
-        return RayGrid(
-            "clients.app:app",
-            num_clients,
-            cpus_per_client=settings.cpus_per_client,
-            gpus_per_client=settings.gpus_per_client,
-            actors=settings.actors,
-            ray_address=settings.ray_address,
-            start_timeout=settings.start_timeout,
-            client_timeout=settings.client_timeout,
-            datasets={data_key(experiment.data.name, experiment.data.parameters): workload.dataset},
-            in_memory=delivered(experiment.data.name, experiment.data.parameters) is not None,
-            check=False,
-            log_failures=False,
-        )
-    raise ConfigurationError(f"unknown engine '{engine}'{did_you_mean(engine, ['ray', 'inline'])}")
+    settings = experiment.engine
+    return RayGrid(
+        "clients.app:app",
+        num_clients,
+        cpus_per_client=settings.cpus_per_client,
+        gpus_per_client=settings.gpus_per_client,
+        actors=settings.actors,
+        ray_address=settings.ray_address,
+        start_timeout=settings.start_timeout,
+        client_timeout=settings.client_timeout,
+        datasets={data_key(experiment.data.name, experiment.data.parameters): workload.dataset},
+        in_memory=delivered(experiment.data.name, experiment.data.parameters) is not None,
+        check=False,
+        log_failures=False,
+    )

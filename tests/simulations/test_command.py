@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from fedmeta.errors import FedmetaError
+from fedmeta.errors import ConfigurationError, FedmetaError
 from server.configuration import from_run_config, load
+from simulations import simulate
 from simulations.command import app
 
 TINY = """
@@ -134,6 +135,12 @@ def test_mistakes_are_one_line_without_a_traceback(words: list[str], text: str, 
     done = process(*words, cwd=tmp_path)
     assert done.returncode == 2 and done.stderr.startswith("fedmeta: ") and text in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_an_unknown_engine_leaves_no_run_directory(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="did you mean 'ray'"):
+        simulate({"data": {"name": "sinusoid"}}, engine="rey", out=tmp_path / "run")  # type: ignore[arg-type]
+    assert not (tmp_path / "run").exists()
 
 
 def test_too_few_valid_updates_end_with_another_exit_code(tiny: Path, tmp_path: Path) -> None:
