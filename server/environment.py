@@ -17,14 +17,19 @@ from fedmeta.experiment import Experiment
 log = logging.getLogger("fedmeta.server")
 
 PACKAGES = ("fedmeta", "flwr", "torch", "ray", "opacus", "numpy", "pydantic", "safetensors")
+OTHER = {
+    "code_hash": "another version of the code",
+    "packages": "other versions of packages",
+    "python": "another version of Python",
+}
 
 
 def add_session(sessions: list[dict[str, Any]], experiment: Experiment) -> list[dict[str, Any]]:
     """The sessions of a run with this one after them; what differs from the first is a warning."""
     described = describe_environment(experiment)
-    for key in ("code_hash", "packages", "python"):
+    for key, other in OTHER.items():
         if sessions and sessions[0].get(key) != described[key]:
-            log.warning("this run began with another %s (see environment.json): its numbers may differ", key)
+            log.warning("this run began with %s (see environment.json): its numbers may differ", other)
     return [*sessions, described]
 
 

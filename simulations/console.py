@@ -49,7 +49,13 @@ def run_with_progress(
     console.print(f"[bold]{opened.experiment.name}[/]: {_in_words(opened)}")
     try:
         with _progress(console) as progress:
-            task = progress.add_task("starting", total=opened.experiment.server.rounds, completed=0)
+            # A run that is continued is not at its beginning; a finished one is judged again alone.
+            played = len(opened.rundir.metrics()) if resume is not None else 0
+            task = progress.add_task(
+                "starting" if played < opened.experiment.server.rounds else "judging",
+                total=opened.experiment.server.rounds,
+                completed=played,
+            )
             result: RunResult = play(opened, engine, [lambda record: _advance(progress, task, record)])
     except KeyboardInterrupt:
         console.print(f"interrupted; continue with: fedmeta simulate --resume {opened.rundir.path}")
