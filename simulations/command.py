@@ -115,11 +115,17 @@ def export(
             f"cannot write '{output}': {error.strerror or error}. Choose another file with -o"
         ) from error
     if experiment.data.name == "nodes":  # a deployment, which has the nodes that it has
-        typer.echo(f"wrote {output}; now: flwr run . FEDERATION --run-config {output} --stream")
+        typer.echo(
+            f"wrote {output}; now, on the SuperLink that Flower knows as NAME: "
+            f"flwr run . NAME --run-config {output} --stream"
+        )
         return
     nodes = len(Workload(experiment).federation.clients)
     federation = f'--federation-config "num-supernodes={nodes} client-resources-num-cpus=1"'
     typer.echo(f"wrote {output}; now: flwr run . --run-config {output} {federation} --stream")
+    typer.echo(
+        f"or on real nodes, of a SuperLink that Flower knows as NAME: flwr run . NAME --run-config {output} --stream"
+    )
 
 
 SuperLinkName = Annotated[

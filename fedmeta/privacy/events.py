@@ -37,7 +37,10 @@ class Gaussian:
     def __post_init__(self) -> None:
         z = self.noise_multiplier
         if not (math.isfinite(z) and z >= 0):
-            raise ConfigurationError(f"noise_multiplier = {z} must be >= 0: it is standard deviation over clip norm")
+            raise ConfigurationError(
+                f"noise_multiplier = {z} must be finite and >= 0: it is the noise's standard deviation over the clip "
+                "norm"
+            )
         if z and not LEAST_NOISE <= z <= MOST_NOISE:
             raise ConfigurationError(
                 f"noise_multiplier = {z:g} must be 0 or from {LEAST_NOISE:g} to {MOST_NOISE:g}: no bound can be "

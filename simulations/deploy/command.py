@@ -22,7 +22,9 @@ def certs(
     ] = Path("keys"),
     days: Annotated[int, typer.Option(help="Life of the server certificate.")] = 365,
     ca_days: Annotated[int, typer.Option(help="Life of the authority, where it is new.")] = 3650,
-    port: Annotated[int, typer.Option(help="Of the SuperLink, in the commands that are printed.")] = 8000,
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Of the SuperLink, in the commands that are printed.")
+    ] = 8000,
     federation: Annotated[str, typer.Option(help="What the operator's `flwr run` calls the SuperLink.")] = "mine",
 ) -> None:
     """Make an authority, the SuperLink's certificate and SuperNode keys, and print the commands that use them.
@@ -30,9 +32,16 @@ def certs(
     Give --host once and every --node; later only --node for one more SuperNode, or --host after moving an expired
     server.pem and server.key away.
     """
+    import re
+
+    from fedmeta.errors import ConfigurationError
     from simulations.deploy.certificates import make_certificates
     from simulations.deploy.instructions import instructions
 
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", federation):
+        raise ConfigurationError(
+            f"--federation = '{federation}' must be letters, digits, '_' and '-': it is a key of Flower's config.toml"
+        )
     made = make_certificates(output, host or [], node or [], days=days, authority_days=ca_days)
     typer.echo(instructions(made, host or [], port, federation))
 

@@ -39,6 +39,9 @@ def read_key(path: Path) -> EllipticCurvePrivateKey:
         content, mode = path.read_bytes(), path.stat().st_mode & 0o777
     except OSError as error:
         raise Failed(f"the key '{path}' cannot be read ({error.strerror})", again) from error
+    # Before the mode: of a public half, everybody may read it, and closing it would mend nothing.
+    if content.startswith((b"ecdsa-", b"ssh-")):
+        raise Failed(f"'{path}' is the public half of a key", f"name the private one: '{path.with_suffix('')}'")
     if mode & 0o077:
         raise Failed(f"the key '{path}' has mode {mode:04o}: others may read it", f"chmod 600 '{path}'")
     try:

@@ -80,6 +80,9 @@ def show_status(places: list[Path], superlink: str | None, ask: bool, as_json: b
     if as_json:
         print(json.dumps(found.to_json(), indent=2))
         return int(bool(found.problem))
+    if not found.directories:
+        looked = places or [Path("runs"), _default_runs()]
+        print(f"no run directory in {', '.join(map(str, looked))}: name the folder that `--out` was in")
     for table in _tables(found):
         Console().print(table)
     if found.problem:
@@ -103,19 +106,24 @@ def _app() -> Path:
     return root
 
 
-def _usual_places() -> list[Path]:
+def _default_runs() -> Path:
     chosen = os.environ.get("FEDMETA_RUNS")
-    places = [Path("runs"), Path(chosen) if chosen else Path.home() / ".cache" / "fedmeta" / "runs"]
-    return [place for place in places if place.is_dir()]
+    return Path(chosen) if chosen else Path.home() / ".cache" / "fedmeta" / "runs"
+
+
+def _usual_places() -> list[Path]:
+    return [place for place in (Path("runs"), _default_runs()) if place.is_dir()]
 
 
 def _tables(found: "Status") -> list[Any]:
     from rich.table import Table
 
-    runs = Table("run", "rounds", "last written", "training", "validation", "failed", title="Run directories")
-    for run in found.directories:
-        runs.add_row(*_row(run))
-    tables = [runs]
+    tables = []
+    if found.directories:
+        runs = Table("run", "rounds", "last written", "training", "validation", "failed", title="Run directories")
+        for run in found.directories:
+            runs.add_row(*_row(run))
+        tables.append(runs)
     if found.flower_runs is not None:
         submitted = Table("id", "status", "details", "seconds", "bytes", title="Runs of the SuperLink")
         for each in found.flower_runs:

@@ -77,7 +77,8 @@ def _verdict(response: httpx.Response) -> str:
     if code == ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED:
         raise Failed(
             "the SuperLink does not know this key",
-            "on the operator's machine: flwr supernode register KEY.pub FEDERATION --name NAME",
+            "on the operator's machine: flwr supernode register KEY.pub NAME, with this key's public half, and the "
+            "name that the SuperLink has in Flower's configuration (`fedmeta certs` calls it mine)",
         )
     raise Failed(
         f"the SuperLink answers {response.status_code} {response.text[:200]}", "use the flwr that fedmeta names on both"

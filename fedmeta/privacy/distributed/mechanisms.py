@@ -29,7 +29,8 @@ class _Rounded:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.noise_multiplier) and self.noise_multiplier >= 0):
             raise ConfigurationError(
-                f"noise_multiplier = {self.noise_multiplier} must be >= 0: it is standard deviation over clip norm"
+                f"noise_multiplier = {self.noise_multiplier} must be finite and >= 0: it is the noise's standard "
+                "deviation over the clip norm"
             )
         if not (0 < self.granularity <= rounding.LARGEST_NORM and self.size >= 1):
             raise ConfigurationError(

@@ -160,3 +160,14 @@ def test_openssl_and_openssh_agree(folder: Path) -> None:
         except FileNotFoundError:
             pytest.skip(f"{words[0]} is not here")
     assert done.stdout.split()[1] == layout.node_public("north").read_text().split()[1]
+
+
+def test_the_printed_commands_can_be_used(tmp_path: Path) -> None:
+    folder = tmp_path / "keys"
+    words = ["certs", "--host", "10.0.0.1", "-o", str(folder)]
+    assert CliRunner().invoke(app, [*words, "--port", "0"]).exit_code == 2
+    assert CliRunner().invoke(app, [*words, "--port", "65536"]).exit_code == 2
+    for name in ("", "a b", "a.b"):
+        refused = CliRunner().invoke(app, [*words, "--federation", name])
+        assert refused.exit_code == 1 and "--federation" in str(refused.exception)
+    assert not folder.exists()

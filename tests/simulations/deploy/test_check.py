@@ -124,6 +124,8 @@ def test_keys(folder: Path) -> None:
     layout = make_certificates(folder, nodes=["north", "south"]).layout
     north = layout.node("north")
     assert read_key(north).curve.name == "secp384r1"
+    with pytest.raises(Failed, match="public half of a key"):
+        read_key(north.with_name("north.pub"))
     north.chmod(0o640)
     with pytest.raises(Failed, match="mode 0640: others may read it"):
         read_key(north)

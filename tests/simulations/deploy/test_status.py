@@ -42,6 +42,9 @@ def test_status_tells_rounds_metrics_and_what_is_wrong(tmp_path: Path, monkeypat
     silent = CliRunner().invoke(app, ["status", str(tmp_path / "runs"), "--superlink", "nobodys", "--json"])
     said = json.loads(silent.output)
     assert silent.exit_code == 1 and "nobodys" in said["problem"] and len(said["directories"]) == 3
+    (tmp_path / "empty").mkdir()
+    nothing = CliRunner().invoke(app, ["status", str(tmp_path / "empty")])
+    assert nothing.exit_code == 0 and nothing.output.startswith("no run directory in ") and "┃" not in nothing.output
     with pytest.raises(FedmetaError, match="there is no folder"):
         look([tmp_path / "nowhere"], None)
     printed = CliRunner().invoke(app, ["status", str(tmp_path / "runs"), "--json"])
