@@ -56,7 +56,7 @@ class Rows:
         if not isinstance(matrix, Tensor) or matrix.dim() != 2 or not matrix.is_floating_point():
             described = f"{matrix.dtype} {tuple(matrix.shape)}" if isinstance(matrix, Tensor) else type(updates)
             raise ValueError(
-                f"updates are a float matrix [n, D], one row a client, not {described}: make a torch.tensor of floats of it"
+                f"updates are a float matrix [n, D], one row a client, not {described}: pass a torch.tensor of floats"
             )
         matrix = matrix.detach().cpu()
         return cls(matrix if matrix.dtype in (torch.float32, torch.float64) else matrix.float())
