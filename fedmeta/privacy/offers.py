@@ -99,5 +99,6 @@ def _check_tasks(learner: str, own_data: bool) -> None:
 
 def _has_own(cls: type) -> bool:
     """Whether the private gradient belongs to the gradient: one that is inherited beside a new one would not."""
-    owner = next((base for base in cls.__mro__ if "meta_gradient" in vars(base)), object)
+    gradients = {"meta_gradient", "query_gradient"}  # the first calls the second where there is one
+    owner = next((base for base in cls.__mro__ if gradients & vars(base).keys()), object)
     return "private_meta_gradient" in vars(owner)

@@ -62,7 +62,7 @@ QUICK = ("certs", "list", "config", "export", "report", "privacy")
 
 def calls(home: Path) -> dict[str, list[str]]:
     """Words with which each command works; the paths are those of `home`, and what it writes goes to `home/out`."""
-    run, out = str(home / "run.toml"), str(home / "out")
+    run, out, glyphs = str(home / "run.toml"), str(home / "out"), str(home / "glyphs")
     return {
         "certs": ["--host", "127.0.0.1", "--node", "a", "--output", out],
         "export-data": [str(home / "glyphs.toml"), "--output", out],
@@ -74,8 +74,13 @@ def calls(home: Path) -> dict[str, list[str]]:
         "status": [str(home / "run")],
         "report": [str(home / "run")],
         "audit": [str(home / "private.toml"), "--engine", "inline", "--canaries", "20", "--out", out],
-        "leak-check": [str(home / "glyphs")],
-        "detect": [str(home / "glyphs"), "--episodes", "2", "--steps", "2"],
+        "leak-check": [glyphs],
+        "detect": [glyphs, "--episodes", "2", "--steps", "2"],
+        "attack": [glyphs, "--eps", "0.1", "--attacks", "fgsm", "--episodes", "2"],
+        "certify": [glyphs, "--sigma", "0.25", "--episodes", "1", "--queries", "1", "--samples", "10", "--select", "5"],
+        "detect-queries": [glyphs, "--eps", "0.1", "--episodes", "2", "--steps", "2"],
+        "explain": [glyphs, "--episodes", "1", "--no-clients"],
+        "tune": [run, "--search", "learner.inner_lr=log:.01:1", "--trials", "1", "--engine", "inline", "--out", out],
         "privacy": ["--noise-multiplier", "1"],
         "privacy-sweep": [str(home / "private.toml"), "--out", out, "--engine", "inline", "--epsilon", "10"],
         "bench": [str(home / "grid.toml"), "--out", out, "--engine", "inline"],
