@@ -55,7 +55,9 @@ class Rows:
         matrix = torch.from_numpy(np.ascontiguousarray(updates)) if isinstance(updates, np.ndarray) else updates
         if not isinstance(matrix, Tensor) or matrix.dim() != 2 or not matrix.is_floating_point():
             described = f"{matrix.dtype} {tuple(matrix.shape)}" if isinstance(matrix, Tensor) else type(updates)
-            raise ValueError(f"updates are a float matrix [n, D], one row a client, not {described}")
+            raise ValueError(
+                f"updates are a float matrix [n, D], one row a client, not {described}: pass a torch.tensor of floats"
+            )
         matrix = matrix.detach().cpu()
         return cls(matrix if matrix.dtype in (torch.float32, torch.float64) else matrix.float())
 

@@ -13,6 +13,7 @@ from fedmeta.experiment import AttackSection, Component
 from fedmeta.experiment_file import read_toml
 from fedmeta.parameters import parameters_of
 from fedmeta.registry import Registry
+from simulations.bench.columns import COLUMNS
 from strategies import AGGREGATORS, PREAGGREGATORS
 
 NONE, MEAN = "none", "mean"
@@ -218,7 +219,12 @@ def _checked(grid: Grid) -> Grid:
             PREAGGREGATORS.check(component.name, component.parameters, f"{where}preaggregators")
         AGGREGATORS.check(defence.aggregator.name, defence.aggregator.parameters, f"{where}aggregator")
     attacks, defences = ([entry.label for entry in entries] for entries in (grid.attacks, grid.defences))
+    columns = [column.name for column in COLUMNS]
     for question in grid.compare:
+        if question.column not in columns:
+            raise ConfigurationError(
+                f"compare.column: '{question.column}' is not a column{did_you_mean(question.column, columns)}"
+            )
         for key, given, known in (("attacks", question.attacks, attacks), ("defences", question.defences, defences)):
             for label in given:
                 if label not in known:
@@ -228,16 +234,32 @@ def _checked(grid: Grid) -> Grid:
 
 def _explain(error: ValidationError) -> str:
     """Every fault with its key, its value, and the key that was meant."""
-    lines = []
-    for fault in error.errors():
+    lines, faults = [], error.errors()
+    within = {fault["loc"][:-1] for fault in faults}
+    for fault in faults:
+        if fault["type"] == "too_short" and fault["loc"] in within:
+            continue  # pydantic counts the sound entries only: what is wrong is the entry, named by its own fault
         place = ".".join(str(part) for part in fault["loc"])
         if fault["type"] == "extra_forbidden":
             lines.append(f"unknown key '{place}'{did_you_mean(str(fault['loc'][-1]), _known(fault['loc'][:-1]))}")
         elif fault["type"] == "missing":
             lines.append(f"'{place}' is missing")
         else:
-            lines.append(f"{place} = {fault['input']!r}: {fault['msg'].removeprefix('Value error, ')}")
+            lines.append(f"{place} = {fault['input']!r}: {_words(fault['type'], fault['msg'])}")
     return "; ".join(lines)
+
+
+def _words(kind: str, message: str) -> str:
+    """What pydantic says of a value, in the words of a TOML file, which has lists and tables."""
+    words = {
+        "tuple_type": "must be a list, as in [...]; tables of it start with [[...]]",
+        "dict_type": "must be a table",
+        "model_type": "must be a table",
+        "string_pattern_mismatch": "must be letters, digits, '.', '_' or '-', and start with a letter or a digit",
+        "too_short": "has too few entries",
+        "too_long": "has too many entries",
+    }
+    return words.get(kind, message.removeprefix("Value error, "))
 
 
 def _known(place: tuple[Any, ...]) -> list[str]:

@@ -59,7 +59,16 @@ def test_the_base_may_be_a_file_beside_the_grid(waves: dict[str, Any], tmp_path:
         ({"defences": [{"aggregator": "krum"}, {"aggregator": "krum"}]}, "two entries are called 'krum'"),
         ({"f": None, "defences": [{"aggregator": "krum"}]}, "aggregator.f is missing"),
         ({"compare": [{"attacks": ["ipm", "none"]}]}, r"compare.attacks: 'ipm' is not in the grid"),
+        (
+            {"compare": [{"attacks": ["none", "none"], "column": "scor"}]},
+            "'scor' is not a column; did you",
+        ),
         ({"added": ["x"]}, "unknown key 'added'"),
+        ({"seeds": 3}, "seeds = 3: must be a list"),
+        ({"seeds": []}, "too few entries"),
+        ({"seeds": ["a"]}, r"seeds.0 = 'a': Input should be a valid integer$"),
+        ({"base": 3}, "base = 3: must be a table"),
+        ({"name": "a/b"}, "must be letters, digits"),
     ],
 )
 def test_what_is_refused(waves: dict[str, Any], change: dict[str, Any], words: str) -> None:
