@@ -364,4 +364,4 @@ def test_an_experiment_on_nodes_alone(tmp_path: Path) -> None:
         _ = Workload(load(nodes, {"learner.name": "fedavg"})).learner
     settings = [word for key in ("data.name=nodes", "data.shape=[1,28,28]") for word in ("--set", key)]
     done = CliRunner().invoke(app, ["export", *settings, "-o", str(tmp_path / "run.toml")])
-    assert done.exit_code == 0 and "flwr run . FEDERATION --run-config" in done.output
+    assert done.exit_code == 0 and "flwr run . NAME --run-config" in done.output
