@@ -80,6 +80,10 @@ def test_list_prints_a_line_each(kind: str) -> None:
     assert kind in output and len(output.splitlines()) >= 2
 
 
+def test_help_describes_arguments() -> None:
+    assert "learners, models" in call("list", "--help")
+
+
 def test_list_names_sources_and_refuses_unknown_kinds() -> None:
     assert "Finn et al. 2017" in call("list", "learners")
     with pytest.raises(FedmetaError, match="did you mean 'learners'"):
