@@ -17,6 +17,18 @@ from fedmeta.errors import ConfigurationError, did_you_mean
 _KEY = "fedmeta"
 
 
+def is_finite(value: float) -> bool:
+    """Whether a float holds it: a whole number may be too large for one.
+
+    >>> is_finite(1), is_finite(float("nan")), is_finite(10**400)
+    (True, False, False)
+    """
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
 @dataclass(frozen=True)
 class Bounds:
     """What a parameter may be: a text, a unit, and inclusive (`ge`, `le`) or exclusive (`gt`, `lt`) bounds."""
@@ -36,7 +48,7 @@ class Bounds:
     def admits(self, value: float) -> bool:
         """Whether a finite number lies within the bounds."""
         return (
-            math.isfinite(value)
+            is_finite(value)
             and (self.gt is None or value > self.gt)
             and (self.ge is None or value >= self.ge)
             and (self.lt is None or value < self.lt)
@@ -133,7 +145,8 @@ def _checked(value: Any, declaration: Parameter, where: str) -> Any:
     for number in result if isinstance(result, tuple) else (result,):
         if isinstance(number, (int, float)) and not isinstance(number, bool) and not declaration.bounds.admits(number):
             bounds = declaration.bounds.range()
-            raise ConfigurationError(f"{where} = {value!r} must be {bounds or 'finite'}: {declaration.bounds.doc}")
+            musts = " and ".join(filter(None, ("" if is_finite(number) else "finite", bounds)))
+            raise ConfigurationError(f"{where} = {value!r} must be {musts}: {declaration.bounds.doc}")
     return result
 
 
@@ -174,6 +187,8 @@ def _match(value: Any, annotation: Any) -> tuple[bool, Any]:
 
 
 def _float(value: Any) -> Any:
+    if isinstance(value, int) and not is_finite(value):
+        return math.inf if value > 0 else -math.inf  # which no bounds admit
     return float(value) if isinstance(value, (int, float)) else value
 
 

@@ -85,7 +85,10 @@ class RunDir:
         try:
             text = (place / CONFIG).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise CheckpointError(f"'{place}' is not a run directory: it has no readable {CONFIG}") from error
+            raise CheckpointError(
+                f"'{place}' is not a run directory: it has no readable {CONFIG}. `fedmeta status FOLDER` lists the runs "
+                "in a folder"
+            ) from error
         try:
             experiment = Experiment.model_validate_json(text)
         except ValidationError as error:

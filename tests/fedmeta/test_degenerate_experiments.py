@@ -16,7 +16,7 @@ from server.configuration import load
 from simulations import simulate
 
 VALUES: tuple[Any, ...] = (
-    *(0, -1, 1, 1.5, math.nan, math.inf, -math.inf, 1e308, 10**20, True),
+    *(0, -1, 1, 1.5, math.nan, math.inf, -math.inf, 1e308, 10**20, 10**400, True),
     *("", "nonsense", "é", None, [], {}, [0], {"name": "nonsense"}),
 )
 
