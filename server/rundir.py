@@ -86,8 +86,8 @@ class RunDir:
             text = (place / CONFIG).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise CheckpointError(
-                f"'{place}' is not a run directory: it has no readable {CONFIG}. `fedmeta status FOLDER` lists the runs "
-                "in a folder"
+                f"'{place}' is not a run directory: it has no readable {CONFIG}. `fedmeta status FOLDER` lists the "
+                "runs in a folder"
             ) from error
         try:
             experiment = Experiment.model_validate_json(text)
