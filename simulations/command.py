@@ -36,6 +36,9 @@ def simulate(
         float | None, typer.Option(help="GPU share of one client actor; 0.25 puts four on one.")
     ] = None,
     ray_address: Annotated[str | None, typer.Option(help="A running Ray cluster, such as 10.0.0.1:6379.")] = None,
+    report: Annotated[
+        bool, typer.Option(help="Draw pictures and report.html in the end, or leave that to `report`.")
+    ] = True,
 ) -> None:
     """Simulate federated meta-learning: train, judge on unseen clients, write a run directory with a report."""
     from fedmeta.experiment_file import parse_override
@@ -45,7 +48,9 @@ def simulate(
     flags = {"cpus_per_client": cpus_per_client, "gpus_per_client": gpus_per_client, "ray_address": ray_address}
     overrides |= {f"engine.{key}": value for key, value in flags.items() if value is not None}
     source: Path | dict[str, Any] | None = file if file is not None or resume is not None else {}
-    raise typer.Exit(run_with_progress(source, engine=engine, overrides=overrides, out=out, resume=resume))
+    raise typer.Exit(
+        run_with_progress(source, engine=engine, overrides=overrides, out=out, resume=resume, report=report)
+    )
 
 
 @app.command("list")

@@ -30,7 +30,13 @@ FAILED_ROUNDS = 1
 
 
 def run_with_progress(
-    source: Any, *, engine: str, overrides: Mapping[str, Any], out: Path | None, resume: Path | None
+    source: Any,
+    *,
+    engine: str,
+    overrides: Mapping[str, Any],
+    out: Path | None,
+    resume: Path | None,
+    report: bool = True,
 ) -> int:
     """Run a simulation behind a progress bar and print its results.
 
@@ -56,7 +62,8 @@ def run_with_progress(
                 total=opened.experiment.server.rounds,
                 completed=played,
             )
-            result: RunResult = play(opened, engine, [lambda record: _advance(progress, task, record)])
+            tell = [lambda record: _advance(progress, task, record)]
+            result: RunResult = play(opened, engine, tell, draw=report)
     except KeyboardInterrupt:
         console.print(f"interrupted; continue with: fedmeta simulate --resume {opened.rundir.path}")
         return INTERRUPTED
@@ -79,7 +86,7 @@ def run_with_progress(
         console.print(f"configuration {keys}: probability {found['probability']:.3f}")
     if result.results.get("stopped") and not (result.results.get("privacy") or {}).get("stopped"):
         console.print(f"ended after round {result.rounds}: {result.results['stopped']}")
-    console.print(f"report: {result.path / 'report.html'}")
+    console.print(f"report: {result.path / 'report.html'}" if report else f"run directory: {result.path}")
     if result.failed_rounds:
         console.print(
             f"[red]{len(result.failed_rounds)} of {result.rounds} rounds did not go well: the report lists why[/]"

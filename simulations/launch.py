@@ -38,6 +38,7 @@ def simulate(
     observers: Sequence[Observer] = (),
     callbacks: Sequence[Callback] = (),
     data: ClassDataset | None = None,
+    report: bool = True,
 ) -> RunResult:
     """Simulate a federated meta-learning experiment: `simulate("file.toml", engine="ray")`.
 
@@ -52,6 +53,8 @@ def simulate(
         callbacks: told of rounds, evaluations and the end, and may end the run: see `server.callbacks.Callback`.
         data: your own data set, in place of the experiment's; see docs/your-own-data.md. A run with one is resumed
             with the same one.
+        report: whether its pictures and page are drawn in the end, which takes most of a tiny run's time;
+            `fedmeta report` draws them later.
 
     Returns:
         What the run leaves: its directory, model, history and evaluations.
@@ -63,7 +66,7 @@ def simulate(
         given = hand_over(data)
         overrides = {**(overrides or {}), **given} if resume is None else overrides
     check_engine(engine)
-    return play(open_run(source, overrides, out, resume), engine, observers, callbacks=callbacks)
+    return play(open_run(source, overrides, out, resume), engine, observers, draw=report, callbacks=callbacks)
 
 
 def check_engine(engine: str) -> None:

@@ -104,11 +104,11 @@ def _setting(epsilon: float | None) -> dict[str, Any]:
 def _results(experiment: Experiment, place: Path, engine: str) -> dict[str, Any]:
     """Results of a finished run; else it is played, or played on."""
     if not (place / "config.json").exists():
-        return play(open_run(experiment, out=place), engine).results
+        return play(open_run(experiment, out=place), engine, draw=False).results
     rundir = RunDir.open(place, exclusive=False)
     if rundir.experiment.hash != experiment.hash:
         raise CheckpointError(f"'{place}' holds a run of another experiment: choose another folder with --out")
-    return rundir.results() or play(open_run(None, resume=place), engine).results
+    return rundir.results() or play(open_run(None, resume=place), engine, draw=False).results
 
 
 def _point(epsilon: float | None, runs: Iterable[Mapping[str, Any]]) -> Point:

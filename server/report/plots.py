@@ -52,6 +52,7 @@ def themed_svg(figure: Figure, label: str) -> str:
     with io.StringIO() as buffer:
         figure.savefig(buffer, format="svg", transparent=True)
         text = buffer.getvalue()
+    _keep_layout(figure)
     text = text[text.index("<svg") :]
     for colour, variable in THEMED.items():
         text = text.replace(colour, variable)
@@ -68,6 +69,12 @@ def save_png(figure: Figure, path: Path) -> None:
     """A figure as a picture on white."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="png", dpi=150, facecolor="white")
+    _keep_layout(figure)
+
+
+def _keep_layout(figure: Figure) -> None:
+    """What is placed stays: to place it again, for another format, would cost as much as to draw it twice."""
+    figure.set_layout_engine("none")
 
 
 def learning_curves(

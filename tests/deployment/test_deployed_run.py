@@ -30,7 +30,7 @@ def test_a_deployed_run_equals_the_simulation_of_the_same_clients(
     chosen = experiment({"tracking.backends": ["prometheus"]})
     run = deployment.finish(deployment.submit(chosen, tmp_path / "out"))
     assert run.status == "finished:completed", run.details + deployment.superlink.said()[-3000:]
-    simulated = simulate(experiment({}), engine="inline", out=tmp_path / "simulated")
+    simulated = simulate(experiment({}), engine="inline", out=tmp_path / "simulated", report=False)
     deployed = results(tmp_path / "out")
     assert deployed["model_hash"] == simulated.model_hash
     assert deployed["last"] == simulated.results["last"]
@@ -47,7 +47,7 @@ def test_a_private_run_keeps_each_clients_ledger_on_its_own_node(
     chosen = experiment({f"privacy.{key}": value for key, value in privacy.items()})
     run = deployment.finish(deployment.submit(chosen, tmp_path / "out"))
     assert run.status == "finished:completed", run.details
-    simulated = simulate(chosen, engine="inline", out=tmp_path / "simulated")
+    simulated = simulate(chosen, engine="inline", out=tmp_path / "simulated", report=False)
     said = results(tmp_path / "out")
     assert (
         said["privacy"]["title"] == "Privacy" and said["privacy"]["epsilon"] == simulated.results["privacy"]["epsilon"]

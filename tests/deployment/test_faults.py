@@ -40,7 +40,7 @@ def test_a_node_killed_within_a_round_and_restarted_costs_no_update(
     assert {found.node_id for found in deployment.flower.nodes()} == identities, "by its key it is who it was"
     run = deployment.finish(run_id)
     assert run.status == "finished:completed", run.details
-    simulated = simulate(chosen, engine="inline", out=tmp_path / "simulated")
+    simulated = simulate(chosen, engine="inline", out=tmp_path / "simulated", report=False)
     found = RunDir.open(out, exclusive=False)
     assert (found.results() or {})["model_hash"] == simulated.model_hash
     assert all(not record["failed"] for record in found.metrics())
@@ -87,7 +87,7 @@ def test_a_superlink_killed_within_a_run_costs_no_round(
     watching.join(1000)
     assert found and found[0].status == "finished:completed", "\n".join(said)
     assert any("was lost with its server process" in line for line in said) and before >= 2
-    simulated = simulate(chosen, engine="inline", out=tmp_path / "simulated")
+    simulated = simulate(chosen, engine="inline", out=tmp_path / "simulated", report=False)
     run = RunDir.open(out, exclusive=False)
     assert (run.results() or {})["model_hash"] == simulated.model_hash
     assert [record["round"] for record in run.metrics()] == [1, 2, 3, 4] and len(run.environment()) == 2

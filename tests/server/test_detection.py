@@ -26,15 +26,15 @@ SMALL: dict[str, Any] = {
 }
 
 
-def run(folder: Path, **changes: Any):
+def run(folder: Path, report: bool = False, **changes: Any):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return simulate({**SMALL, **changes}, engine="inline", out=folder)
+        return simulate({**SMALL, **changes}, engine="inline", out=folder, report=report)
 
 
 def test_records_results_table_and_report(tmp_path: Path) -> None:
     """Multi-Krum drops f = 2 of 8 in every round: all attackers in rounds 2 and 3, two honest ones in 1 and 4."""
-    result = run(tmp_path / "run")
+    result = run(tmp_path / "run", report=True)
     assert [len(record["attackers"]) for record in result.history] == [0, 2, 2, 0]
     for record in result.history:
         scores, bad = record["defence"]["scores"], {str(client) for client in record["attackers"]}

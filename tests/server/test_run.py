@@ -85,7 +85,7 @@ def test_nan_updates_are_refused_and_below_quorum_the_model_stays(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     result = run(tmp_path, sending_nan)
-    start = simulate(RAW, engine="inline", overrides={"server.rounds": 0}, out=tmp_path / "start")
+    start = simulate(RAW, engine="inline", overrides={"server.rounds": 0}, out=tmp_path / "start", report=False)
     assert result.failed_rounds == (1, 2, 3) and result.model_hash == start.model_hash
     assert all("1 values of" in reason and "NaN" in reason for reason in result.history[0]["refused"].values())
     assert "1 of 4 clients gave a valid update, below server.min_success_fraction = 0.5" in result.history[0]["event"]
@@ -98,7 +98,7 @@ def test_below_quorum_central_noise_is_released_all_the_same_and_the_round_is_to
 ) -> None:
     privacy = {"privacy": {"unit": "client", "noise_multiplier": 1.0, "delta": 1e-3}}
     result = run(tmp_path, sending_nan, **privacy)
-    start = simulate(RAW, engine="inline", overrides={"server.rounds": 0}, out=tmp_path / "start")
+    start = simulate(RAW, engine="inline", overrides={"server.rounds": 0}, out=tmp_path / "start", report=False)
     assert result.failed_rounds == (1, 2, 3) and result.model_hash != start.model_hash
     assert all(record["event"] is None for record in result.history), "an event is why the model stayed as it was"
     lines = [record.message for record in caplog.records if record.message.startswith("round 2: ")]
@@ -260,7 +260,7 @@ def test_a_record_of_a_round_that_crashed_before_its_checkpoint_is_dropped(tmp_p
     with (rundir.path / "metrics.jsonl").open("a") as file:
         file.write('{"round": 2, "tr')
     rundir.close()
-    resumed = simulate(resume=tmp_path / "run", engine="inline")
+    resumed = simulate(resume=tmp_path / "run", engine="inline", report=False)
     assert [record["round"] for record in resumed.history] == [1, 2, 3]
 
 
@@ -303,7 +303,7 @@ def test_tasks_that_data_cannot_give_are_refused_before_any_client_works(
     tmp_path: Path, overrides: dict, words: str
 ) -> None:
     with pytest.raises(FedmetaError, match=words):
-        simulate(GLYPHS, engine="inline", overrides=overrides, out=tmp_path / "run")
+        simulate(GLYPHS, engine="inline", overrides=overrides, out=tmp_path / "run", report=False)
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
@@ -314,6 +314,7 @@ def test_one_query_a_class_learns(tmp_path: Path) -> None:
         engine="inline",
         overrides={"task.queries": 1, "server.rounds": 15, "client.steps": 5},
         out=tmp_path / "run",
+        report=False,
     )
     assert result.evaluation("pooled").after.mean > 0.3
 
@@ -327,44 +328,44 @@ def test_own_data_as_one_task(tmp_path: Path) -> None:
         "server": {"rounds": 1, "sampling": {"name": "fixed", "clients": 2}},
         "evaluation": {"episodes": 1, "pooled_episodes": 1},
     }
-    result = simulate(raw, engine="inline", out=tmp_path / "run")
+    result = simulate(raw, engine="inline", out=tmp_path / "run", report=False)
     assert result.evaluation("test") is not None and not result.failed_rounds
 
 
 def test_missing_data_is_named(tmp_path: Path) -> None:
     raw = {**GLYPHS, "data": {"name": "omniglot", "path": str(tmp_path / "nowhere")}}
     with pytest.raises(DataError, match="nowhere"):
-        simulate(raw, engine="inline", out=tmp_path / "run")
+        simulate(raw, engine="inline", out=tmp_path / "run", report=False)
 
 
 def test_damaged_checkpoints_and_foreign_directories_are_refused(tmp_path: Path) -> None:
-    simulate(RAW, engine="inline", out=tmp_path / "run")
+    simulate(RAW, engine="inline", out=tmp_path / "run", report=False)
     checkpoint = tmp_path / "run" / "checkpoints" / "last.safetensors"
     content = checkpoint.read_bytes()
     checkpoint.write_bytes(content[: len(content) // 2])
     with pytest.raises(CheckpointError, match=r"last\.safetensors' is damaged"):
-        simulate(resume=tmp_path / "run", engine="inline")
+        simulate(resume=tmp_path / "run", engine="inline", report=False)
     checkpoint.write_bytes(content)
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     (tmp_path / "run" / "config.json").write_text(json.dumps({**config, "seed": 5}))
     with pytest.raises(CheckpointError, match="belongs to another experiment"):
-        simulate(resume=tmp_path / "run", engine="inline")
+        simulate(resume=tmp_path / "run", engine="inline", report=False)
     (tmp_path / "run" / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match="damaged"):
-        simulate(resume=tmp_path / "run", engine="inline")
+        simulate(resume=tmp_path / "run", engine="inline", report=False)
     with pytest.raises(CheckpointError, match="not a run directory"):
-        simulate(resume=tmp_path, engine="inline")
+        simulate(resume=tmp_path, engine="inline", report=False)
 
 
 def test_resuming_changes_no_results_by_settings(tmp_path: Path) -> None:
-    simulate(RAW, engine="inline", out=tmp_path / "run")
+    simulate(RAW, engine="inline", out=tmp_path / "run", report=False)
     with pytest.raises(FedmetaError, match=r"server\.optimiser\.lr: 1\.0 -> .* would change the results"):
-        simulate(resume=tmp_path / "run", engine="inline", overrides={"server.optimiser.lr": 0.3})
+        simulate(resume=tmp_path / "run", engine="inline", overrides={"server.optimiser.lr": 0.3}, report=False)
     with pytest.raises(FedmetaError, match="neither a file nor an output"):
-        simulate(RAW, resume=tmp_path / "run", engine="inline")
+        simulate(RAW, resume=tmp_path / "run", engine="inline", report=False)
     with pytest.raises(FedmetaError, match="is not empty"):
-        simulate(RAW, engine="inline", out=tmp_path / "run")
-    again = simulate(resume=tmp_path / "run", engine="inline")
+        simulate(RAW, engine="inline", out=tmp_path / "run", report=False)
+    again = simulate(resume=tmp_path / "run", engine="inline", report=False)
     assert again.rounds == 3, "a finished run is judged again and nothing else"
 
 

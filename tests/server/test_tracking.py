@@ -25,7 +25,9 @@ def test_tensorboard_holds_what_metrics_hold(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="the extra `tensorboard` is not installed")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    result = simulate(RAW, engine="inline", out=tmp_path / "run", overrides={"tracking.backends": ["tensorboard"]})
+    result = simulate(
+        RAW, engine="inline", out=tmp_path / "run", overrides={"tracking.backends": ["tensorboard"]}, report=False
+    )
     events = EventAccumulator(str(result.path / "tensorboard"))
     events.Reload()
     found = {event.step: event.value for event in events.Scalars("train/loss")}
@@ -42,7 +44,7 @@ def test_a_missing_extra_is_one_line_that_names_it(
     with pytest.raises(
         ConfigurationError, match=rf"'{backend}', which cannot .*pip install 'fedmeta\[{backend}\]'"
     ) as e:
-        simulate(RAW, engine="inline", out=tmp_path / "run", overrides={"tracking.backends": [backend]})
+        simulate(RAW, engine="inline", out=tmp_path / "run", overrides={"tracking.backends": [backend]}, report=False)
     assert "\n" not in str(e.value)
 
 
@@ -65,11 +67,13 @@ def test_wandb_is_offline_and_in_the_run_directory_unless_told_otherwise(
 
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    result = simulate(RAW, engine="inline", out=tmp_path / "run", overrides={"tracking.backends": ["wandb"]})
+    result = simulate(
+        RAW, engine="inline", out=tmp_path / "run", overrides={"tracking.backends": ["wandb"]}, report=False
+    )
     assert begun[0]["mode"] == "offline" and begun[0]["dir"] == str(result.path)
     assert [step for step, _ in logged] == [1, 2, -1] and "validation/mse" in logged[0][1]
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    simulate(RAW, engine="inline", out=tmp_path / "other", overrides={"tracking.backends": ["wandb"]})
+    simulate(RAW, engine="inline", out=tmp_path / "other", overrides={"tracking.backends": ["wandb"]}, report=False)
     assert begun[1]["mode"] == "disabled"
 
 
@@ -78,7 +82,9 @@ def test_mlflow_holds_what_metrics_hold(tmp_path: Path, monkeypatch: pytest.Monk
     from mlflow.tracking import MlflowClient
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    result = simulate(RAW, engine="inline", out=tmp_path / "run", overrides={"tracking.backends": ["mlflow"]})
+    result = simulate(
+        RAW, engine="inline", out=tmp_path / "run", overrides={"tracking.backends": ["mlflow"]}, report=False
+    )
     client = MlflowClient(tracking_uri=f"sqlite:///{result.path / 'mlflow.db'}")
     project = client.get_experiment_by_name("fedmeta")
     assert project is not None
@@ -92,7 +98,9 @@ def test_prometheus_reads_the_last_round_from_a_file(tmp_path: Path, monkeypatch
     parser = pytest.importorskip("prometheus_client.parser", reason="the extra `prometheus` is not installed")
 
     monkeypatch.setenv("FEDMETA_PROMETHEUS", str(tmp_path))
-    result = simulate(RAW, engine="inline", out=tmp_path / "run", overrides={"tracking.backends": ["prometheus"]})
+    result = simulate(
+        RAW, engine="inline", out=tmp_path / "run", overrides={"tracking.backends": ["prometheus"]}, report=False
+    )
     families = parser.text_string_to_metric_families((tmp_path / "run.prom").read_text())
     found = {(s.name, s.labels.get("name")): s.value for family in families for s in family.samples}
     assert found["fedmeta_round", None] == found["fedmeta_rounds", None] == 2
@@ -100,4 +108,6 @@ def test_prometheus_reads_the_last_round_from_a_file(tmp_path: Path, monkeypatch
     assert found["fedmeta_scalar", "clients/failed"] == 0 and found["fedmeta_scalar", "clients/sampled"] == 1
     monkeypatch.setenv("FEDMETA_PROMETHEUS", str(tmp_path / "nowhere"))
     with pytest.raises(FedmetaError, match="cannot write"):
-        simulate(RAW, engine="inline", out=tmp_path / "other", overrides={"tracking.backends": ["prometheus"]})
+        simulate(
+            RAW, engine="inline", out=tmp_path / "other", overrides={"tracking.backends": ["prometheus"]}, report=False
+        )

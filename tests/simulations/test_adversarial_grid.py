@@ -33,8 +33,9 @@ RAW = {
 FLIP = {"method": {"name": "sign_flip", "scale": 10.0}, "fraction": 0.2, "knowledge": "omniscient"}
 
 
-def run(tmp_path: Path, name: str, attack: dict | None = None, raw: dict = RAW, **options):
-    return simulate({**raw, **({"attack": attack} if attack else {})}, out=tmp_path / name, engine="inline", **options)
+def run(tmp_path: Path, name: str, attack: dict | None = None, raw: dict = RAW, report: bool = False, **options):
+    experiment = {**raw, **({"attack": attack} if attack else {})}
+    return simulate(experiment, out=tmp_path / name, engine="inline", report=report, **options)
 
 
 def app_of_two_arrays() -> ClientApp:
@@ -144,7 +145,7 @@ def test_resumed_equals_uninterrupted(tmp_path: Path, method: dict) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, "cut", attack, observers=[stop_after_five])
-    resumed = simulate(resume=tmp_path / "cut", engine="inline")
+    resumed = simulate(resume=tmp_path / "cut", engine="inline", report=False)
     assert resumed.model_hash == whole.model_hash
     state = RunDir.open(tmp_path / "cut", exclusive=False).load("last").optimiser
     if method["name"] == "mimic":
@@ -174,7 +175,8 @@ def test_the_servers_own_pipeline_is_tried_out_by_who_knows_it(tmp_path: Path) -
 def test_an_attack_that_could_not_act_is_not_taken_for_one_that_failed(tmp_path: Path, knowledge: str) -> None:
     """One attacker of one: nobody else's update is known, and ALIE needs two. Record, results and report say so."""
     few = {**RAW, "server": {**RAW["server"], "rounds": 2, "sampling": {"name": "fixed", "clients": 1}}}
-    found = run(tmp_path, "idle", {**FLIP, "method": {"name": "alie"}, "fraction": 1.0, "knowledge": knowledge}, few)
+    attack = {**FLIP, "method": {"name": "alie"}, "fraction": 1.0, "knowledge": knowledge}
+    found = run(tmp_path, "idle", attack, few, report=True)
     assert found.model_hash == run(tmp_path, "clean", None, few).model_hash
     for record in found.history:
         assert list(record["attack_idle"]) == [str(client) for client in record["attackers"]] != []

@@ -32,15 +32,15 @@ def run(tmp_path: Path, name: str, attack: dict | None, **options):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         raw = {**RAW, **({"attack": attack} if attack else {})}
-        return simulate(raw, out=tmp_path / name, **{"engine": "inline", **options})
+        return simulate(raw, out=tmp_path / name, **{"engine": "inline", "report": False, **options})
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory):
     """A clean run and an attacked one that is measured against it."""
     folder = tmp_path_factory.mktemp("runs")
-    clean = run(folder, "clean", None)
-    return clean, run(folder, "attacked", {**ATTACK, "clean": str(folder / "clean")}), folder
+    clean = run(folder, "clean", None, report=True)
+    return clean, run(folder, "attacked", {**ATTACK, "clean": str(folder / "clean")}, report=True), folder
 
 
 def text_of(table) -> str:
@@ -126,7 +126,7 @@ def test_resumed_equals_uninterrupted_with_what_the_last_round_did(runs, tmp_pat
 
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, "cut", ATTACK, observers=[stop_after_two])
-    resumed = simulate(resume=tmp_path / "cut", engine="inline")
+    resumed = simulate(resume=tmp_path / "cut", engine="inline", report=False)
     assert resumed.model_hash == runs[1].model_hash
     assert torch.isfinite(RunDir.open(tmp_path / "cut", exclusive=False).load("last").optimiser["last-update"]).all()
 

@@ -75,7 +75,10 @@ def test_defences_can_be_tried_on_a_finished_run(finished, tmp_path: Path) -> No
     plain = run(tmp_path / "plain", evaluation={"episodes": 2, "pooled_episodes": 3})
     assert "deployed" not in plain.results["last"] and plain.model_hash == finished.model_hash
     tried = simulate(
-        resume=tmp_path / "plain", engine="inline", overrides={"evaluation.deployment": [{"name": "matching_head"}]}
+        resume=tmp_path / "plain",
+        engine="inline",
+        overrides={"evaluation.deployment": [{"name": "matching_head"}]},
+        report=False,
     )
     assert tried.results["last"]["deployed"][0] == finished.results["last"]["deployed"][0]
     assert tried.results["last"]["pooled"] == plain.results["last"]["pooled"]

@@ -28,7 +28,7 @@ SMALL = {
 
 
 def run(tmp_path: Path, name: str, **options):
-    return simulate(SMALL, out=tmp_path / name, **options)
+    return simulate(SMALL, out=tmp_path / name, **options, report=False)
 
 
 def test_inline_and_ray_agree_bit_for_bit(tmp_path: Path, ray_session) -> None:
@@ -65,8 +65,8 @@ def test_convolutions_agree_too(tmp_path: Path, ray_session) -> None:
         "model": {"name": "conv4", "filters": 4},
         "learner": {"name": "maml", "inner_lr": 0.4},
     }
-    inline = simulate(glyphs, out=tmp_path / "inline", engine="inline")
-    two = simulate(glyphs, out=tmp_path / "two", engine="ray", overrides={"engine.actors": 2})
+    inline = simulate(glyphs, out=tmp_path / "inline", engine="inline", report=False)
+    two = simulate(glyphs, out=tmp_path / "two", engine="ray", overrides={"engine.actors": 2}, report=False)
     assert inline.model_hash == two.model_hash and inline.results["last"] == two.results["last"]
 
 
@@ -92,7 +92,7 @@ def test_resumed_after_an_exception_equals_uninterrupted(tmp_path: Path) -> None
 
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, "cut", engine="inline", observers=[stop_after_two])
-    resumed = simulate(resume=tmp_path / "cut", engine="inline")
+    resumed = simulate(resume=tmp_path / "cut", engine="inline", report=False)
     assert resumed.model_hash == whole.model_hash
     assert [record["round"] for record in resumed.history] == [1, 2, 3, 4]
     assert resumed.results["last"] == whole.results["last"]
@@ -101,7 +101,7 @@ def test_resumed_after_an_exception_equals_uninterrupted(tmp_path: Path) -> None
 
 def test_resumed_after_kill_equals_uninterrupted(tmp_path: Path) -> None:
     long = json.dumps({**SMALL, "server": {**SMALL["server"], "rounds": 150}})
-    whole = simulate(json.loads(long), out=tmp_path / "whole", engine="inline")
+    whole = simulate(json.loads(long), out=tmp_path / "whole", engine="inline", report=False)
     call = f"simulate(json.loads({long!r}), out={str(tmp_path / 'cut')!r}, engine='inline')"
     code = f"from simulations import simulate; import json; {call}"
     process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": os.getcwd()})
@@ -112,7 +112,7 @@ def test_resumed_after_kill_equals_uninterrupted(tmp_path: Path) -> None:
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert 0 < RunDir.open(tmp_path / "cut").load("last").round < 150, "killed in the middle"
-    resumed = simulate(resume=tmp_path / "cut", engine="inline")
+    resumed = simulate(resume=tmp_path / "cut", engine="inline", report=False)
     assert resumed.model_hash == whole.model_hash
     assert [record["round"] for record in resumed.history] == list(range(1, 151))
 

@@ -67,6 +67,6 @@ def test_ctrl_c_leaves_nothing_running_and_a_resumable_run(tmp_path: Path) -> No
     assert f"fedmeta simulate --resume {tmp_path / 'run'}" in output.replace("\n", "").replace("  ", " "), output
     time.sleep(1)
     assert children_of(process.pid) == []
-    whole = simulate(tmp_path / "long.toml", engine="inline", out=tmp_path / "whole")
-    resumed = simulate(resume=tmp_path / "run", engine="inline")
+    whole = simulate(tmp_path / "long.toml", engine="inline", out=tmp_path / "whole", report=False)
+    resumed = simulate(resume=tmp_path / "run", engine="inline", report=False)
     assert resumed.model_hash == whole.model_hash and resumed.rounds == 150

@@ -63,7 +63,7 @@ def test_personal_weights_on_ray_are_those_of_one_process(tmp_path: Path, ray_se
     raw = {**OWN, "learner": {"name": "pfedme", "inner_lr": 0.02}}
     raw["server"] = {"rounds": 3, "sampling": {"name": "fixed", "clients": 4}}
     inline = run(raw, tmp_path / "inline")
-    ray = simulate(raw, engine="ray", out=tmp_path / "ray", overrides={"engine.actors": 2})
+    ray = simulate(raw, engine="ray", out=tmp_path / "ray", overrides={"engine.actors": 2}, report=False)
     assert inline.model_hash == ray.model_hash and inline.results["last"] == ray.results["last"]
 
 

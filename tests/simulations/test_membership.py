@@ -51,7 +51,7 @@ def test_an_overfitted_federation_tells_who_took_part(tmp_path) -> None:
 
 @pytest.mark.slow
 def test_under_privacy_the_attack_stays_below_the_bound(tmp_path) -> None:
-    simulate({**RAW, "privacy": PRIVACY}, engine="inline", out=tmp_path / "run")
+    simulate({**RAW, "privacy": PRIVACY}, engine="inline", out=tmp_path / "run", report=False)
     before = (tmp_path / "run" / "privacy.jsonl").read_bytes()
     found = audit_membership(tmp_path / "run", tasks=3)
     claim = found["bound"]

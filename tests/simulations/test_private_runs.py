@@ -35,10 +35,12 @@ LOCAL_TASK = {"unit": "task", "placement": "local"}
 FIXED = {"server.sampling": {"name": "fixed", "clients": 4}, "server.rounds": 3}
 
 
-def run(out, privacy, overrides=None, **more):
+def run(out, privacy, overrides=None, report=False, **more):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return simulate({**RAW, "privacy": privacy}, engine="inline", overrides=overrides, out=out, **more)
+        return simulate(
+            {**RAW, "privacy": privacy}, engine="inline", overrides=overrides, out=out, report=report, **more
+        )
 
 
 def hashes(path):
@@ -52,7 +54,7 @@ def test_empty_rounds_release_noise_and_count(tmp_path):
     def watch(record):
         seen.append((record["sampled"], record["train"]["update-norm"], record["event"]))
 
-    found = run(tmp_path / "r", CENTRAL, observers=[watch])
+    found = run(tmp_path / "r", CENTRAL, report=True, observers=[watch])
     empty = [norm for sampled, norm, _ in seen if not sampled]
     assert 10 < len(empty) < 30 and all(norm > 0 for norm in empty) and not any(event for *_, event in seen)
     assert not found.failed_rounds
@@ -70,6 +72,7 @@ def test_without_noise_an_empty_round_leaves_the_model(tmp_path):
     found = run(
         tmp_path / "r",
         {**CENTRAL, "noise_multiplier": 0.0},
+        report=True,
         observers=[lambda record: seen.append((bool(record["sampled"]), record["train"]["update-norm"] > 0))],
     )
     assert all(sampled == moved for sampled, moved in seen)
@@ -124,7 +127,7 @@ def test_resumed_is_uninterrupted_and_the_ledger_goes_on(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "part", privacy, overrides, observers=[stop])
-    resumed = simulate(resume=tmp_path / "part", engine="inline")
+    resumed = simulate(resume=tmp_path / "part", engine="inline", report=False)
     assert torch.equal(whole.vector, resumed.vector)
     clips = [[record["train"]["clip-norm"] for record in result.history] for result in (whole, resumed)]
     assert clips[0] == clips[1] and len(set(clips[0])) == 6
@@ -144,7 +147,7 @@ def test_a_crash_before_the_first_checkpoint_stays_spent(tmp_path, monkeypatch):
             run(tmp_path / "r", CENTRAL, {"server.rounds": 2})
     with pytest.raises(Exception, match="not empty"):
         run(tmp_path / "r", CENTRAL, {"server.rounds": 2})
-    resumed = simulate(resume=tmp_path / "r", engine="inline")
+    resumed = simulate(resume=tmp_path / "r", engine="inline", report=False)
     assert resumed.results["privacy"]["releases"] == 3, "round 1 was released twice"
 
 
@@ -296,7 +299,11 @@ def test_ray_and_inline_agree_bit_for_bit(tmp_path, ray_session, privacy):
     small = {**FIXED, "server.rounds": 2}
     inline = run(tmp_path / "inline", privacy, small)
     ray = simulate(
-        {**RAW, "privacy": privacy}, engine="ray", overrides={**small, "engine.actors": 2}, out=tmp_path / "ray"
+        {**RAW, "privacy": privacy},
+        engine="ray",
+        overrides={**small, "engine.actors": 2},
+        out=tmp_path / "ray",
+        report=False,
     )
     assert torch.equal(inline.vector, ray.vector)
     assert (tmp_path / "inline" / "privacy.jsonl").read_bytes() == (tmp_path / "ray" / "privacy.jsonl").read_bytes()

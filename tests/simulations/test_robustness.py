@@ -48,9 +48,13 @@ def model_hash(place: Path) -> str:
 
 def test_clients_train_adversarially_and_the_others_plainly(tmp_path: Path, plain: Path) -> None:
     """The seed decides who; with nobody chosen it is the plain run, bit for bit, and its hash stays what it was."""
-    nobody = simulate(GLYPHS, out=tmp_path / "0", engine="inline", overrides={**AQ, "client.adversarial.share": 1e-6})
-    half = simulate(GLYPHS, out=tmp_path / "1", engine="inline", overrides={**AQ, "client.adversarial.share": 0.5})
-    every = simulate(GLYPHS, out=tmp_path / "2", engine="inline", overrides=AQ)
+    nobody = simulate(
+        GLYPHS, out=tmp_path / "0", engine="inline", overrides={**AQ, "client.adversarial.share": 1e-6}, report=False
+    )
+    half = simulate(
+        GLYPHS, out=tmp_path / "1", engine="inline", overrides={**AQ, "client.adversarial.share": 0.5}, report=False
+    )
+    every = simulate(GLYPHS, out=tmp_path / "2", engine="inline", overrides=AQ, report=False)
     assert nobody.model_hash == model_hash(plain)
     assert len({nobody.model_hash, half.model_hash, every.model_hash}) == 3
     words = "trained adversarially (aq, linf eps 0.1) by 50 % of the clients"
@@ -60,8 +64,8 @@ def test_clients_train_adversarially_and_the_others_plainly(tmp_path: Path, plai
 
 def test_engines_agree_bit_for_bit(tmp_path: Path, ray_session) -> None:
     settings = {**AQ, "server.rounds": 2, "client.adversarial.share": 0.5}
-    inline = simulate(GLYPHS, out=tmp_path / "inline", engine="inline", overrides=settings)
-    two = simulate(GLYPHS, out=tmp_path / "two", engine="ray", overrides={**settings, "engine.actors": 2})
+    inline = simulate(GLYPHS, out=tmp_path / "inline", engine="inline", overrides=settings, report=False)
+    two = simulate(GLYPHS, out=tmp_path / "two", engine="ray", overrides={**settings, "engine.actors": 2}, report=False)
     assert inline.model_hash == two.model_hash
 
 

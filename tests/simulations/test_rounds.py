@@ -22,7 +22,7 @@ TINY = {
 
 def run(tmp_path: Path, **overrides):
     keys = {key.replace("__", "."): value for key, value in overrides.items()}
-    return simulate(TINY, engine="inline", out=tmp_path / "run", overrides=keys)
+    return simulate(TINY, engine="inline", out=tmp_path / "run", overrides=keys, report=False)
 
 
 def test_the_last_round_is_judged_and_best_is_chosen_on_validation(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_one_client_one_step_one_query(tmp_path: Path) -> None:
 
 def test_zero_server_step_moves_nothing(tmp_path: Path) -> None:
     still = run(tmp_path, server__optimiser__lr=0.0)
-    start = simulate(TINY, engine="inline", out=tmp_path / "start", overrides={"server.rounds": 0})
+    start = simulate(TINY, engine="inline", out=tmp_path / "start", overrides={"server.rounds": 0}, report=False)
     assert torch.equal(still.vector, start.vector)
 
 

@@ -45,15 +45,15 @@ HISTORIES = [
 
 @pytest.mark.parametrize("raw", HISTORIES, ids=lambda raw: raw["server"]["aggregator"]["name"])
 def test_a_resumed_run_equals_an_uninterrupted_one(raw: dict[str, Any], tmp_path: Path) -> None:
-    whole = simulate(raw, engine="inline", out=tmp_path / "whole")
+    whole = simulate(raw, engine="inline", out=tmp_path / "whole", report=False)
 
     def stop(record: dict[str, Any]) -> None:
         if record["round"] == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        simulate(raw, engine="inline", out=tmp_path / "stopped", observers=[stop])
-    resumed = simulate(resume=tmp_path / "stopped", engine="inline")
+        simulate(raw, engine="inline", out=tmp_path / "stopped", observers=[stop], report=False)
+    resumed = simulate(resume=tmp_path / "stopped", engine="inline", report=False)
     assert resumed.model_hash == whole.model_hash
     assert [record["defence"] for record in resumed.history] == [record["defence"] for record in whole.history]
     ours, theirs = (RunDir.open(tmp_path / name).load("last").optimiser for name in ("whole", "stopped"))
@@ -63,7 +63,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(raw: dict[str, Any], tmp_path
 
 
 def test_scores_and_flags_are_written_by_client(tmp_path: Path) -> None:
-    result = simulate(configured({"name": "multi_krum", "f": 1}), engine="inline", out=tmp_path / "run")
+    result = simulate(configured({"name": "multi_krum", "f": 1}), engine="inline", out=tmp_path / "run", report=False)
     for record in result.history:
         defence, sampled = record["defence"], {str(client) for client in record["sampled"]}
         assert set(defence["scores"]) == set(defence["weights"]) == sampled
@@ -74,7 +74,7 @@ def test_scores_and_flags_are_written_by_client(tmp_path: Path) -> None:
 
 def test_a_draw_too_small_for_the_rule_keeps_the_model(tmp_path: Path) -> None:
     raw = configured({"name": "krum", "f": 2}, sampling={"name": "poisson", "rate": 0.4}, rounds=8)
-    result = simulate(raw, engine="inline", out=tmp_path / "run")
+    result = simulate(raw, engine="inline", out=tmp_path / "run", report=False)
     small = [record for record in result.history if 0 < len(record["sampled"]) < 7]
     assert small and all("n > 2 f + 2" in record["event"] and not record["failed_round"] for record in small)
     assert result.rounds == 8
@@ -134,7 +134,7 @@ ROOTED = {
 
 
 def test_fltrust_trains_on_root_tasks(tmp_path: Path) -> None:
-    result = simulate(ROOTED, engine="inline", out=tmp_path / "run")
+    result = simulate(ROOTED, engine="inline", out=tmp_path / "run", report=False)
     root = RootTasks(load(ROOTED))
     start = root.workload.initial_vector()
     update = root.update(start, 1)
@@ -162,7 +162,9 @@ def test_root_classes_are_neither_training_nor_test_classes() -> None:
 
 def test_a_root_without_validation_clients_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"server\.root = 'validation' but .*partition\.validation_clients"):
-        simulate(configured({"name": "fltrust"}, root="validation"), engine="inline", out=tmp_path / "run")
+        simulate(
+            configured({"name": "fltrust"}, root="validation"), engine="inline", out=tmp_path / "run", report=False
+        )
     with pytest.warns(UserWarning, match=r"server\.root has no effect"):
         load(configured({"name": "median"}, root="validation"))
 

@@ -150,13 +150,13 @@ def test_a_round_of_clients_of_one_modality(tmp_path: Path, own_cache: None) -> 
     assert not rows[~mask].any(), "an encoder without data has gradient zero"
     assert mask.sum(dim=0).unique().tolist() == [6], "three clients of nine own both, three each alone"
     expected = start + rows.sum(dim=0) / mask.sum(dim=0)
-    found = simulate(RAW, engine="inline", out=tmp_path / "plain")
+    found = simulate(RAW, engine="inline", out=tmp_path / "plain", report=False)
     assert torch.allclose(found.vector, expected, atol=1e-6)
     judged = found.results["last"]["test"]["baselines"]
     assert list(judged) == ["chance", "pixel neighbour, images alone", "trigram neighbour, names alone"]
     assert judged["chance"]["accuracy"]["mean"] == pytest.approx(1 / 3)
     privacy = {"unit": "client", "noise_multiplier": 0.0, "clip_norm": 1e6, "delta": 1e-3}
-    private = simulate({**RAW, "privacy": privacy}, engine="inline", out=tmp_path / "private")
+    private = simulate({**RAW, "privacy": privacy}, engine="inline", out=tmp_path / "private", report=False)
     assert torch.allclose(private.vector, expected, atol=1e-6)
 
 

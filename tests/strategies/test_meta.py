@@ -36,7 +36,7 @@ def test_start_plays_the_same_rounds_as_our_own_loop(tmp_path: Path) -> None:
         found = read_vector(result.arrays, workload.spec.size())
         assert "mse" in result.evaluate_metrics_clientapp[2]
         strategy.start(grid=grid, initial_arrays=arrays, num_rounds=4)  # more than the schedule knows: its end is kept
-    ours = simulate(RAW, engine="inline", out=tmp_path / "run")
+    ours = simulate(RAW, engine="inline", out=tmp_path / "run", report=False)
     assert torch.equal(found, ours.vector)
 
 
@@ -67,6 +67,7 @@ def test_sums_that_cannot_be_taken_are_told(tmp_path: Path) -> None:
             {**RAW, "server": {**RAW["server"], "aggregator": {"name": "median"}}, "engine": {"reduce": "auto"}},
             engine="inline",
             out=tmp_path / "run",
+            report=False,
         )
     with pytest.warns(UserWarning, match="engine.client_timeout has no effect inline"):
-        simulate({**RAW, "engine": {"client_timeout": 5.0}}, engine="inline", out=tmp_path / "inline")
+        simulate({**RAW, "engine": {"client_timeout": 5.0}}, engine="inline", out=tmp_path / "inline", report=False)
