@@ -138,9 +138,9 @@ def _run(
     torch.set_num_threads(experiment.engine.threads)
     workload = Workload(experiment)
     strategy = _strategy(grid, workload, rundir, simulated, prepare)
-    if strategy.promise is not None:
-        log.info("secure aggregation: %s", strategy.promise)
-    strategy.clean = clean = clean_model(experiment, workload.spec)
+    if strategy.aggregation.promise is not None:
+        log.info("secure aggregation: %s", strategy.aggregation.promise)
+    strategy.validation.clean = clean = clean_model(experiment, workload.spec)
     standing = _standing(rundir, workload, strategy, grid)
     early = EarlyStopping(experiment.evaluation, rundir.metrics())
     hooks.rounds, stopped, ending, validated = standing.round, None, early.reason, True
@@ -186,7 +186,7 @@ def _over_all_rounds(strategy: MetaStrategy, history: Sequence[dict[str, Any]]) 
     experiment, detection = strategy.experiment, detection_of_run(history)
     found = {
         "attack_idle_rounds": [record["round"] for record in history if record.get("attack_idle")],
-        "secagg": learned(experiment, strategy.promise, history),
+        "secagg": learned(experiment, strategy.aggregation.promise, history),
         "attack_persistence": persistence(history, experiment.attack.stop),
         "detection": None if detection is None else detection.to_json(),
         "configurations": strategy.configurations.in_results(),
@@ -266,8 +266,8 @@ def _play(
     record = make_record(report, evaluation, missing, time.monotonic() - started)
     detection = detection_of_round(record)
     record |= {} if detection is None else {"detection": detection}
-    if evaluation is not None and strategy.success is not None:
-        record["attack_success"] = strategy.success.to_json()
+    if evaluation is not None and strategy.validation.success is not None:
+        record["attack_success"] = strategy.validation.success.to_json()
     rundir.append(record)
     checkpoint = _checkpoint(strategy, standing, grid)
     if best is not None and best["round"] == round:
@@ -287,9 +287,9 @@ def _validate(
         return None, {}
     messages = strategy.configure_evaluate(round, arrays, ConfigRecord(), grid)
     strategy.aggregate_evaluate(round, grid.send_and_receive(messages, timeout=experiment.server.timeout))
-    for line in group_reasons(strategy.evaluation_failed):
+    for line in group_reasons(strategy.validation.failed):
         log.warning("round %d, validation failed: %s", round, line)
-    return strategy.evaluation, strategy.evaluation_failed
+    return strategy.validation.evaluation, strategy.validation.failed
 
 
 def _checkpoint(strategy: MetaStrategy, standing: _Standing, grid: Grid) -> Checkpoint:

@@ -84,7 +84,7 @@ def flags_section(stage: Stage, played: Played) -> dict[str, Any]:
     def score(rows: Tensor) -> Tensor:
         # A fresh generator, so that ties and buckets are drawn as they were.
         generator = torch_generator(stage.strategy.experiment.seed, played.round, SERVER, "aggregation")
-        found = stage.strategy.judged(rows, replace(context, generator=generator)).scores
+        found = stage.strategy.aggregation.judged(rows, replace(context, generator=generator)).scores
         assert found is not None
         return found
 
@@ -123,7 +123,7 @@ def worth_section(stage: Stage, played: Played, episodes: int, permutations: int
         NothingToSee: no validation client, no update, or updates of parts of the model.
     """
     workload, players = stage.workload, len(played.clients)
-    if stage.strategy.holdings is not None:
+    if stage.strategy.aggregation.holdings is not None:
         raise NothingToSee("some clients train parts of the model only: a mean over some clients may lack a part")
     judged = validation_episodes(workload, episodes)
     if not players:

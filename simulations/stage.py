@@ -90,7 +90,7 @@ class WatchedStrategy(MetaStrategy):
         super().__init__(experiment, spec, directory, private, told)
         self.sampler = Present(self.sampler, absent)
         self._told_hash = told.hash
-        self.__dict__["sums"] = False  # whole updates, whatever engine.reduce says
+        self.aggregation.sums = False  # whole updates, whatever engine.reduce says
         self.came: Sorted | None = None
 
     def base_config(self, server_round: int) -> dict[str, Any]:
@@ -155,7 +155,7 @@ class Stage:
     def play(self, round: int, vector: Tensor) -> Played:
         """Train and aggregate one round from the model `[D]`."""
         strategy, size = self.strategy, self.workload.spec.size()
-        memory, optimiser = dict(strategy.aggregator_state), dict(strategy.optimiser_state)
+        memory, optimiser = dict(strategy.aggregation.memory), dict(strategy.optimiser_state)
         strategy.came = None
         messages = strategy.configure_train(round, vector_record(vector), ConfigRecord(), self.grid)
         replies = self.grid.send_and_receive(messages, timeout=strategy.experiment.server.timeout)
@@ -165,14 +165,14 @@ class Stage:
         updates: list[Update] = came.updates if came is not None else []
         matrix = torch.zeros(0, size) if came is None else came.matrix.clone()
         if updates and (strategy.private is None or strategy.private.central is None):
-            context = replace(strategy.context(round, updates), state=memory)
+            context = replace(strategy.aggregation.context(round, updates, vector), state=memory)
         return Played(
             round,
             vector,
             vector if aggregated is None else read_vector(aggregated, size),
             matrix,
             tuple(update.client for update in updates),
-            strategy.weights(updates),
+            strategy.aggregation.weights(updates),
             strategy.report,
             context,
             optimiser,

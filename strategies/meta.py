@@ -6,9 +6,7 @@ and let the server's optimiser move the model along the aggregated pseudo-gradie
 
 import hashlib
 import math
-import warnings
 from collections.abc import Iterable, Mapping
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -17,34 +15,26 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
-from fedmeta.attacks.success import AttackSuccess
-from fedmeta.attacks.threat import describe_attack, success_steps
 from fedmeta.errors import ConfigurationError
 from fedmeta.experiment import OPTIMISERS, Experiment
 from fedmeta.optimisers import schedule
 from fedmeta.params import ParamSpec
 from fedmeta.privacy.secagg_settings import least_clients
-from fedmeta.seeding import SERVER, numpy_generator, torch_generator
-from fedmeta.statistics import Evaluation
+from fedmeta.seeding import SERVER, numpy_generator
 from fedmeta.wire import ARRAYS, CONFIG, LAST_UPDATE, config_record, metric_record, read_vector, vector_record
 from strategies import SAMPLERS, partial_sums
 from strategies.adversary import Adversary
-from strategies.aggregation import Aggregate, NotEnoughUpdates, Probe, RoundContext, Rule
+from strategies.aggregation import Aggregate, NotEnoughUpdates
 from strategies.configurations import STATE, Configurations
-from strategies.defence import describe, describe_groups, make_defence, make_probe
 from strategies.directory import Directory, by_message
-from strategies.group_defence import GroupPromise, group_promise
-from strategies.holdings import Holdings
-from strategies.judging import Judging
 from strategies.private_rounds import CLIP_NORM, PrivateRounds
 from strategies.replies import Sorted, Update, sort_replies
-from strategies.root import RootTasks
+from strategies.round_aggregation import AGGREGATOR, RoundAggregation
 from strategies.round_report import RoundReport, client_metrics, mean_norm
 from strategies.row_store import RowStore
+from strategies.validation import Validation
 
 TRAIN = "train"
-AGGREGATOR = "aggregator/"
-"""What names of the aggregator's state begin with in a checkpoint."""
 
 
 class MetaStrategy(Strategy):
@@ -57,12 +47,9 @@ class MetaStrategy(Strategy):
         private: what privacy adds; None where the experiment has none.
         told: the experiment as clients are told it; None: whole.
 
-    State that lasts: `optimiser_state`, the aggregator's `aggregator_state`, and those of `private` and
-    `adversary`.
+    State that lasts: `optimiser_state`, and what `aggregation`, `private`, `adversary` and `configurations` remember.
 
-    `report`, `evaluation` and `success` tell of the last round, the last evaluation, and the attack's success in it;
-    `promise` of what the defence bears over groups, under secure aggregation. `clean`, `[D]`, is a model that nobody
-    attacked, set where there is one, for the lift of that success.
+    `report` tells of the last round, `validation` of the last evaluation.
     """
 
     def __init__(
@@ -78,38 +65,20 @@ class MetaStrategy(Strategy):
         self.experiment, self.spec, self.directory = experiment, spec, directory
         self.sampler = SAMPLERS.make(server.sampling.name, **server.sampling.parameters)
         expected = self.sampler.expected(len(directory.role("train")))
-        self.defence = make_defence(experiment, expected)
-        self.holdings = Holdings.of(spec, directory.role("train"))
-        if self.holdings is not None:
-            self.holdings.check(experiment, self.defence)
-        self.promise: GroupPromise | None = group_promise(experiment, expected)
-        self.aggregator_state: dict[str, Tensor] = {}
+        self.aggregation = RoundAggregation(experiment, spec, directory, expected, private)
+        self.validation = Validation(experiment, directory)
         self.optimiser = OPTIMISERS.make(server.optimiser.name, **server.optimiser.parameters)
         self.optimiser_state: dict[str, Tensor] = self.optimiser.init(torch.zeros(spec.size()))
         self.report: RoundReport | None = None
-        self.evaluation: Evaluation | None = None
-        self.evaluation_failed: dict[int, str] = {}
-        self.success: AttackSuccess | None = None
         self._rows = RowStore()
-        self.clean: Tensor | None = None
         self._sampled: list[int] = []
         self._asked: dict[int, Message] = {}
         self._asked_for_sums = False
-        self._judging: list[Message] = []
         self._vector: Tensor | None = None
         self.private = private
         self.configurations = Configurations(experiment)
         self.adversary = Adversary(experiment, (member.client for member in directory.role("train")))
         self.sampler.check(len(directory.role("train")))
-        if experiment.engine.reduce == "auto" and not self.sums:
-            warnings.warn(
-                "engine.reduce = 'auto' has no effect: the server needs every client's update under privacy, behind "
-                "pre-aggregators, where clients train parts of the model, and for "
-                f"server.aggregator = '{server.aggregator.name}'",
-                stacklevel=2,
-            )
-        if self._root is not None:
-            self._root.check()
         if private is None and experiment.privacy.unit != "none":
             raise ConfigurationError("the experiment asks for privacy: give the strategy its PrivateRounds")
 
@@ -138,7 +107,7 @@ class MetaStrategy(Strategy):
         self._vector = read_vector(arrays, self.spec.size())
         told = {**config, **self.base_config(server_round), **self.adversary.told(server_round, self._sampled)}
         told |= self.configurations.told()
-        self._asked_for_sums = self.sums and getattr(grid, "adds_updates", False)
+        self._asked_for_sums = self.aggregation.sums and getattr(grid, "adds_updates", False)
         if self._asked_for_sums:
             told[partial_sums.REDUCE] = self.experiment.server.weighting
         content = RecordDict({ARRAYS: arrays, CONFIG: config_record(told)})
@@ -177,8 +146,8 @@ class MetaStrategy(Strategy):
             except NotEnoughUpdates as error:  # a small draw is ordinary; clients that did not answer are not
                 event, failed_round = str(error), found.answered < len(self._sampled)
             else:
-                event, defence = aggregate.event, self._describe(aggregate, found.updates)
-                self.aggregator_state = dict(aggregate.state)
+                event, defence = aggregate.event, self.aggregation.describe(aggregate, found.updates)
+                self.aggregation.memory = dict(aggregate.state)
         if event is None:
             vector, state, facts = self._next(server_round, aggregate, found.updates)
             if all(torch.isfinite(tensor).all() for tensor in (vector, *state.values())):
@@ -207,11 +176,6 @@ class MetaStrategy(Strategy):
             ],
         )
         return arrays, metric_record(metrics)
-
-    def _describe(self, aggregate: Aggregate, updates: list[Update]) -> dict[str, Any]:
-        if self.experiment.secagg.enabled:
-            return describe_groups(aggregate, len(updates))
-        return describe(aggregate, [update.client for update in updates])
 
     @property
     def _too_few_to_hide(self) -> bool:
@@ -248,74 +212,12 @@ class MetaStrategy(Strategy):
                 f"{found.answered} of {len(self._sampled)} clients gave a valid update, "
                 f"below server.min_success_fraction = {self.experiment.server.min_success_fraction:g}"
             )
-        if not self.weights(found.updates).sum() > 0:
+        if not self.aggregation.weights(found.updates).sum() > 0:
             return "the weights of the updates sum to zero"
         return None
 
-    def weights(self, updates: list[Update]) -> Tensor:
-        """`[n]`, what each update counts for in a mean."""
-        if self.experiment.server.weighting == "tasks":
-            return torch.tensor([update.tasks for update in updates], dtype=torch.float64)
-        return torch.tensor([len(update.clients) for update in updates], dtype=torch.float64)
-
     def _aggregate(self, server_round: int, found: Sorted) -> Aggregate:
-        """A private release of the updates, or what the defence makes of them, told all that a rule may know."""
-        if self.private is not None and self.private.central is not None:
-            rows, share = found.matrix, None
-            if self.holdings is not None:
-                rows = self.holdings.masked(rows, [update.client for update in found.updates])
-                share = self.holdings.share
-            vector, facts = self.private.release(rows, server_round, share)
-            return Aggregate(vector, diagnostics=facts)
-        updates = found.updates
-        if self.sums:
-            carried = [update.carried for update in updates if update.carried is not None]
-            own = [update.delta for update in updates]
-            return Aggregate(partial_sums.mean(own, carried, self.weights(updates)))
-        return self.judged(found.matrix, self.context(server_round, updates))
-
-    def judged(self, rows: Tensor, context: RoundContext) -> Aggregate:
-        """What the defence makes of updates `[n, D]`, each entry over those who hold it."""
-        if self.holdings is not None:
-            return self.holdings.aggregate(self.defence, rows, context)
-        return self.defence(rows, context)
-
-    def context(self, server_round: int, updates: list[Update]) -> RoundContext:
-        """What the aggregator of a round may know beside the matrix of the updates; a fresh generator each time."""
-        return RoundContext(
-            round=server_round,
-            clients=tuple(update.client for update in updates),
-            weights=self.weights(updates),
-            model=self._vector,
-            state=self.aggregator_state,
-            generator=torch_generator(self.experiment.seed, server_round, SERVER, "aggregation"),
-            spec=self.spec,
-            probe=self._probe,
-            root_update=self._root_update(server_round),
-        )
-
-    @cached_property
-    def sums(self) -> bool:
-        """Whether the experiment allows sums for updates and its pipeline needs no more."""
-        server = self.experiment.server
-        plain = server.aggregator.name == "mean" and not server.preaggregators and self.private is None
-        plain = plain and not self.experiment.secagg.enabled and self.holdings is None
-        return self.experiment.engine.reduce == "auto" and plain
-
-    @cached_property
-    def _probe(self) -> Probe | None:
-        rule = self.defence.aggregator
-        needed = isinstance(rule, Rule) and "probe" in rule.requires.context
-        return make_probe(self.experiment) if needed else None
-
-    def _root_update(self, server_round: int) -> Tensor | None:
-        return None if self._root is None or self._vector is None else self._root.update(self._vector, server_round)
-
-    @cached_property
-    def _root(self) -> RootTasks | None:
-        rule = self.defence.aggregator
-        needed = isinstance(rule, Rule) and "root_update" in rule.requires.context
-        return RootTasks(self.experiment) if needed else None
+        return self.aggregation(server_round, found, self._vector)
 
     def _next(
         self, server_round: int, aggregate: Aggregate, updates: list[Update]
@@ -337,28 +239,14 @@ class MetaStrategy(Strategy):
     ) -> Iterable[Message]:
         """Ask the validation clients, on their frozen episodes; nobody where there are none."""
         base = {**config, **self.base_config(server_round)}
-        judging = self._validation()
-        beside = vector_record(self.clean) if self.clean is not None and judging.success_steps else None
-        self._judging = judging.messages(self.directory, arrays, base, beside)
-        return self._judging
+        return self.validation.messages(arrays, base)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Summarise the validation clients' scores."""
-        judging, answers = self._validation(), list(replies)
-        self.evaluation, self.evaluation_failed = judging.summarise(self.directory, self._judging, answers)
-        if judging.success_steps:
-            protocol = describe_attack(self.experiment)
-            self.success, silent = judging.success(self.directory, self._judging, answers, protocol)
-            self.evaluation_failed = {**silent, **self.evaluation_failed}
-        if self.evaluation is None:
+        found = self.validation.summarise(replies)
+        if found is None:
             return None
-        return metric_record(
-            {"loss": self.evaluation.loss_after.mean, self.evaluation.score_name: self.evaluation.after.mean}
-        )
-
-    def _validation(self) -> Judging:
-        episodes = self.experiment.evaluation.validation_episodes
-        return Judging("validation", episodes, success_steps=success_steps(self.experiment))
+        return metric_record({"loss": found.loss_after.mean, found.score_name: found.after.mean})
 
     def summary(self) -> None:
         """Log the strategy's settings, as Flower's own strategies do."""
@@ -379,7 +267,7 @@ class MetaStrategy(Strategy):
         """The state to checkpoint beside the model."""
         return {
             **self.optimiser_state,
-            **{f"{AGGREGATOR}{key}": value for key, value in self.aggregator_state.items()},
+            **self.aggregation.state(),
             **(self.private.state() if self.private is not None else {}),
             **self.adversary.state(),
             **self.configurations.state(),
@@ -394,9 +282,7 @@ class MetaStrategy(Strategy):
         }
         self.adversary.load_state(state)
         self.configurations.load_state(state)
-        self.aggregator_state = {
-            key.removeprefix(AGGREGATOR): value for key, value in state.items() if key.startswith(AGGREGATOR)
-        }
+        self.aggregation.load_state(state)
         if self.private is not None:
             self.private.load_state(dict(state))
 
