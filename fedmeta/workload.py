@@ -132,15 +132,24 @@ class Workload:
 
         Raises:
             DataError: data that are missing, damaged, or do not fit the experiment.
+            ConfigurationError: a partition, or `task.kind = "own"`, that these data cannot have.
         """
         experiment = self.experiment
         if self.node is not None:
             return self._own_federation(self.node)
         dataset = self.dataset
-        if experiment.task.kind == "own" and isinstance(dataset, ClassDataset):
+        own = experiment.task.kind == "own"
+        if own and isinstance(dataset, ClassDataset):
             dataset = replace(dataset, shared_classes=True)
         partition = PARTITIONS.make(experiment.partition.name, **experiment.partition.parameters)
-        return dataset.federate(partition, experiment.seed)
+        found: Federation = dataset.federate(partition, experiment.seed)
+        if own and not isinstance(found.source(found.clients[0].id), ClassSource):
+            reason = getattr(dataset, "no_own", "its clients draw tasks and hold no examples of classes")
+            raise ConfigurationError(
+                f"task.kind = 'own' splits a client's examples into support and query, which data "
+                f"'{experiment.data.name}' cannot have: {reason}. Set task.kind to episodes"
+            )
+        return found
 
     def _own_federation(self, node: NodeData) -> Federation:
         """The federation of a node with data of its own, checked against what the experiment declares."""

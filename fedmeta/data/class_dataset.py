@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fedmeta.data.partitions import Partition
 
 Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
 
 log = logging.getLogger("fedmeta.data")
 
@@ -66,6 +67,15 @@ class ClassDataset:
     apart: str | None = None
     baselines: "Callable[[ClassFederation], Mapping[str, Baseline]] | None" = None
 
+    def __post_init__(self) -> None:
+        """Refuse classes of a split that there is none of: nobody would ever see them.
+
+        Raises:
+            DataError: names the split and those that there are.
+        """
+        for name in dict.fromkeys(self.splits):
+            check_split(name)
+
     @property
     def task(self) -> Task:
         """Classification."""
@@ -82,7 +92,12 @@ class ClassDataset:
         return input_shape_of(self.examples)
 
     def split_rows(self, split: Split) -> np.ndarray:
-        """Rows of the classes of a split, ascending; all rows where classes are shared."""
+        """Rows of the classes of a split, ascending; all rows where classes are shared.
+
+        Raises:
+            DataError: no such split.
+        """
+        check_split(split)
         if self.shared_classes:
             return np.arange(len(self.labels))
         chosen = np.array([name == split for name in self.splits])
@@ -205,6 +220,16 @@ class ClassFederation:
         return self._sources[client]
 
 
+def check_split(name: str) -> None:
+    """Refuse an unknown split.
+
+    Raises:
+        DataError: names it and those that there are.
+    """
+    if name not in SPLITS:
+        raise DataError(f"there is no split {name!r}: use {', '.join(SPLITS)}")
+
+
 def dataset_from_arrays(
     examples: np.ndarray,
     labels: Sequence[Any] | np.ndarray,
@@ -226,17 +251,27 @@ def dataset_from_arrays(
         splits: the split of each class by its label, in place of a draw.
 
     Raises:
-        DataError: lengths that differ, no examples, a label without a split, or shares that leave no training class.
+        DataError: lengths that differ, no examples, an example without a label or an owner where others have one, a
+            label without a split, an unknown split, or shares that leave no training class.
     """
     if len(examples) == 0 or len(examples) != len(labels) or (clients is not None and len(clients) != len(examples)):
         raise DataError(
             f"{len(examples)} examples, {len(labels)} labels and {'no' if clients is None else len(clients)} clients: "
             "give one label, and one client or none at all, for every example"
         )
+    if np.ndim(labels) != 1 or np.ndim(clients if clients is not None else labels) != 1:
+        raise DataError(
+            f"labels {np.shape(labels)} and clients {np.shape(clients)} must be flat, one for every example"
+        )
+    if examples.dtype.kind == "f" and not np.isfinite(examples).all():
+        row = int(np.argwhere(~np.isfinite(examples))[0][0])
+        raise DataError(f"example {row} holds values that are NaN or infinite: mend or drop such examples")
+    _check_there(labels, "label")
     found, codes = np.unique(np.asarray(labels), return_inverse=True)
     columns = {}
     names = {"class": [str(label) for label in found]}
     if clients is not None:
+        _check_there(clients, "client")
         owners, owner = np.unique(np.asarray(clients), return_inverse=True)
         columns["client"] = owner.astype(np.int64)
         names["client"] = [f"client {value}" if isinstance(value, np.number) else str(value) for value in owners]
@@ -248,6 +283,36 @@ def dataset_from_arrays(
             raise DataError(f"splits says nothing of class {missing[0]!r}: give train, validation or test for each")
         chosen = [splits[label] for label in found.tolist()]
     return ClassDataset(np.asarray(examples), codes.astype(np.int64), chosen, columns, names)
+
+
+def _check_there(values: Sequence[Any] | np.ndarray, what: str) -> None:
+    """Refuse missing values, which would else become a class (or a client) of their own.
+
+    Raises:
+        DataError: names the first row of them, and how many there are.
+    """
+    flat = np.asarray(values, dtype=object).reshape(-1) if not isinstance(values, np.ndarray) else values.reshape(-1)
+    if flat.dtype.kind in "iub":
+        return
+    # NaN is not equal to itself; of what pandas calls missing that holds too, or it is no truth value at all.
+    missing = [row for row, value in enumerate(flat.tolist()) if value is None or value == "" or _unequal(value)]
+    if missing:
+        raise DataError(
+            f"row {missing[0]} has no {what} ({flat[missing[0]]!r}){_and_more(len(missing) - 1)}: fill it in, or drop "
+            "such rows"
+        )
+
+
+def _unequal(value: Any) -> bool:
+    """Whether a value is no value: NaN, NaT, pandas' NA."""
+    try:
+        return bool(value != value)
+    except (TypeError, ValueError):
+        return True
+
+
+def _and_more(count: int) -> str:
+    return f", nor ha{'ve' if count > 1 else 's'} {count} other{'s' if count > 1 else ''}" if count else ""
 
 
 def _drawn_splits(classes: int, test_share: float, validation_share: float, seed: int) -> list[Split]:

@@ -173,7 +173,8 @@ def input_shape_of(examples: np.ndarray) -> tuple[int, ...]:
 class OwnDataSource:
     """One client's examples as a single task: its own data split into support and query (Chen et al. 2018).
 
-    Labels are the data set's class ids, so that all clients share one head; ways, shots and queries do not apply.
+    Labels are the data set's class ids, so that all clients share one head; ways, shots and queries do not apply. Where
+    the data set has a column `apart`, all examples of one code (one text, patient or recording) are on one side.
 
     Attributes:
         source: the client's examples.
@@ -189,11 +190,15 @@ class OwnDataSource:
         """Draw a fresh split.
 
         Raises:
-            DataError: the client has fewer than two examples.
+            DataError: the client has fewer than two examples, or all of them have one code of `apart`.
         """
         rows = np.concatenate([self.source.rows[int(c)] for c in self.source.classes] or [np.zeros(0, dtype=np.int64)])
         labels = np.repeat(self.source.classes, [len(self.source.rows[int(c)]) for c in self.source.classes])
-        support, query = split_support_query(len(rows), self.support_fraction, rng, self.source.name)
+        apart = self.source.rules.apart
+        if apart is None:
+            support, query = split_support_query(len(rows), self.support_fraction, rng, self.source.name)
+        else:
+            support, query = split_codes(apart[rows], self.support_fraction, rng, self.source.name)
         halves = [Batch(self.source.inputs(rows[part]), torch.from_numpy(labels[part])) for part in (support, query)]
         return Episode(halves[0], halves[1], torch.arange(self.num_classes))
 
@@ -213,6 +218,37 @@ def split_support_query(
     order = rng.permutation(count)
     cut = min(count - 1, max(1, round(count * support_fraction)))
     return order[:cut], order[cut:]
+
+
+def split_codes(
+    codes: np.ndarray, support_fraction: float, rng: np.random.Generator, client: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `split_support_query`, by whole codes: no code is on both sides.
+
+    Codes come in a random order, and the first of them are the support: as many as give the number of examples nearest
+    to the fraction, one at least and not all.
+
+    Args:
+        codes: `[n]`, of each example.
+        support_fraction: share of the examples that is support, in (0, 1).
+        rng: of the order.
+        client: for errors.
+
+    Raises:
+        DataError: fewer than two codes.
+    """
+    found, counts = np.unique(codes, return_counts=True)
+    if len(found) < 2:
+        raise DataError(
+            f"client {client} has {len(codes)} examples of {len(found)} text, patient or recording, and support and query "
+            "need one each that they do not share: use a coarser partition"
+        )
+    order = rng.permutation(len(found))
+    reached = np.cumsum(counts[order])[:-1]
+    cut = int(np.abs(reached - support_fraction * len(codes)).argmin()) + 1
+    mixed = rng.permutation(len(codes))
+    chosen = np.isin(codes[mixed], found[order[:cut]])
+    return mixed[chosen], mixed[~chosen]
 
 
 def frozen_episodes(source: TaskSource, shape: EpisodeShape, count: int, seed: int, client: str) -> list[Episode]:
