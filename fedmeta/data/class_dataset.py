@@ -259,10 +259,9 @@ def dataset_from_arrays(
             f"{len(examples)} examples, {len(labels)} labels and {'no' if clients is None else len(clients)} clients: "
             "give one label, and one client or none at all, for every example"
         )
-    if np.ndim(labels) != 1 or np.ndim(clients if clients is not None else labels) != 1:
-        raise DataError(
-            f"labels {np.shape(labels)} and clients {np.shape(clients)} must be flat, one for every example"
-        )
+    for what, given in (("labels", labels), ("clients", clients)):
+        if given is not None and np.ndim(given) != 1:
+            raise DataError(f"{what} have shape {np.shape(given)}: give a flat list, one for every example")
     if examples.dtype.kind == "f" and not np.isfinite(examples).all():
         row = int(np.argwhere(~np.isfinite(examples))[0][0])
         raise DataError(f"example {row} holds values that are NaN or infinite: mend or drop such examples")

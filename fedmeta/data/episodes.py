@@ -240,8 +240,8 @@ def split_codes(
     found, counts = np.unique(codes, return_counts=True)
     if len(found) < 2:
         raise DataError(
-            f"client {client} has {len(codes)} examples of {len(found)} text, patient or recording, and support and query "
-            "need one each that they do not share: use a coarser partition"
+            f"client {client} has {len(codes)} examples of {len(found)} text, patient or recording, and support and "
+            "query need one each that they do not share: use a coarser partition"
         )
     order = rng.permutation(len(found))
     reached = np.cumsum(counts[order])[:-1]

@@ -189,8 +189,8 @@ class RatedItems:
         if not by_user and not isinstance(partition, Centralised):
             of = f" of column '{partition.column}'" if isinstance(partition, ByColumn) else ""
             raise ConfigurationError(
-                f"data 'ratings' makes a client of each user, which partition '{type(partition).__name__}'{of} does not: "
-                "set partition.name to column (with column = user and per_client = 1) or centralised"
+                f"data 'ratings' makes a client of each user, which partition '{type(partition).__name__}'{of} does "
+                "not: set partition.name to column (with column = user and per_client = 1) or centralised"
             )
         count = len(self.users)
         test = max(1, round(partition.test_fraction * count)) if by_user else min(partition.test_clients, count)

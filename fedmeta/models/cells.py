@@ -155,8 +155,8 @@ def strongest(params: Mapping[str, Tensor]) -> tuple[str, ...]:
     """The operation of the largest `alpha` of every edge, cell by cell: what `chosen` takes.
 
     Cells and edges go by their numbers, whatever the order of the names (a file may sort them as text, 10 before 2);
-    of equal operations the first in `OPERATIONS` is taken. Only the network's own alphas count, not what a learner keeps
-    beside them under their names (Meta-SGD's step sizes, personal copies).
+    of equal operations the first in `OPERATIONS` is taken. Only the network's own alphas count, not what a learner
+    keeps beside them under their names (Meta-SGD's step sizes, personal copies).
 
     >>> strongest({"body.1.alpha.0": torch.tensor([0.0, 1.0, 0.0, 0.0]), "head.weight": torch.zeros(2, 2)})
     ('conv3',)

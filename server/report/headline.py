@@ -17,7 +17,8 @@ class Row:
     Attributes:
         model: which model was judged, such as `last (round 40)`.
         split: on what, in words.
-        label: a baseline such as `pixel nearest neighbour`, and on how many clients where not on all, `before adaptation` or `after adaptation (5 steps)`.
+        label: a baseline such as `pixel nearest neighbour`, and on how many clients where not on all; `before
+            adaptation` or `after adaptation (5 steps)`.
         score_name: of the task, such as `accuracy`.
         estimate: the figure.
         beside: what the task measures beside its score, in words; empty for most.

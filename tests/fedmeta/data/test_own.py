@@ -147,7 +147,7 @@ def test_what_is_missing_makes_no_class_and_no_client() -> None:
             from_arrays(x, [0, 1, 2], ["n", "s", missing])
     with pytest.raises(DataError, match=r"row 0 has no label"):
         from_arrays(x, np.array([np.nan, 1.0, 2.0]))
-    with pytest.raises(DataError, match=r"labels \(3, 1\) and clients \(\) must be flat"):
+    with pytest.raises(DataError, match=r"labels have shape \(3, 1\): give a flat list"):
         from_arrays(x, np.ones((3, 1)))
     with pytest.raises(DataError, match=r"example 2 holds values that are NaN or infinite"):
         from_arrays(np.array([[0.0], [1.0], [np.inf]]), [0, 1, 2])
