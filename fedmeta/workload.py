@@ -142,7 +142,8 @@ class Workload:
         if own and isinstance(dataset, ClassDataset):
             dataset = replace(dataset, shared_classes=True)
         partition = PARTITIONS.make(experiment.partition.name, **experiment.partition.parameters)
-        found: Federation = dataset.federate(partition, experiment.seed)
+        seed = getattr(partition, "seed", None)  # a plug-in's partition may have none
+        found: Federation = dataset.federate(partition, experiment.seed if seed is None else seed)
         if own and not isinstance(found.source(found.clients[0].id), ClassSource):
             reason = getattr(dataset, "no_own", "its clients draw tasks and hold no examples of classes")
             raise ConfigurationError(

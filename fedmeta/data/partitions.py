@@ -18,6 +18,9 @@ from fedmeta.parameters import parameter
 HELD_OUT = 0.1
 """Share of the training classes held out for validation, where a data set has none of its own and no alphabets."""
 
+SEED = "of the division alone, where several runs share one; none: the experiment's seed"
+"""What a partition's own seed is for."""
+
 ROLES: tuple[Split, ...] = ("train", "validation", "test")
 
 
@@ -54,6 +57,7 @@ class _Common:
     )
     min_examples: int = parameter(2, ge=1, doc="a client drops a class of which it has fewer", unit="examples")
     min_classes: int = parameter(1, ge=1, doc="a client that has fewer is left out", unit="classes")
+    seed: int | None = parameter(None, ge=0, doc=SEED)
 
 
 @dataclass(frozen=True)
