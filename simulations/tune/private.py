@@ -131,8 +131,8 @@ def one_division(base: Experiment) -> Experiment:
         return base
     if "seed" not in given:
         raise ConfigurationError(
-            f"partition.name = '{base.partition.name}' has no seed of its own, and private trials need a seed each on one "
-            "division of the data: give the partition a parameter `seed`"
+            f"partition.name = '{base.partition.name}' has no seed of its own, and private trials need a seed each on "
+            "one division of the data: give the partition a parameter `seed`"
         )
     return load(base, {"partition.seed": base.seed})
 
