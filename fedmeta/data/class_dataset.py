@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
@@ -110,9 +110,10 @@ class ClassDataset:
             ConfigurationError: the data set has no such column.
         """
         if name not in self.columns:
+            by = "".join(f"partition.name = column with partition.column = {own}, " for own in self.columns)
             raise ConfigurationError(
-                f"this data set has no '{name}' of each example, only {', '.join(self.columns) or 'classes'}: "
-                "choose another partition"
+                f"this data set has no '{name}' of each example, only {', '.join(self.columns) or 'classes'}: choose "
+                f"another partition, such as {by}iid or dirichlet"
             )
         return self.columns[name]
 
@@ -228,103 +229,3 @@ def check_split(name: str) -> None:
     """
     if name not in SPLITS:
         raise DataError(f"there is no split {name!r}: use {', '.join(SPLITS)}")
-
-
-def dataset_from_arrays(
-    examples: np.ndarray,
-    labels: Sequence[Any] | np.ndarray,
-    clients: Sequence[Any] | np.ndarray | None = None,
-    *,
-    test_share: float = 0.2,
-    validation_share: float = 0.0,
-    seed: int = 0,
-    splits: Mapping[Any, Split] | None = None,
-) -> ClassDataset:
-    """A data set from arrays with a class column and, where there is one, a client column.
-
-    Args:
-        examples: `[n, ...]`, see `ClassDataset`.
-        labels: `[n]` class of each example: any integers or names.
-        clients: `[n]` owner of each example: likewise; the partition `column` with `column = "client"` uses it.
-        test_share, validation_share: shares of the *classes* that are held out, drawn by `seed`.
-        seed: of that draw.
-        splits: the split of each class by its label, in place of a draw.
-
-    Raises:
-        DataError: lengths that differ, no examples, an example without a label or an owner where others have one, a
-            label without a split, an unknown split, or shares that leave no training class.
-    """
-    if len(examples) == 0 or len(examples) != len(labels) or (clients is not None and len(clients) != len(examples)):
-        raise DataError(
-            f"{len(examples)} examples, {len(labels)} labels and {'no' if clients is None else len(clients)} clients: "
-            "give one label, and one client or none at all, for every example"
-        )
-    for what, given in (("labels", labels), ("clients", clients)):
-        if given is not None and np.ndim(given) != 1:
-            raise DataError(f"{what} have shape {np.shape(given)}: give a flat list, one for every example")
-    if examples.dtype.kind == "f" and not np.isfinite(examples).all():
-        row = int(np.argwhere(~np.isfinite(examples))[0][0])
-        raise DataError(f"example {row} holds values that are NaN or infinite: mend or drop such examples")
-    _check_there(labels, "label")
-    found, codes = np.unique(np.asarray(labels), return_inverse=True)
-    columns = {}
-    names = {"class": [str(label) for label in found]}
-    if clients is not None:
-        _check_there(clients, "client")
-        owners, owner = np.unique(np.asarray(clients), return_inverse=True)
-        columns["client"] = owner.astype(np.int64)
-        names["client"] = [f"client {value}" if isinstance(value, np.number) else str(value) for value in owners]
-    if splits is None:
-        chosen = _drawn_splits(len(found), test_share, validation_share, seed)
-    else:
-        missing = [label for label in found.tolist() if label not in splits]
-        if missing:
-            raise DataError(f"splits says nothing of class {missing[0]!r}: give train, validation or test for each")
-        chosen = [splits[label] for label in found.tolist()]
-    return ClassDataset(np.asarray(examples), codes.astype(np.int64), chosen, columns, names)
-
-
-def _check_there(values: Sequence[Any] | np.ndarray, what: str) -> None:
-    """Refuse missing values, which would else become a class (or a client) of their own.
-
-    Raises:
-        DataError: names the first row of them, and how many there are.
-    """
-    flat = np.asarray(values, dtype=object).reshape(-1) if not isinstance(values, np.ndarray) else values.reshape(-1)
-    if flat.dtype.kind in "iub":
-        return
-    # NaN is not equal to itself; of what pandas calls missing that holds too, or it is no truth value at all.
-    missing = [row for row, value in enumerate(flat.tolist()) if value is None or value == "" or _unequal(value)]
-    if missing:
-        raise DataError(
-            f"row {missing[0]} has no {what} ({flat[missing[0]]!r}){_and_more(len(missing) - 1)}: fill it in, or drop "
-            "such rows"
-        )
-
-
-def _unequal(value: Any) -> bool:
-    """Whether a value is no value: NaN, NaT, pandas' NA."""
-    try:
-        return bool(value != value)
-    except (TypeError, ValueError):
-        return True
-
-
-def _and_more(count: int) -> str:
-    return f", nor ha{'ve' if count > 1 else 's'} {count} other{'s' if count > 1 else ''}" if count else ""
-
-
-def _drawn_splits(classes: int, test_share: float, validation_share: float, seed: int) -> list[Split]:
-    held = [round(share * classes) for share in (test_share, validation_share)]
-    if min(held) < 0 or sum(held) >= classes:
-        raise DataError(
-            f"test_share = {test_share} and validation_share = {validation_share} leave none of {classes} classes for "
-            "training: give shares that are not negative and sum to less than 1"
-        )
-    order = np.random.default_rng(seed).permutation(classes)
-    splits: list[Split] = ["train"] * classes
-    for i in order[: held[0]]:
-        splits[i] = "test"
-    for i in order[held[0] : sum(held)]:
-        splits[i] = "validation"
-    return splits

@@ -81,7 +81,7 @@ class ClassSource:
         if most < shape.ways:
             of_one = "" if self.rules.within is None else " that may meet"
             raise DataError(
-                f"client {self.name} has {most} classes{of_one}, and an episode needs {shape.ways}: "
+                f"{called(self.name)} has {most} classes{of_one}, and an episode needs {shape.ways}: "
                 f"lower ways to {most}, raise partition.min_classes to leave such clients out, "
                 "or use a coarser partition"
             )
@@ -89,8 +89,8 @@ class ClassSource:
         if counts.min() < needed:
             worst = int(counts.argmin())
             raise DataError(
-                f"client {self.name} has {counts[worst]} examples of class {self.classes[worst]}, and an episode needs "
-                f"{shape.shots} shots + {shape.queries} queries = {needed}: lower them, set partition.min_examples = "
+                f"{called(self.name)} has {counts[worst]} examples of class {self.classes[worst]}, and an episode "
+                f"needs {shape.shots} shots + {shape.queries} queries = {needed}: lower them, set partition.min_examples = "
                 f"{needed} to leave such classes out, or give clients more (fewer clients, or more writers each)"
             )
 
@@ -145,6 +145,15 @@ class ClassSource:
     def inputs(self, rows: np.ndarray) -> torch.Tensor:
         """Inputs of the given rows, in their order."""
         return examples_to_inputs(self.examples[rows.reshape(-1)])
+
+
+def called(name: str) -> str:
+    """A client by its name, in a sentence.
+
+    >>> called("Korean"), called("client 7")
+    ('client Korean', 'client 7')
+    """
+    return name if name.startswith("client ") else f"client {name}"
 
 
 def examples_to_inputs(examples: np.ndarray) -> torch.Tensor:
@@ -213,7 +222,7 @@ def split_support_query(
     """
     if count < 2:
         raise DataError(
-            f"client {client} has {count} examples: support and query need one each. Use a coarser partition"
+            f"{called(client)} has {count} examples: support and query need one each. Use a coarser partition"
         )
     order = rng.permutation(count)
     cut = min(count - 1, max(1, round(count * support_fraction)))
@@ -240,7 +249,7 @@ def split_codes(
     found, counts = np.unique(codes, return_counts=True)
     if len(found) < 2:
         raise DataError(
-            f"client {client} has {len(codes)} examples of {len(found)} text, patient or recording, and support and "
+            f"{called(client)} has {len(codes)} examples of {len(found)} text, patient or recording, and support and "
             "query need one each that they do not share: use a coarser partition"
         )
     order = rng.permutation(len(found))

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fedmeta.data.class_dataset import ClassDataset, dataset_from_arrays
+from fedmeta.data.arrays import dataset_from_arrays
+from fedmeta.data.class_dataset import ClassDataset
 from fedmeta.errors import DataError
 
 Column = int | str
@@ -129,7 +130,10 @@ def _plain(value: Any) -> Any:
 
 
 def _stacked(inputs: list[Any]) -> np.ndarray:
-    """`[n, ...]`: uint8 and uint16 as they are, other numbers as float32; Pillow's images with channels first."""
+    """`[n, ...]`: uint8, uint16 and whatever looks like pictures as they are, other numbers as float32.
+
+    Pillow's images have channels first.
+    """
     arrays = [np.asarray(value) for value in inputs]
     shapes = sorted({array.shape for array in arrays}, key=str)
     if len(shapes) > 1:
@@ -137,4 +141,5 @@ def _stacked(inputs: list[Any]) -> np.ndarray:
     stacked = np.stack(arrays) if arrays else np.zeros((0, 1))
     if inputs and hasattr(inputs[0], "getbands") and stacked.ndim == 4:
         stacked = np.moveaxis(stacked, -1, 1)
-    return stacked if stacked.dtype in (np.uint8, np.uint16) else stacked.astype(np.float32)
+    as_they_are = stacked.dtype in (np.uint8, np.uint16) or (stacked.dtype.kind in "iu" and stacked.ndim > 2)
+    return stacked if as_they_are else stacked.astype(np.float32)

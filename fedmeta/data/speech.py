@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from fedmeta.data.arrays import dataset_from_arrays
 from fedmeta.data.cache import cached_array
-from fedmeta.data.class_dataset import ClassDataset, Split, dataset_from_arrays
+from fedmeta.data.class_dataset import ClassDataset, Split
 from fedmeta.data.espeak import EXTRA, Utterance, synthesise
 from fedmeta.data.spectrogram import BANDS, FRAMES, log_mel
 from fedmeta.errors import DataError

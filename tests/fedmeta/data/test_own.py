@@ -153,6 +153,21 @@ def test_what_is_missing_makes_no_class_and_no_client() -> None:
         from_arrays(np.array([[0.0], [1.0], [np.inf]]), [0, 1, 2])
 
 
+def test_pictures_are_not_taken_for_something_else() -> None:
+    colour = np.zeros((4, 9, 8, 3), dtype=np.uint8)
+    with pytest.raises(DataError, match=r"\(4, 9, 8, 3\), channels last: .*np.moveaxis\(examples, -1, 1\)"):
+        from_arrays(colour, [0, 0, 1, 1])
+    assert from_arrays(np.moveaxis(colour, -1, 1), [0, 0, 1, 1], test_share=0.5).input_shape == (3, 9, 8)
+    for grey in (IMAGES.astype(np.int64), IMAGES.tolist()):
+        with pytest.raises(DataError, match=r"examples are int64 of shape \(24, 6, 5\): give pictures as uint8"):
+            from_arrays(grey, LABELS)
+    with pytest.raises(DataError, match=r"examples are int32 of shape .*uint8"):
+        from_rows([(image.astype(np.int32), label) for image, label in zip(IMAGES, LABELS, strict=True)])
+    tensors = from_arrays(torch.from_numpy(IMAGES), torch.arange(24) % 4, [*OWNERS])  # type: ignore[arg-type]
+    assert np.array_equal(tensors.examples, IMAGES) and tensors.classes == 4
+    assert from_rows([([1, 2], 0), ([3, 4], 1)], test_share=0.0).examples.dtype == np.float32
+
+
 def test_unknown_splits_are_refused_with_those_that_there_are() -> None:
     with pytest.raises(DataError, match=r"no split 'val': use train, validation, test"):
         from_arrays(np.ones((2, 3)), [0, 1], splits={0: "train", 1: "val"})  # type: ignore[dict-item]

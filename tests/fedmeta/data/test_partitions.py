@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from fedmeta.data import PARTITIONS, load_dataset
+from fedmeta.data.arrays import dataset_from_arrays
 from fedmeta.data.base import EpisodeShape
-from fedmeta.data.class_dataset import ClassDataset, ClassFederation, dataset_from_arrays
+from fedmeta.data.class_dataset import ClassDataset, ClassFederation
 from fedmeta.errors import ConfigurationError, DataError
 
 CASES = [
