@@ -90,8 +90,9 @@ class ClassSource:
             worst = int(counts.argmin())
             raise DataError(
                 f"{called(self.name)} has {counts[worst]} examples of class {self.classes[worst]}, and an episode "
-                f"needs {shape.shots} shots + {shape.queries} queries = {needed}: lower them, set partition.min_examples = "
-                f"{needed} to leave such classes out, or give clients more (fewer clients, or more writers each)"
+                f"needs {shape.shots} shots + {shape.queries} queries = {needed}: lower them, set "
+                f"partition.min_examples = {needed} to leave such classes out, or give clients more (fewer clients, or "
+                "more writers each)"
             )
 
     def sample(self, shape: EpisodeShape, rng: np.random.Generator) -> Episode:
