@@ -1,5 +1,6 @@
 """From an experiment to the objects it names: data, learner and parameter specification, built once a process."""
 
+import contextlib
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -273,7 +274,8 @@ class Workload:
         """The workload of one of the experiment's configurations, on the same data."""
         if index not in self._configured:
             found = replace(self, experiment=configured(self.experiment, index))
-            vars(found)["federation"] = self.federation  # data are loaded and divided once
+            with contextlib.suppress(DataError):  # a server may have none, and asks for none
+                vars(found)["federation"] = self.federation  # data are loaded and divided once
             self._configured[index] = found
         return self._configured[index]
 
