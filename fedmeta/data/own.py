@@ -96,7 +96,7 @@ def from_folder(path: str | Path, shape: tuple[int, ...] = (1, 28, 28), **split:
         split: as for `from_rows`.
 
     Raises:
-        DataError: no such folders, or images of another shape.
+        DataError: no such folders, a client without a class or a class without an image, or images of another shape.
     """
     from fedmeta.data.node_files import class_files, read_image
 
@@ -106,12 +106,12 @@ def from_folder(path: str | Path, shape: tuple[int, ...] = (1, 28, 28), **split:
         raise DataError(f"'{place}' holds no folders: put images into client/class/*.png")
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise DataError(f"shape = {shape}: images have (1, height, width) or (3, height, width)")
-    listed = [
-        (file, folder.name, client.name)
-        for client in clients
-        for folder, files in class_files(client).items()
-        for file in files
-    ]
+    listed = []
+    for client in clients:
+        try:
+            listed += [(file, folder.name, client.name) for folder, own in class_files(client).items() for file in own]
+        except DataError as error:
+            raise DataError(f"the client's folder '{client}': {error}") from error
     examples = np.stack([read_image(file, shape) for file, _, _ in listed])
     return dataset_from_arrays(examples, [name for _, name, _ in listed], [owner for _, _, owner in listed], **split)
 

@@ -131,6 +131,9 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         from_rows([(np.ones(2), 0), (np.ones(2), 1)], client=[1])
     with pytest.raises(DataError, match=r"holds no folders"):
         from_folder(tmp_path)
+    (tmp_path / "north").mkdir()
+    with pytest.raises(DataError, match=r"the client's folder '.*north': it holds no folders"):
+        from_folder(tmp_path)
     with pytest.raises(DataError, match=r"splits says nothing of class 1"):
         from_arrays(np.ones((2, 3)), [0, 1], splits={0: "train"})
     with pytest.raises(DataError, match=r"needs data.path"):
