@@ -1,6 +1,7 @@
 """Judging a model on this client's frozen episodes."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flwr.app import Context, Message, RecordDict
@@ -9,11 +10,13 @@ from clients.personal import complete_params
 from clients.request import read_request
 from clients.success import measure_success
 from fedmeta.deployment import deploy
+from fedmeta.errors import FedmetaError
 from fedmeta.evaluation import evaluate as judge
 from fedmeta.evaluation import judge_baseline
 from fedmeta.experiment import Component
 from fedmeta.learners.base import MetaLearner
-from fedmeta.wire import CONFIG, METRICS, WEIGHT, config_record, metric_record
+from fedmeta.tasks import Episode
+from fedmeta.wire import CONFIG, METRICS, TROUBLE, WEIGHT, config_record, metric_record
 from fedmeta.workload import Workload
 
 
@@ -43,15 +46,34 @@ def evaluate(message: Message, context: Context) -> Message:
             metrics[f"bins.{step}"] = scores.bins[i].flatten().tolist()
         for measure, values in scores.measures.items():
             metrics[f"measure.{step}.{measure}"] = values[i].tolist()
+    troubles: dict[str, str] = {}
     if config["baseline"]:
-        for name, baseline in workload.baselines.items():
-            for figure, found in judge_baseline(baseline, workload.learner.task, episodes).items():
-                metrics[f"baseline.{name}.{figure}"] = found
+        found, troubles = judge_baselines(workload, episodes)
+        metrics |= found
     if config.get("success-steps"):
         after = [int(step) for step in config["success-steps"]]
         metrics |= measure_success(message, request, context, episodes, after, learner)
-    content = RecordDict({METRICS: metric_record(metrics), CONFIG: config_record(_protocol(workload, steps))})
+    facts = {**_protocol(workload, steps), **{f"{TROUBLE}{name}": why for name, why in troubles.items()}}
+    content = RecordDict({METRICS: metric_record(metrics), CONFIG: config_record(facts)})
     return Message(content, reply_to=message)
+
+
+def judge_baselines(workload: Workload, episodes: Sequence[Episode]) -> tuple[dict[str, list[float]], dict[str, str]]:
+    """The figures of every baseline, and of those that cannot be computed here why: their scores are NaN.
+
+    A baseline is beside the matter: without it the learner's own scores still count.
+    """
+    found: dict[str, list[float]] = {}
+    troubles: dict[str, str] = {}
+    for name, baseline in workload.baselines.items():
+        try:
+            figures = judge_baseline(baseline, workload.learner.task, episodes)
+        except Exception as error:  # whatever a data set's own baseline raises
+            words = " ".join(str(error).split())
+            troubles[name] = words if isinstance(error, FedmetaError) else f"{type(error).__name__}: {words}"
+            figures = {workload.learner.task.score_name: [math.nan] * len(episodes)}
+        found |= {f"baseline.{name}.{figure}": values for figure, values in figures.items()}
+    return found, troubles
 
 
 def deployed_learner(workload: Workload, config: Mapping[str, Any]) -> MetaLearner:

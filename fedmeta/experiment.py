@@ -355,6 +355,8 @@ class Experiment(_Section):
         relevant["data"].pop("path", None)
         if relevant["data"].get("style") in PLAIN_STYLES:  # runs from before there was paper keep their hash
             del relevant["data"]["style"]
+        if relevant["partition"].get("seed") is None:  # likewise runs from before divisions had a seed of their own
+            relevant["partition"].pop("seed", None)
         del relevant["evaluation"]["deployment"]
         if self.evaluation.patience is None:
             del relevant["evaluation"]["patience"], relevant["evaluation"]["min_improvement"]

@@ -70,7 +70,8 @@ class Evaluation:
         loss, score: an Estimate for every number of steps.
         quantiles: of the clients' mean scores after adaptation, by level: `{"0.1": ..., "0.5": ..., "0.9": ...}`.
         clients: client id -> mean score after adaptation.
-        baselines: what learns nothing, on the same episodes: name -> figure (score and measures) -> Estimate.
+        baselines: what learns nothing, on the same episodes: name -> figure (score and measures) -> Estimate; its
+            `count` is smaller than the score's where a baseline has no score for some clients.
         protocol: ways, shots, queries, episodes per client, seed, transductive: what must stand beside the number.
         brier: the Brier score, an Estimate for every number of steps; empty in regression, and in files from before.
         bins: confidence against accuracy, `[3][BINS]` for every number of steps (`fedmeta.calibration`), over all
@@ -96,10 +97,12 @@ class Evaluation:
 
     @property
     def baseline(self) -> Estimate | None:
-        """The score of the best baseline; None where there is none."""
+        """The score of the best baseline, of those with a score for the most clients; None where there is none."""
         scores = [figures[self.score_name] for figures in self.baselines.values()]
+        most = max((score.count for score in scores), default=0)
+        whole = [score for score in scores if score.count == most]
         best = min if self.score_name in ERRORS else max
-        return best(scores, key=lambda score: score.mean) if scores else None
+        return best(whole, key=lambda score: score.mean) if most else None
 
     @property
     def before(self) -> Estimate:
@@ -187,8 +190,7 @@ def summarise(
 
     def pool(rows: Sequence[Sequence[float]], *, share: bool = False) -> Estimate:
         found = estimate([float(np.mean(row)) for row in rows] if unit == "clients" else rows[0], unit)
-        # A share lies in [0, 1], and so does what is known of its mean.
-        return replace(found, low=max(0.0, found.low), high=min(1.0, found.high)) if share else found
+        return _as_share(found) if share else found
 
     share = score_name == "accuracy"
 
@@ -208,14 +210,7 @@ def summarise(
         score=tuple(pool([item.score[i] for item in ordered], share=share) for i in range(len(steps))),
         quantiles={f"{level:g}": float(np.quantile(list(means.values()), level)) for level in levels},
         clients=means,
-        baselines={
-            name: {
-                figure: pool([item.baselines[name][figure] for item in ordered], share=share and figure == score_name)
-                for figure in figures
-            }
-            for name, figures in ordered[0].baselines.items()
-            if all(name in item.baselines for item in ordered)
-        },
+        baselines=_baselines(ordered, score_name, unit),
         adapted=adapted,
         protocol=dict(protocol),
         brier=tuple(pool([item.brier[i] for item in ordered]) for i in range(len(steps))) if calibrated else (),
@@ -227,3 +222,30 @@ def summarise(
             if all(name in item.measures for item in ordered)
         },
     )
+
+
+def _as_share(found: Estimate) -> Estimate:
+    """A share lies in [0, 1], and so does what is known of its mean."""
+    return replace(found, low=max(0.0, found.low), high=min(1.0, found.high))
+
+
+def _baselines(ordered: Sequence[ClientScores], score_name: str, unit: Unit) -> dict[str, dict[str, Estimate]]:
+    """Every baseline's figures over the clients (or the episodes of the only one) for which it has a score.
+
+    Where it has none somewhere, `count` is the smaller; where it has none at all the mean is NaN of 0.
+    """
+    found: dict[str, dict[str, Estimate]] = {}
+    for name in dict.fromkeys(name for item in ordered for name in item.baselines):
+        told = [item.baselines[name] for item in ordered if score_name in item.baselines.get(name, {})]
+        figures = dict.fromkeys([score_name, *(figure for each in told for figure in each)])
+        found[name] = {}
+        for figure in figures:
+            rows = [np.asarray(each[figure], dtype=np.float64) for each in told if figure in each]
+            known = [row[np.isfinite(row)] for row in rows if np.isfinite(row).any()]
+            values = [float(row.mean()) for row in known] if unit == "clients" else [v for row in known for v in row]
+            if not values:
+                found[name][figure] = Estimate(math.nan, math.nan, math.nan, 0, unit)
+                continue
+            one = estimate(values, unit)
+            found[name][figure] = _as_share(one) if (figure, score_name) == ("accuracy", "accuracy") else one
+    return found

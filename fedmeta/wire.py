@@ -33,6 +33,9 @@ CLIPPED_SHARE = "clipped-share"
 PROBABILITIES, CONFIGURATION = "configuration-probabilities", "configuration"
 """Scalars beside the model: what a client draws its configuration from, and the one that is settled on where none is
 drawn."""
+TROUBLE = "no-baseline."
+"""Before a baseline's name: why a client could not compute it."""
+
 CONFIGURATION_LOSS = "configuration-loss"
 """The metric of a client that drew: what its trained model loses on fresh tasks."""
 

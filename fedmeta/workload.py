@@ -1,5 +1,6 @@
 """From an experiment to the objects it names: data, learner and parameter specification, built once a process."""
 
+import contextlib
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -132,15 +133,25 @@ class Workload:
 
         Raises:
             DataError: data that are missing, damaged, or do not fit the experiment.
+            ConfigurationError: a partition, or `task.kind = "own"`, that these data cannot have.
         """
         experiment = self.experiment
         if self.node is not None:
             return self._own_federation(self.node)
         dataset = self.dataset
-        if experiment.task.kind == "own" and isinstance(dataset, ClassDataset):
+        own = experiment.task.kind == "own"
+        if own and isinstance(dataset, ClassDataset):
             dataset = replace(dataset, shared_classes=True)
         partition = PARTITIONS.make(experiment.partition.name, **experiment.partition.parameters)
-        return dataset.federate(partition, experiment.seed)
+        seed = getattr(partition, "seed", None)  # a plug-in's partition may have none
+        found: Federation = dataset.federate(partition, experiment.seed if seed is None else seed)
+        if own and not isinstance(found.source(found.clients[0].id), ClassSource):
+            reason = getattr(dataset, "no_own", "its clients draw tasks and hold no examples of classes")
+            raise ConfigurationError(
+                f"task.kind = 'own' splits a client's examples into support and query, which data "
+                f"'{experiment.data.name}' cannot have: {reason}. Set task.kind to episodes"
+            )
+        return found
 
     def _own_federation(self, node: NodeData) -> Federation:
         """The federation of a node with data of its own, checked against what the experiment declares."""
@@ -263,7 +274,8 @@ class Workload:
         """The workload of one of the experiment's configurations, on the same data."""
         if index not in self._configured:
             found = replace(self, experiment=configured(self.experiment, index))
-            vars(found)["federation"] = self.federation  # data are loaded and divided once
+            with contextlib.suppress(DataError):  # a server may have none, and asks for none
+                vars(found)["federation"] = self.federation  # data are loaded and divided once
             self._configured[index] = found
         return self._configured[index]
 

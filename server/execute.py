@@ -16,6 +16,7 @@ from server.rounds import Observer, Prepare, RunResult, run_experiment
 from server.rundir import RunDir
 from server.secure_aggregation import secured
 from server.tracking import make_trackers
+from strategies.configurations import settled_workload
 
 log = logging.getLogger("fedmeta.server")
 
@@ -86,7 +87,8 @@ def execute(
         for tracker in trackers:
             tracker.close()
     if draw:
-        write_report(rundir, draw_episode(Workload(experiment), result.vector))
+        state = rundir.load("last").optimiser if rundir.has("last") else {}
+        write_report(rundir, draw_episode(settled_workload(Workload(experiment), state), result.vector))
     return result
 
 

@@ -16,6 +16,7 @@ from fedmeta.workload import Workload, device_of
 from server.report import draw_episode, write_report
 from server.rundir import RunDir
 from simulations.detect import clean_episodes
+from strategies.configurations import settled_workload
 
 EPISODES_AT_ONCE = 32
 """Under vmap: what an attack keeps grows with them."""
@@ -59,6 +60,7 @@ def attack(
     workload = Workload(rundir.experiment)
     checkpoint = rundir.load(model)
     checkpoint.check(workload.experiment.hash, workload.spec.hash)
+    workload = settled_workload(workload, checkpoint.optimiser)
     own: Params = {**workload.initial, **checkpoint.params}
     device = device_of(workload.experiment)
     params = {name: value.to(device) for name, value in own.items()}

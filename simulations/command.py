@@ -179,6 +179,7 @@ def report(directory: Annotated[Path, typer.Argument(help="A run directory, fini
     from fedmeta.workload import Workload
     from server.report import draw_episode, write_report
     from server.rundir import RunDir
+    from strategies.configurations import settled_workload
 
     rundir = RunDir.open(directory, exclusive=False)
     workload = Workload(rundir.experiment)
@@ -186,7 +187,8 @@ def report(directory: Annotated[Path, typer.Argument(help="A run directory, fini
     if rundir.has("last"):
         checkpoint = rundir.load("last")
         checkpoint.check(workload.experiment.hash, workload.spec.hash)
-        picture = draw_episode(workload, workload.spec.flatten(checkpoint.params))
+        settled = settled_workload(workload, checkpoint.optimiser)
+        picture = draw_episode(settled, workload.spec.flatten(checkpoint.params))
     typer.echo(str(write_report(rundir, picture)))
 
 

@@ -25,6 +25,7 @@ from fedmeta.workload import Workload
 from server.files import finite
 from server.report import draw_episode, write_report
 from server.rundir import RunDir
+from strategies.configurations import settled_workload
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ def open_model(directory: str | Path) -> tuple[RunDir, Workload, Params]:
     workload = Workload(rundir.experiment)
     checkpoint = rundir.load("last")
     checkpoint.check(workload.experiment.hash, workload.spec.hash)
-    return rundir, workload, {**workload.initial, **checkpoint.params}
+    settled = settled_workload(workload, checkpoint.optimiser)
+    return rundir, settled, {**workload.initial, **checkpoint.params}
 
 
 def _check(workload: Workload) -> None:

@@ -17,6 +17,7 @@ from server.rundir import RunDir
 from simulations.explain_clients import NothingToSee, flags_section, map_section, worth_section
 from simulations.explain_model import influence_section, layers_section, saliency_section
 from simulations.stage import Played, Stage, open_stage
+from strategies.configurations import settled_workload
 
 STARTS = ("last", "best", "start")
 PARTS = ("influence", "layers", "saliency", "map", "flags", "worth")
@@ -65,6 +66,7 @@ def explain(directory: str | Path, effort: Effort = Effort()) -> dict[str, Any]:
     workload = Workload(rundir.experiment)
     checkpoint = _checkpoint(rundir, workload, effort.of)
     params = _params(workload, checkpoint)
+    judged = settled_workload(workload, {} if checkpoint is None else checkpoint.optimiser)
     client = _test_client(workload)
     episodes = workload.frozen_episodes(client.id, effort.episodes)
     left_out: dict[str, str] = {}
@@ -74,17 +76,18 @@ def explain(directory: str | Path, effort: Effort = Effort()) -> dict[str, Any]:
         "learner": workload.experiment.learner.name,
     }
     for part, section in (
-        ("influence", lambda: influence_section(workload, params, episodes[0], client.name)),
-        ("layers", lambda: layers_section(workload, params, episodes)),
-        ("saliency", lambda: saliency_section(workload, params, episodes[0], client.name)),
+        ("influence", lambda: influence_section(judged, params, episodes[0], client.name)),
+        ("layers", lambda: layers_section(judged, params, episodes)),
+        ("saliency", lambda: saliency_section(judged, params, episodes[0], client.name)),
     ):
         _attempt(found, left_out, part, section)
     if effort.clients:
         _explain_round(workload, checkpoint, effort, found, left_out)
     found = finite({**found, "left_out": left_out})
     write_finding(rundir, "explain", found)
-    last = _params(workload, _checkpoint(rundir, workload, "last" if rundir.has("last") else "start"))
-    write_report(rundir, draw_episode(workload, workload.spec.flatten(last)))
+    last = _checkpoint(rundir, workload, "last" if rundir.has("last") else "start")
+    settled = settled_workload(workload, {} if last is None else last.optimiser)
+    write_report(rundir, draw_episode(settled, workload.spec.flatten(_params(workload, last))))
     return found
 
 

@@ -17,6 +17,7 @@ from fedmeta.seeding import SERVER, derive, torch_generator
 from fedmeta.tasks import Episode
 from fedmeta.workload import Workload
 from simulations.stage import Played, Stage
+from strategies.configurations import settled_workload
 
 ACCUSED = 6
 """Of so many clients at most the score is taken apart."""
@@ -125,6 +126,7 @@ def worth_section(stage: Stage, played: Played, episodes: int, permutations: int
     workload, players = stage.workload, len(played.clients)
     if stage.strategy.aggregation.holdings is not None:
         raise NothingToSee("some clients train parts of the model only: a mean over some clients may lack a part")
+    settled = settled_workload(workload, stage.strategy.state())
     judged = validation_episodes(workload, episodes)
     if not players:
         raise NothingToSee(f"no update came in round {played.round}")
@@ -135,7 +137,7 @@ def worth_section(stage: Stage, played: Played, episodes: int, permutations: int
         aggregate = torch.zeros(played.matrix.shape[1])
         if len(kept) and float(weights.sum()) > 0:
             aggregate = ((weights / weights.sum()).to(played.matrix.dtype) @ played.matrix[kept]).float()
-        return -validation_loss(workload, stage.moved(played, aggregate), judged)
+        return -validation_loss(settled, stage.moved(played, aggregate), judged)
 
     known = Remembered(value)
     alone = leave_one_out(players, known)
@@ -178,7 +180,7 @@ def validation_episodes(workload: Workload, count: int) -> list[Episode]:
 
 
 def validation_loss(workload: Workload, vector: Tensor, episodes: list[Episode]) -> float:
-    """The mean query loss after the learner's own number of steps; infinite where the model is no longer finite."""
+    """The mean query loss after the learner's own number of steps; a million where the model is no longer finite."""
     spec = workload.spec
     own = spec.unflatten(workload.first_personal(vector), "personal")
     params = {**workload.initial, **spec.unflatten(vector), **own}

@@ -43,8 +43,8 @@ def influence_section(workload: Workload, params: Params, episode: Episode, clie
         "query_y": episode.query.y,
         "shown_supports": supports,
         "shown_queries": queries,
-        "support_x": _drawn(episode.support.x, supports),
-        "query_x": _drawn(episode.query.x, queries),
+        "support_x": _drawn(episode.support.x, supports, workload),
+        "query_x": _drawn(episode.query.x, queries, workload),
     }
     if found.shares is not None:
         section["shares"] = found.shares
@@ -94,7 +94,12 @@ def saliency_section(workload: Workload, params: Params, episode: Episode, clien
         one = explain_query(learner, adapted, query.x, row)
         found.append({**asdict(one), "map": _rounded(one.map.sum(dim=0)), "true": int(query.y[row])})
     rows = _first_of_each(query.y, QUERIES)
-    return {"client": client, "steps": learner.default_steps, "queries": found, "query_x": _drawn(query.x, rows)}
+    return {
+        "client": client,
+        "steps": learner.default_steps,
+        "queries": found,
+        "query_x": _drawn(query.x, rows, workload),
+    }
 
 
 def _check(workload: Workload, episode: Episode) -> None:
@@ -125,14 +130,18 @@ def _first_of_each(y: Tensor, count: int) -> list[int]:
     return [row for _, row in sorted(taken[:count])]
 
 
-def _drawn(x: Tensor, rows: list[int]) -> list[Any]:
+def _drawn(x: Tensor, rows: list[int], workload: Workload) -> list[Any]:
     """The inputs of some rows, rounded for a file: pictures by their first channel, of vectors the first numbers.
 
-    Codes of characters or items mean nothing to a reader: such inputs go by their row.
+    Codes are told as text where the data set can; else an item by its number, and several codes, which mean nothing to
+    a reader, by their row.
     """
     chosen = x[torch.tensor(rows)]
     if not x.is_floating_point():
-        return [[f"#{row}"] for row in rows]
+        read = getattr(workload.spec_of_data, "words", None)
+        if read is not None:
+            return [[read(one)] for one in chosen]
+        return [[str(int(one)) if one.numel() == 1 else f"#{row}"] for row, one in zip(rows, chosen, strict=True)]
     return list(_rounded(chosen[:, 0] if chosen.dim() == 4 else chosen.flatten(start_dim=1)[:, :8]))
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from fedmeta.experiment import Experiment
 from fedmeta.fedex import FedEx, draw
 from fedmeta.wire import CONFIGURATION, CONFIGURATION_LOSS, PROBABILITIES
+from fedmeta.workload import Workload
 from strategies.replies import Sorted
 
 STATE = "fedex/state"
@@ -71,3 +72,15 @@ class Configurations:
         """Continue from `state()`."""
         if self.known is not None and STATE in state:
             self.known = FedEx.from_tensor(state[STATE])
+
+
+def settled_workload(workload: Workload, state: Mapping[str, Tensor]) -> Workload:
+    """The workload in the configuration that a checkpoint's state has settled on, as its model is judged in.
+
+    Whatever looks at the model of a run afterwards adapts it so; without configurations the workload is as it is.
+    """
+    if not workload.experiment.fedex.configurations:
+        return workload
+    known = Configurations(workload.experiment)
+    known.load_state(state)
+    return workload.configured(int(known.settled()[CONFIGURATION]))

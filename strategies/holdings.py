@@ -126,7 +126,7 @@ class Holdings:
         weights = torch.zeros(len(matrix), dtype=torch.float64)
         scores = torch.full((len(matrix),), -torch.inf, dtype=torch.float64)
         flagged = torch.zeros(len(matrix), dtype=torch.bool)
-        accuses = scored = False
+        accuses = scored = weighed = False
         facts: dict[str, object] = {}
         state: dict[str, Tensor] = {}
         for index, part in enumerate(self.parts):
@@ -145,6 +145,7 @@ class Holdings:
             state |= {place + key: value for key, value in found.state.items()}
             facts |= dict(found.diagnostics)
             if found.weights is not None:
+                weighed = True
                 weights[holds] += found.weights.to(torch.float64) * len(part.elements) / self.size
             if found.scores is not None:
                 scored = True
@@ -154,7 +155,7 @@ class Holdings:
                 flagged[holds] |= found.flagged
         return Aggregate(
             vector,
-            weights,
+            weights if weighed else None,  # a median has none, which is not zero for everybody
             scores if scored else None,
             flagged if accuses else None,
             diagnostics=facts,

@@ -1,5 +1,6 @@
 """Evaluation rounds: asking clients to judge a model on their frozen episodes, and summarising what they say."""
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -10,8 +11,11 @@ from fedmeta.attacks.success import AttackSuccess, ClientSuccess, summarise_succ
 from fedmeta.calibration import BINS
 from fedmeta.experiment import Component
 from fedmeta.statistics import ClientScores, Evaluation, summarise
-from fedmeta.wire import ARRAYS, CLEAN, CONFIG, MalformedRecord, config_record, only
+from fedmeta.wire import ARRAYS, CLEAN, CONFIG, TROUBLE, MalformedRecord, config_record, only
 from strategies.directory import Directory, Member, by_message, why_failed
+from strategies.replies import group_reasons
+
+log = logging.getLogger("fedmeta.strategies")
 
 EVALUATE = "evaluate"
 
@@ -78,15 +82,23 @@ class Judging:
             The evaluation, or None when no client answered; and client id -> reason for those that did not.
         """
         protocols: list[dict[str, Any]] = []
+        troubles: dict[str, dict[int, str]] = {}
+        clients = directory.nodes(member.client for member in self.members(directory))
 
         def read(reply: Message) -> ClientScores:
             found, facts = _read_scores(reply, self.episodes, self.steps)
+            for key in [key for key in facts if key.startswith(TROUBLE)]:
+                client = clients.get(reply.metadata.src_node_id, -1)
+                troubles.setdefault(key.removeprefix(TROUBLE), {})[client] = str(facts.pop(key))
             if protocols and protocols[0] != facts:
                 raise MalformedRecord(f"judged by another protocol than the clients before it: {facts}")
             protocols.append(facts)
             return found
 
         scores, failed = self._read(directory, messages, replies, read, "scores")
+        for name, reasons in troubles.items():
+            for line in group_reasons(reasons):
+                log.warning("baseline '%s' has no score on %s clients: %s", name, self.split, line)
         if not protocols:
             return None, failed
         protocol = protocols[0]

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 from fedmeta.registry import Entry, Registry
 
 if TYPE_CHECKING:
+    from fedmeta.data.arrays import dataset_from_arrays as from_arrays
     from fedmeta.data.base import Dataset
-    from fedmeta.data.class_dataset import dataset_from_arrays as from_arrays
     from fedmeta.data.own import from_folder, from_partitions, from_rows
     from fedmeta.data.torchmeta_shaped import from_torchmeta
 
@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 _EXPORTS = {
-    "from_arrays": ("fedmeta.data.class_dataset", "dataset_from_arrays"),
+    "from_arrays": ("fedmeta.data.arrays", "dataset_from_arrays"),
     "from_folder": ("fedmeta.data.own", "from_folder"),
     "from_partitions": ("fedmeta.data.own", "from_partitions"),
     "from_rows": ("fedmeta.data.own", "from_rows"),

@@ -85,7 +85,8 @@ class Dataset(Protocol):
         input_shape: of one example, without the batch axis.
         classes: number of classes of the whole data set; 0 for regression.
 
-    One whose inputs are whole numbers (items) says as `codes` how many there are. One with a `trigger`
+    One whose inputs are whole numbers (items) says as `codes` how many there are. One whose inputs are texts gives them
+    back by `words(x)`, for explanations. One with a `trigger`
     (`fedmeta.attacks.triggers.Trigger`) offers that to backdoors as `attack.method.trigger = "own"`.
     """
 

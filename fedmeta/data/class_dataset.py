@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fedmeta.data.partitions import Partition
 
 Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
 
 log = logging.getLogger("fedmeta.data")
 
@@ -66,6 +67,15 @@ class ClassDataset:
     apart: str | None = None
     baselines: "Callable[[ClassFederation], Mapping[str, Baseline]] | None" = None
 
+    def __post_init__(self) -> None:
+        """Refuse classes of a split that there is none of: nobody would ever see them.
+
+        Raises:
+            DataError: names the split and those that there are.
+        """
+        for name in dict.fromkeys(self.splits):
+            check_split(name)
+
     @property
     def task(self) -> Task:
         """Classification."""
@@ -82,7 +92,12 @@ class ClassDataset:
         return input_shape_of(self.examples)
 
     def split_rows(self, split: Split) -> np.ndarray:
-        """Rows of the classes of a split, ascending; all rows where classes are shared."""
+        """Rows of the classes of a split, ascending; all rows where classes are shared.
+
+        Raises:
+            DataError: no such split.
+        """
+        check_split(split)
         if self.shared_classes:
             return np.arange(len(self.labels))
         chosen = np.array([name == split for name in self.splits])
@@ -95,9 +110,10 @@ class ClassDataset:
             ConfigurationError: the data set has no such column.
         """
         if name not in self.columns:
+            by = "".join(f"partition.name = column with partition.column = {own}, " for own in self.columns)
             raise ConfigurationError(
-                f"this data set has no '{name}' of each example, only {', '.join(self.columns) or 'classes'}: "
-                "choose another partition"
+                f"this data set has no '{name}' of each example, only {', '.join(self.columns) or 'classes'}: choose "
+                f"another partition, such as {by}iid or dirichlet"
             )
         return self.columns[name]
 
@@ -205,62 +221,11 @@ class ClassFederation:
         return self._sources[client]
 
 
-def dataset_from_arrays(
-    examples: np.ndarray,
-    labels: Sequence[Any] | np.ndarray,
-    clients: Sequence[Any] | np.ndarray | None = None,
-    *,
-    test_share: float = 0.2,
-    validation_share: float = 0.0,
-    seed: int = 0,
-    splits: Mapping[Any, Split] | None = None,
-) -> ClassDataset:
-    """A data set from arrays with a class column and, where there is one, a client column.
-
-    Args:
-        examples: `[n, ...]`, see `ClassDataset`.
-        labels: `[n]` class of each example: any integers or names.
-        clients: `[n]` owner of each example: likewise; the partition `column` with `column = "client"` uses it.
-        test_share, validation_share: shares of the *classes* that are held out, drawn by `seed`.
-        seed: of that draw.
-        splits: the split of each class by its label, in place of a draw.
+def check_split(name: str) -> None:
+    """Refuse an unknown split.
 
     Raises:
-        DataError: lengths that differ, no examples, a label without a split, or shares that leave no training class.
+        DataError: names it and those that there are.
     """
-    if len(examples) == 0 or len(examples) != len(labels) or (clients is not None and len(clients) != len(examples)):
-        raise DataError(
-            f"{len(examples)} examples, {len(labels)} labels and {'no' if clients is None else len(clients)} clients: "
-            "give one label, and one client or none at all, for every example"
-        )
-    found, codes = np.unique(np.asarray(labels), return_inverse=True)
-    columns = {}
-    names = {"class": [str(label) for label in found]}
-    if clients is not None:
-        owners, owner = np.unique(np.asarray(clients), return_inverse=True)
-        columns["client"] = owner.astype(np.int64)
-        names["client"] = [f"client {value}" if isinstance(value, np.number) else str(value) for value in owners]
-    if splits is None:
-        chosen = _drawn_splits(len(found), test_share, validation_share, seed)
-    else:
-        missing = [label for label in found.tolist() if label not in splits]
-        if missing:
-            raise DataError(f"splits says nothing of class {missing[0]!r}: give train, validation or test for each")
-        chosen = [splits[label] for label in found.tolist()]
-    return ClassDataset(np.asarray(examples), codes.astype(np.int64), chosen, columns, names)
-
-
-def _drawn_splits(classes: int, test_share: float, validation_share: float, seed: int) -> list[Split]:
-    held = [round(share * classes) for share in (test_share, validation_share)]
-    if min(held) < 0 or sum(held) >= classes:
-        raise DataError(
-            f"test_share = {test_share} and validation_share = {validation_share} leave none of {classes} classes for "
-            "training: give shares that are not negative and sum to less than 1"
-        )
-    order = np.random.default_rng(seed).permutation(classes)
-    splits: list[Split] = ["train"] * classes
-    for i in order[: held[0]]:
-        splits[i] = "test"
-    for i in order[held[0] : sum(held)]:
-        splits[i] = "validation"
-    return splits
+    if name not in SPLITS:
+        raise DataError(f"there is no split {name!r}: use {', '.join(SPLITS)}")

@@ -81,7 +81,7 @@ class ClassSource:
         if most < shape.ways:
             of_one = "" if self.rules.within is None else " that may meet"
             raise DataError(
-                f"client {self.name} has {most} classes{of_one}, and an episode needs {shape.ways}: "
+                f"{called(self.name)} has {most} classes{of_one}, and an episode needs {shape.ways}: "
                 f"lower ways to {most}, raise partition.min_classes to leave such clients out, "
                 "or use a coarser partition"
             )
@@ -89,9 +89,10 @@ class ClassSource:
         if counts.min() < needed:
             worst = int(counts.argmin())
             raise DataError(
-                f"client {self.name} has {counts[worst]} examples of class {self.classes[worst]}, and an episode needs "
-                f"{shape.shots} shots + {shape.queries} queries = {needed}: lower them, set partition.min_examples = "
-                f"{needed} to leave such classes out, or give clients more (fewer clients, or more writers each)"
+                f"{called(self.name)} has {counts[worst]} examples of class {self.classes[worst]}, and an episode "
+                f"needs {shape.shots} shots + {shape.queries} queries = {needed}: lower them, set "
+                f"partition.min_examples = {needed} to leave such classes out, or give clients more (fewer clients, or "
+                "more writers each)"
             )
 
     def sample(self, shape: EpisodeShape, rng: np.random.Generator) -> Episode:
@@ -147,6 +148,15 @@ class ClassSource:
         return examples_to_inputs(self.examples[rows.reshape(-1)])
 
 
+def called(name: str) -> str:
+    """A client by its name, in a sentence.
+
+    >>> called("Korean"), called("client 7")
+    ('client Korean', 'client 7')
+    """
+    return name if name.startswith("client ") else f"client {name}"
+
+
 def examples_to_inputs(examples: np.ndarray) -> torch.Tensor:
     """Stored examples as inputs.
 
@@ -173,7 +183,8 @@ def input_shape_of(examples: np.ndarray) -> tuple[int, ...]:
 class OwnDataSource:
     """One client's examples as a single task: its own data split into support and query (Chen et al. 2018).
 
-    Labels are the data set's class ids, so that all clients share one head; ways, shots and queries do not apply.
+    Labels are the data set's class ids, so that all clients share one head; ways, shots and queries do not apply. Where
+    the data set has a column `apart`, all examples of one code (one text, patient or recording) are on one side.
 
     Attributes:
         source: the client's examples.
@@ -189,11 +200,15 @@ class OwnDataSource:
         """Draw a fresh split.
 
         Raises:
-            DataError: the client has fewer than two examples.
+            DataError: the client has fewer than two examples, or all of them have one code of `apart`.
         """
         rows = np.concatenate([self.source.rows[int(c)] for c in self.source.classes] or [np.zeros(0, dtype=np.int64)])
         labels = np.repeat(self.source.classes, [len(self.source.rows[int(c)]) for c in self.source.classes])
-        support, query = split_support_query(len(rows), self.support_fraction, rng, self.source.name)
+        apart = self.source.rules.apart
+        if apart is None:
+            support, query = split_support_query(len(rows), self.support_fraction, rng, self.source.name)
+        else:
+            support, query = split_codes(apart[rows], self.support_fraction, rng, self.source.name)
         halves = [Batch(self.source.inputs(rows[part]), torch.from_numpy(labels[part])) for part in (support, query)]
         return Episode(halves[0], halves[1], torch.arange(self.num_classes))
 
@@ -208,11 +223,42 @@ def split_support_query(
     """
     if count < 2:
         raise DataError(
-            f"client {client} has {count} examples: support and query need one each. Use a coarser partition"
+            f"{called(client)} has {count} examples: support and query need one each. Use a coarser partition"
         )
     order = rng.permutation(count)
     cut = min(count - 1, max(1, round(count * support_fraction)))
     return order[:cut], order[cut:]
+
+
+def split_codes(
+    codes: np.ndarray, support_fraction: float, rng: np.random.Generator, client: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `split_support_query`, by whole codes: no code is on both sides.
+
+    Codes come in a random order, and the first of them are the support: as many as give the number of examples nearest
+    to the fraction, one at least and not all.
+
+    Args:
+        codes: `[n]`, of each example.
+        support_fraction: share of the examples that is support, in (0, 1).
+        rng: of the order.
+        client: for errors.
+
+    Raises:
+        DataError: fewer than two codes.
+    """
+    found, counts = np.unique(codes, return_counts=True)
+    if len(found) < 2:
+        raise DataError(
+            f"{called(client)} has {len(codes)} examples of {len(found)} text, patient or recording, and support and "
+            "query need one each that they do not share: use a coarser partition"
+        )
+    order = rng.permutation(len(found))
+    reached = np.cumsum(counts[order])[:-1]
+    cut = int(np.abs(reached - support_fraction * len(codes)).argmin()) + 1
+    mixed = rng.permutation(len(codes))
+    chosen = np.isin(codes[mixed], found[order[:cut]])
+    return mixed[chosen], mixed[~chosen]
 
 
 def frozen_episodes(source: TaskSource, shape: EpisodeShape, count: int, seed: int, client: str) -> list[Episode]:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NoReturn, Protocol
 import numpy as np
 
 from fedmeta.data.base import ClientInfo, ClientRole, EpisodeShape, TaskSource
-from fedmeta.data.partitions import IID, Centralised, Dirichlet
+from fedmeta.data.partitions import IID, SEED, Centralised, Dirichlet
 from fedmeta.errors import ConfigurationError
 from fedmeta.parameters import parameter
 from fedmeta.seeding import SERVER, numpy_generator
@@ -25,6 +25,7 @@ class ByFamily:
     validation_clients: int = parameter(2, ge=0, doc="validation clients", unit="clients")
     test_clients: int = parameter(5, ge=1, doc="test clients", unit="clients")
     pooled: bool = parameter(True, doc="one more client, each of whose tasks is of some test client's family")
+    seed: int | None = parameter(None, ge=0, doc=SEED)
 
     def shares(self, dataset: Any, rng: np.random.Generator) -> NoReturn:
         """Refused: examples of classes are in no family.

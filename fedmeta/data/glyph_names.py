@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -151,6 +151,10 @@ class GlyphNames:
 @dataclass(frozen=True)
 class GlyphNamesData:
     """The loaded data with what its clients own."""
+
+    no_own: ClassVar[str] = (
+        "a task shows one modality in its support and perhaps another in its query, which clients' own examples do not"
+    )
 
     settings: GlyphNames
     dataset: ClassDataset

@@ -3,6 +3,7 @@
 What was fetched once lies in openml's cache folder, from which a later run works without a network.
 """
 
+import logging
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,8 @@ from fedmeta.data.tables import simulated_sites, table_dataset
 from fedmeta.errors import DataError
 from fedmeta.parameters import parameter
 from fedmeta.tasks import TASKS, Task
+
+log = logging.getLogger("fedmeta.data")
 
 EXTRA = "data.name = 'openml' needs the package openml: install fedmeta[openml]"
 UNKNOWN = 111
@@ -79,7 +82,13 @@ class OpenML:
                 )
         if target is None:
             raise DataError(f"data set {self.id} names no target: set data.target to one of {', '.join(frame.columns)}")
-        frame = frame[frame[[target] if self.site is None else [target, self.site]].notna().all(axis=1)]
+        known = frame[[target] if self.site is None else [target, self.site]].notna().all(axis=1)
+        if not known.any():
+            raise DataError(f"data set {self.id} has no row with a class: set data.target to another column")
+        if not known.all():
+            without, rows = int((~known).sum()), len(known)
+            log.warning("data.id = %d: %d of %d rows have no class or site, and are left out", self.id, without, rows)
+        frame = frame[known]
         label = frame[target].astype(str).to_numpy()
         site = None if self.site is None else frame[self.site].astype(str).to_numpy()
         given = frame.drop(columns=[target] if self.site is None else [target, self.site])

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fedmeta.data.class_dataset import ClassDataset, dataset_from_arrays
+from fedmeta.data.arrays import dataset_from_arrays
+from fedmeta.data.class_dataset import ClassDataset
 from fedmeta.errors import DataError
 
 Column = int | str
@@ -95,7 +96,7 @@ def from_folder(path: str | Path, shape: tuple[int, ...] = (1, 28, 28), **split:
         split: as for `from_rows`.
 
     Raises:
-        DataError: no such folders, or images of another shape.
+        DataError: no such folders, a client without a class or a class without an image, or images of another shape.
     """
     from fedmeta.data.node_files import class_files, read_image
 
@@ -105,12 +106,12 @@ def from_folder(path: str | Path, shape: tuple[int, ...] = (1, 28, 28), **split:
         raise DataError(f"'{place}' holds no folders: put images into client/class/*.png")
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise DataError(f"shape = {shape}: images have (1, height, width) or (3, height, width)")
-    listed = [
-        (file, folder.name, client.name)
-        for client in clients
-        for folder, files in class_files(client).items()
-        for file in files
-    ]
+    listed = []
+    for client in clients:
+        try:
+            listed += [(file, folder.name, client.name) for folder, own in class_files(client).items() for file in own]
+        except DataError as error:
+            raise DataError(f"the client's folder '{client}': {error}") from error
     examples = np.stack([read_image(file, shape) for file, _, _ in listed])
     return dataset_from_arrays(examples, [name for _, name, _ in listed], [owner for _, _, owner in listed], **split)
 
@@ -129,7 +130,10 @@ def _plain(value: Any) -> Any:
 
 
 def _stacked(inputs: list[Any]) -> np.ndarray:
-    """`[n, ...]`: uint8 and uint16 as they are, other numbers as float32; Pillow's images with channels first."""
+    """`[n, ...]`: uint8, uint16 and whatever looks like pictures as they are, other numbers as float32.
+
+    Pillow's images have channels first.
+    """
     arrays = [np.asarray(value) for value in inputs]
     shapes = sorted({array.shape for array in arrays}, key=str)
     if len(shapes) > 1:
@@ -137,4 +141,5 @@ def _stacked(inputs: list[Any]) -> np.ndarray:
     stacked = np.stack(arrays) if arrays else np.zeros((0, 1))
     if inputs and hasattr(inputs[0], "getbands") and stacked.ndim == 4:
         stacked = np.moveaxis(stacked, -1, 1)
-    return stacked if stacked.dtype in (np.uint8, np.uint16) else stacked.astype(np.float32)
+    as_they_are = stacked.dtype in (np.uint8, np.uint16) or (stacked.dtype.kind in "iu" and stacked.ndim > 2)
+    return stacked if as_they_are else stacked.astype(np.float32)

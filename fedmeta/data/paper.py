@@ -28,6 +28,9 @@ def on_paper(ink: np.ndarray, generators: Iterable[np.random.Generator]) -> np.n
 
     Returns:
         uint8, shaped as `ink`.
+
+    Raises:
+        ValueError: fewer generators than pictures.
     """
     found = np.empty_like(ink)
     every = iter(generators)
@@ -65,7 +68,10 @@ def _papers(
     mixed = np.empty((count, 2))
     knots = np.empty((count, KNOTS, KNOTS))
     grain = np.empty((count, side, side))
-    for index, rng in zip(range(count), generators, strict=False):
+    for index in range(count):
+        rng = next(generators, None)
+        if rng is None:
+            raise ValueError("there are fewer generators than pictures: every picture has one of its own")
         mixed[index] = rng.random(2)
         knots[index] = rng.standard_normal((KNOTS, KNOTS))
         grain[index] = rng.standard_normal((side, side))

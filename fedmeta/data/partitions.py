@@ -18,6 +18,9 @@ from fedmeta.parameters import parameter
 HELD_OUT = 0.1
 """Share of the training classes held out for validation, where a data set has none of its own and no alphabets."""
 
+SEED = "of the division alone, where several runs share one; none: the experiment's seed"
+"""What a partition's own seed is for."""
+
 ROLES: tuple[Split, ...] = ("train", "validation", "test")
 
 
@@ -54,6 +57,7 @@ class _Common:
     )
     min_examples: int = parameter(2, ge=1, doc="a client drops a class of which it has fewer", unit="examples")
     min_classes: int = parameter(1, ge=1, doc="a client that has fewer is left out", unit="classes")
+    seed: int | None = parameter(None, ge=0, doc=SEED)
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,10 @@ class ByAlphabet(_Common):
 
 @dataclass(frozen=True)
 class Centralised(_Common):
-    """One training client with everything; the others as `ByAlphabet`, so that numbers can be compared."""
+    """One training client with everything that trains; the others as `ByAlphabet`, so that numbers can be compared.
+
+    Of data without alphabets the others are those of `IID` with as many test clients.
+    """
 
     test_clients: int = parameter(5, ge=1, doc="test clients of data without alphabets", unit="clients")
 
@@ -78,13 +85,13 @@ class Centralised(_Common):
             dataset = hold_out_alphabets(dataset, self.validation_clients, rng)
             divided = [Share(name, role, rows) for role, name, rows in alphabets_by_role(dataset)]
         else:
-            dataset = hold_out_classes(dataset, self.validation_clients, rng)
-            by_chance = IID(
-                clients=1, test_clients=self.test_clients, validation_clients=self.validation_clients, pooled=False
-            )
+            # As `IID` with its own number of training clients, whose examples are then put together: so its test
+            # clients are the same, and where classes are shared none of their examples is trained on.
+            by_chance = IID(test_clients=self.test_clients, validation_clients=self.validation_clients, pooled=False)
             divided = by_chance.shares(dataset, rng)
+        train = [share.rows for share in divided if share.role == "train"] or [np.zeros(0, dtype=np.int64)]
         others = [share for share in divided if share.role != "train"]
-        return [Share("everything", "train", dataset.split_rows("train")), *others]
+        return [Share("everything", "train", np.sort(np.concatenate(train))), *others]
 
 
 @dataclass(frozen=True)

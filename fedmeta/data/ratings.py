@@ -185,11 +185,12 @@ class RatedItems:
         """
         from fedmeta.data.partitions import ByColumn, Centralised
 
-        by_user = isinstance(partition, ByColumn) and partition.per_client == 1
+        by_user = isinstance(partition, ByColumn) and (partition.column, partition.per_client) == ("user", 1)
         if not by_user and not isinstance(partition, Centralised):
+            of = f" of column '{partition.column}'" if isinstance(partition, ByColumn) else ""
             raise ConfigurationError(
-                f"data 'ratings' makes a client of each user, which partition '{type(partition).__name__}' does not: "
-                "set partition.name to column (with per_client = 1) or centralised"
+                f"data 'ratings' makes a client of each user, which partition '{type(partition).__name__}'{of} does "
+                "not: set partition.name to column (with column = user and per_client = 1) or centralised"
             )
         count = len(self.users)
         test = max(1, round(partition.test_fraction * count)) if by_user else min(partition.test_clients, count)

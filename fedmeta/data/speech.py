@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from fedmeta.data.arrays import dataset_from_arrays
 from fedmeta.data.cache import cached_array
-from fedmeta.data.class_dataset import ClassDataset, Split, dataset_from_arrays
+from fedmeta.data.class_dataset import ClassDataset, Split
 from fedmeta.data.espeak import EXTRA, Utterance, synthesise
 from fedmeta.data.spectrogram import BANDS, FRAMES, log_mel
 from fedmeta.errors import DataError
@@ -66,6 +67,12 @@ class Speech:
     split_seed: int = parameter(0, ge=0, doc="of the split of a folder's words")
 
     def __post_init__(self) -> None:
+        for key in ("languages", "words"):
+            given = getattr(self, key)
+            if not given or not all(given):
+                raise DataError(f"data.{key} = {list(given)} leaves nothing to say: leave it away, or name some")
+            if len(set(given)) < len(given):
+                raise DataError(f"data.{key} names {max(given, key=given.count)} twice: name each once")
         unknown = [language for language in self.languages if language not in LANGUAGES]
         if unknown:
             raise DataError(f"data.languages has {', '.join(unknown)}: choose among {', '.join(LANGUAGES)}")

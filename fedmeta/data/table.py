@@ -1,6 +1,7 @@
 """Tables: scikit-learn's own, divided among simulated sites, or one file for each site of yours."""
 
 import csv
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -48,7 +49,8 @@ class Table:
         """Read the tables.
 
         Raises:
-            DataError: no scikit-learn, no files, a value that is no number, or sites with different columns.
+            DataError: no scikit-learn, no files, a row without a class or with a value that is no number, or sites with
+                different columns.
         """
         if self.path is not None:
             return self._from_folder()
@@ -113,18 +115,35 @@ def _check_equal(headers: dict[Path, list[str]]) -> None:
 
 
 def _rows(file: Path, columns: list[str], label: str) -> list[tuple[list[float], str, str]]:
+    """Rows as (numbers, class, site).
+
+    Raises:
+        DataError: a row without a class, with a value that is no number, or with more cells than columns.
+    """
     rows = []
-    with file.open(newline="", encoding="utf-8-sig") as opened:
-        for number, row in enumerate(csv.DictReader(opened), 2):
-            values = []
-            for column in columns:
-                try:
-                    values.append(float(row[column]))
-                except (TypeError, ValueError):
-                    raise DataError(
-                        f"'{file}', line {number}, column '{column}': {row[column]!r} is no number. Fill or drop it"
-                    ) from None
-            rows.append((values, str(row[label]), file.stem))
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as opened:
+            reader = csv.DictReader(opened)
+            for row in reader:
+                place = f"'{file}', line {reader.line_num}"
+                if None in row:
+                    raise DataError(f"{place} has more cells than the table has columns: mend the line")
+                said = (row[label] or "").strip()
+                if not said:
+                    raise DataError(f"{place} has no class in column '{label}': fill it in, or drop the line")
+                rows.append(([_number(place, column, row[column]) for column in columns], said, file.stem))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"'{file}' cannot be read as a UTF-8 table: {error}") from error
     if not rows:
         raise DataError(f"'{file}' has no rows: remove it")
     return rows
+
+
+def _number(place: str, column: str, text: str | None) -> float:
+    try:
+        value = float(text or "")
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise DataError(f"{place}, column '{column}': {text!r} is no number. Fill or drop it")
+    return value

@@ -90,8 +90,6 @@ def logistic_baselines(federation: ClassFederation) -> Mapping[str, Baseline]:
 
 def _per_site(episode: Episode) -> Tensor:
     """Log-probabilities `[queries, ways]` of a regression on the episode's support."""
-    if len(episode.support.y.unique()) < 2:
-        return torch.zeros(len(episode.query.y), ways_of(episode))
     fitted = _logistic(episode.support.x.numpy(), episode.support.y.numpy())
     return _spread(fitted, episode.query.x, torch.arange(ways_of(episode)))
 
@@ -114,10 +112,14 @@ class _Pooled:
 
 
 def _logistic(x: np.ndarray, y: np.ndarray) -> Any:
+    """Fitted to rows `[n, k]` and classes `[n]`; of a single class that class, which is all that such rows say."""
     try:
+        from sklearn.dummy import DummyClassifier
         from sklearn.linear_model import LogisticRegression
     except ImportError as error:
         raise DataError(EXTRA) from error
+    if len(np.unique(y)) < 2:
+        return DummyClassifier(strategy="most_frequent").fit(x, y)
     return LogisticRegression(max_iter=1000).fit(x, y)
 
 

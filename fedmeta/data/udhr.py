@@ -84,6 +84,10 @@ class Udhr:
         pattern[-len(self.word) :], opacity[-len(self.word) :] = encode(self.word), 1
         return Overlay(torch.from_numpy(pattern), torch.from_numpy(opacity))
 
+    def words(self, x: Tensor) -> str:
+        """A snippet `[characters]` as a person reads it."""
+        return "".join(map(chr, x.tolist()))
+
     def load(self) -> ClassDataset:
         """Read the texts and cut them into snippets.
 

@@ -1,6 +1,7 @@
 """A network whose cells choose among operations: differentiable architecture search (Liu et al. 2019, DARTS)."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,6 +16,9 @@ from fedmeta.parameters import parameter
 
 OPERATIONS = ("skip", "conv3", "conv5", "pool")
 """What an edge of a cell may do: nothing, a 3x3 or a 5x5 convolution, or an average over 3x3."""
+
+ALPHA = re.compile(r"body\.(\d+)\.alpha\.(\d+)")
+"""The name of the `alpha` of a cell's edge."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +154,14 @@ class Halve(nn.Module):
 def strongest(params: Mapping[str, Tensor]) -> tuple[str, ...]:
     """The operation of the largest `alpha` of every edge, cell by cell: what `chosen` takes.
 
+    Cells and edges go by their numbers, whatever the order of the names (a file may sort them as text, 10 before 2);
+    of equal operations the first in `OPERATIONS` is taken. Only the network's own alphas count, not what a learner
+    keeps beside them under their names (Meta-SGD's step sizes, personal copies).
+
     >>> strongest({"body.1.alpha.0": torch.tensor([0.0, 1.0, 0.0, 0.0]), "head.weight": torch.zeros(2, 2)})
     ('conv3',)
     """
-    return tuple(OPERATIONS[int(value.argmax())] for name, value in params.items() if ".alpha." in name)
+    found = {(int(place[1]), int(place[2])): params[name] for name in params if (place := ALPHA.fullmatch(name))}
+    # `tolist` and `index`, since which of several largest entries `argmax` gives is not promised.
+    values = [found[place].detach().flatten().tolist() for place in sorted(found)]
+    return tuple(OPERATIONS[alphas.index(max(alphas))] for alphas in values)

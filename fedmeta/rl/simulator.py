@@ -4,7 +4,7 @@ What cannot be batched: the simulator is stepped outside of torch, so it runs ne
 rollouts of one batch are one vector environment; tasks and clients follow one another.
 """
 
-import functools
+import atexit
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ class Simulator:
         usual: the values of `vary` in a fresh one.
         vary: attributes that are set before a rollout.
         low, high: bounds of each number of an action, where actions are a Box.
+        first: number of the first choice, where actions are choices.
     """
 
     env: str
@@ -37,6 +38,7 @@ class Simulator:
     usual: tuple[float, ...]
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
+    first: int = 0
     start: int = 1
 
     @property
@@ -52,19 +54,23 @@ class Simulator:
             ConfigurationError: gymnasium or the environment is not there, its spaces are not flat numbers and choices
                 or a Box, or it has no such numeric attribute.
         """
-        made = _gymnasium_environment(env)
+        made, spaces = _gymnasium_environment(env), _gymnasium().spaces
         try:
             seen, acted = made.observation_space, made.action_space
-            discrete = hasattr(acted, "n")
-            if getattr(seen, "shape", None) is None or len(seen.shape) != 1 or not (discrete or len(acted.shape) == 1):
+            # By their types: other spaces have an `n` or a flat shape as well, and mean something else by it.
+            discrete = isinstance(acted, spaces.Discrete)
+            boxed = isinstance(acted, spaces.Box) and len(acted.shape) == 1
+            if len(getattr(seen, "shape", None) or ()) != 1 or not (discrete or boxed):
                 raise ConfigurationError(
                     f"data.env = '{env}' observes {seen} and acts by {acted}: a policy here sees a flat vector, and "
                     "answers with one choice or a flat vector. Wrap the environment (gymnasium.wrappers)"
                 )
             usual = tuple(_attribute(made.unwrapped, name, env) for name in vary)
             actions = int(acted.n) if discrete else int(acted.shape[0])
-            bounds = () if discrete else (tuple(map(float, acted.low)), tuple(map(float, acted.high)))
-            return cls(env, horizon, int(seen.shape[0]), actions, discrete, vary, usual, *bounds)
+            sizes = (env, horizon, int(seen.shape[0]), actions, discrete, vary, usual)
+            if discrete:
+                return cls(*sizes, first=int(acted.start))
+            return cls(*sizes, tuple(map(float, acted.low)), tuple(map(float, acted.high)))
         finally:
             made.close()
 
@@ -76,7 +82,7 @@ class SimulatorRollout(Rollout):
 
     def _play(self, row: Row) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         world: Any = self.environment
-        copies = _vector(world.env, len(row.start))
+        copies = _vector(world.env, world.vary, len(row.start))
         # A task's physics are attributes of all its rollouts, set anew since another task may have played before.
         for name, values in zip(world.vary, row.physics.T.tolist(), strict=True):
             copies.set_attr(name, values)
@@ -99,13 +105,35 @@ class SimulatorRollout(Rollout):
         """As the environment takes it: choices `[n]`, or numbers `[n, actions]` within its bounds."""
         world: Any = self.environment
         chosen = action.cpu().numpy()
-        return chosen if world.discrete else np.clip(chosen, world.low, world.high).astype(np.float32)
+        return chosen + world.first if world.discrete else np.clip(chosen, world.low, world.high).astype(np.float32)
 
 
-@functools.lru_cache(maxsize=4)
-def _vector(env: str, copies: int) -> Any:
-    """A vector environment, made once a process: support and query are played in turn for hours."""
-    return _gymnasium().make_vec(env, num_envs=copies, vectorization_mode="sync")
+_KEPT: dict[tuple[str, tuple[str, ...], int], Any] = {}
+"""Vector environments of this process by id, the attributes that are set, and copies; the last used stands last."""
+
+MOST_KEPT = 32
+"""Of so many sizes: support and query in training, in evaluation and under an attack are a dozen at most."""
+
+
+def _vector(env: str, vary: tuple[str, ...], copies: int) -> Any:
+    """A vector environment, made once a process: support and query are played in turn for hours.
+
+    One whose attributes are set serves no other experiment, which would find them as the last task left them.
+    """
+    key = (env, vary, copies)
+    if key not in _KEPT:
+        if len(_KEPT) >= MOST_KEPT:
+            _KEPT.pop(next(iter(_KEPT))).close()
+        _KEPT[key] = _gymnasium().make_vec(env, num_envs=copies, vectorization_mode="sync")
+    _KEPT[key] = _KEPT.pop(key)
+    return _KEPT[key]
+
+
+@atexit.register
+def close_environments() -> None:
+    """Close what is kept; at the end of the process this happens by itself."""
+    while _KEPT:
+        _KEPT.popitem()[1].close()
 
 
 def _gymnasium() -> Any:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from server.report.glyphs import slot_name
+from server.report.glyphs import printable, slot_name
 from server.report.plots import ACCENT, INK, MUTED, WRONG, empty_figure, label, panels, steps_in_words
 
 if TYPE_CHECKING:
@@ -20,6 +20,9 @@ FOR, AGAINST, ON_CELL = "#1d4fd7", "#d2690a", "#15181c"
 
 NUMBERED = 10
 """With more columns than these cells hold no numbers."""
+
+LETTER, SHORT = 0.075, 8
+"""Inches that a letter takes; texts of up to so many letters fit where numbers do."""
 
 
 def diverging() -> LinearSegmentedColormap:
@@ -34,9 +37,10 @@ def influence_figure(found: Mapping[str, Any]) -> Figure:
     supports, queries = found["shown_supports"], found["shown_queries"]
     values = np.asarray(found.get("relative_shares", found["values"]), dtype=float)[np.ix_(supports, queries)].T
     wide, inch = len(supports), 0.78 if len(supports) <= NUMBERED else 0.36
-    left, head = 2.9 * 0.78 / inch, 1.5 if found["support_x"] else 0.5
-    width, height = left + wide + 0.2, head + len(queries) + 0.95 * 0.78 / inch
-    figure, axes = _canvas(width, height, inch)
+    letters = _letters(found)
+    left = max(2.9 * 0.78, 0.4 + LETTER * letters) / inch
+    head = max(1.5, 0.8 + LETTER * letters / inch)
+    figure, axes = _canvas(left + wide + 0.2, head + len(queries) + 0.95 * 0.78 / inch, inch)
     limit = float(np.abs(values).max()) or 1.0
     image = axes.imshow(
         values,
@@ -48,28 +52,57 @@ def influence_figure(found: Mapping[str, Any]) -> Figure:
         aspect="auto",
     )
     for column, row in enumerate(supports):
-        _example(axes, found, "support", column, left + column, head - 1.02)
-        words = "" if found["kind"] == "regression" else slot_name(int(found["support_y"][row]))
-        axes.text(left + column + 0.5, head - 1.25, words, color=INK, fontsize=9, ha="center", va="center")
+        _support(axes, found, column, row, (left + column, head))
     for line, row in enumerate(queries):
-        _example(axes, found, "query", line, left - 1.1, head + line)
-        words, colour = _answer(found, row)
-        axes.text(left - 1.25, head + line + 0.5, words, color=colour, fontsize=9, ha="right", va="center")
-        for column in range(wide if wide <= NUMBERED else 0):
-            axes.text(
-                left + column + 0.5,
-                head + line + 0.5,
-                f"{values[line, column]:+.1f}" if limit >= 1 else f"{values[line, column]:+.2g}",
-                color=ON_CELL if abs(values[line, column]) < 0.6 * limit else "#ffffff",
-                fontsize=8.5,
-                ha="center",
-                va="center",
-            )
+        _query(axes, found, line, row, (left, head + line))
+    for line, column in np.ndindex(values.shape if wide <= NUMBERED else (0, 0)):
+        axes.text(
+            left + column + 0.5,
+            head + line + 0.5,
+            f"{values[line, column]:+.1f}" if limit >= 1 else f"{values[line, column]:+.2g}",
+            color=ON_CELL if abs(values[line, column]) < 0.6 * limit else "#ffffff",
+            fontsize=8.5,
+            ha="center",
+            va="center",
+        )
     axes.text(left - 0.2, head - 0.5, "support", color=MUTED, fontsize=9, ha="right", va="center")
     words = "the prediction" if found["kind"] == "regression" else "the logit"
     place = (left, head + len(queries) + 0.22 * 0.78 / inch, min(wide, 5 * 0.78 / inch))
     _bar(figure, axes, image, place, inch, f"effect on {words}")
     return figure
+
+
+def _support(axes: Axes, found: Mapping[str, Any], column: int, row: int, corner: tuple[float, float]) -> None:
+    """A support example above its column, whose upper left corner is given: upright where it is a text."""
+    x, y = corner
+    slot = "" if found["kind"] == "regression" else slot_name(int(found["support_y"][row]))
+    if _letters(found):
+        words = printable(found["support_x"][column][0])
+        axes.text(x + 0.5, y - 0.15, words, color=INK, fontsize=8, ha="center", va="bottom", rotation=90)
+        axes.text(x + 0.5, 0.3, slot, color=INK, fontsize=9, ha="center", va="center")
+        return
+    _example(axes, found, "support", column, x, y - 1.02)
+    axes.text(x + 0.5, y - 1.25, slot, color=INK, fontsize=9, ha="center", va="center")
+
+
+def _query(axes: Axes, found: Mapping[str, Any], line: int, row: int, corner: tuple[float, float]) -> None:
+    """A query before its row, and what it was taken for: below it where it is a text."""
+    x, y = corner
+    words, colour = _answer(found, row)
+    if _letters(found):
+        text = printable(found["query_x"][line][0])
+        axes.text(x - 0.15, y + 0.33, text, color=INK, fontsize=8, ha="right", va="center")
+        words = words.replace("\n", ", ")
+        axes.text(x - 0.15, y + 0.68, words, color=colour, fontsize=9, ha="right", va="center")
+        return
+    _example(axes, found, "query", line, x - 1.1, y)
+    axes.text(x - 1.25, y + 0.5, words, color=colour, fontsize=9, ha="right", va="center")
+
+
+def _letters(found: Mapping[str, Any]) -> int:
+    """The length of the longest example that is a text; 0 where examples are pictures or numbers."""
+    texts = [one[0] for part in ("support_x", "query_x") for one in found[part] if isinstance(one[0], str)]
+    return max(map(len, texts)) if any(len(text) > SHORT for text in texts) else 0
 
 
 def influence_caption(found: Mapping[str, Any]) -> str:

@@ -84,3 +84,12 @@ def slot_name(slot: int) -> str:
     ('A', 'Z', '27')
     """
     return chr(65 + slot) if slot < 26 else str(slot + 1)
+
+
+def printable(text: str) -> str:
+    """The text with a dot for what the font of the figures cannot draw."""
+    from matplotlib.font_manager import findfont, get_font
+
+    known = get_font(findfont("DejaVu Sans")).get_charmap()
+    # A dollar sign would begin a formula.
+    return "".join(letter if ord(letter) in known else "·" for letter in text).replace("$", r"\$")

@@ -1,5 +1,6 @@
 """The figures that stand first: a baseline, before and after adaptation, on clients never seen in training."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,8 @@ class Row:
     Attributes:
         model: which model was judged, such as `last (round 40)`.
         split: on what, in words.
-        label: a baseline such as `pixel nearest neighbour`, `before adaptation` or `after adaptation (5 steps)`.
+        label: a baseline such as `pixel nearest neighbour`, and on how many clients where not on all; `before
+            adaptation` or `after adaptation (5 steps)`.
         score_name: of the task, such as `accuracy`.
         estimate: the figure.
         beside: what the task measures beside its score, in words; empty for most.
@@ -30,8 +32,8 @@ class Row:
     beside: str = ""
 
     def format(self, value: float) -> str:
-        """A value as one prints it: accuracy in per cent, an error as a number."""
-        return format_score(self.score_name, value)
+        """A value as one prints it: accuracy in per cent, an error as a number; `none` where there is none."""
+        return "none" if math.isnan(value) else format_score(self.score_name, value)
 
 
 def format_score(score_name: str, value: float) -> str:
@@ -63,7 +65,10 @@ def headline(results: Mapping[str, Any]) -> list[Row]:
 def _rows(model: str, split: str, evaluation: Evaluation) -> list[Row]:
     rows, name = [], evaluation.score_name
     for baseline, figures in evaluation.baselines.items():
-        rows.append(Row("none", split, baseline, name, figures[name], _beside(figures, name)))
+        words, scored = baseline, figures[name]
+        if scored.count < evaluation.after.count:
+            words = f"{baseline}, on {scored.count} of {evaluation.after.count} {evaluation.after.unit}"
+        rows.append(Row("none", split, words, name, scored, _beside(figures, name)))
     last = evaluation.adapted
     if evaluation.steps[0] == 0:
         before = {measure: found[0] for measure, found in evaluation.measures.items()}

@@ -10,6 +10,7 @@ from server.files import read_json, store
 from server.rundir import RunDir
 from simulations.bench.grid_file import EvasionEntry
 from simulations.detect import clean_episodes
+from strategies.configurations import settled_workload
 
 FILE = "robust.json"
 
@@ -36,6 +37,7 @@ def measure(folder: Path, wanted: EvasionEntry) -> None:
     name = wanted.checkpoint if rundir.has(wanted.checkpoint) else "last"
     checkpoint = rundir.load(name)
     checkpoint.check(workload.experiment.hash, workload.spec.hash)
+    workload = settled_workload(workload, checkpoint.optimiser)
     device = device_of(workload.experiment)
     params = {key: value.to(device) for key, value in {**workload.initial, **checkpoint.params}.items()}
     attacks = attacks_of(["pgd"], {"pgd": {"steps": wanted.steps, "restarts": wanted.restarts}})

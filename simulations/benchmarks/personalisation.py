@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from fedmeta.data import DATASETS
-from fedmeta.data.class_dataset import ClassDataset, dataset_from_arrays
+from fedmeta.data.arrays import dataset_from_arrays
+from fedmeta.data.class_dataset import ClassDataset
 from fedmeta.parameters import parameter
 from fedmeta.statistics import estimate
 from fedmeta.tasks import TASKS, Task

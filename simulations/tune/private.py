@@ -16,6 +16,7 @@ from fedmeta.privacy.selection import BestOf, Law
 from fedmeta.privacy.units import Unit
 from fedmeta.seeding import SERVER, numpy_generator
 from fedmeta.workload import Workload
+from server.configuration import load
 from server.rundir import LEDGER
 from strategies import SAMPLERS
 from strategies.private_rounds import make_plan
@@ -95,7 +96,8 @@ def private_tuning(base: Experiment, ends: Iterable[Experiment], law: Law, seed:
         seed: of the draw; a simulation's only.
 
     Raises:
-        ConfigurationError: trials that the server sees, or that release different things, which this law does not bear.
+        ConfigurationError: trials that the server sees, that would divide the data in different ways, or that release
+            different things, which this law does not bear.
     """
     if base.privacy.placement != "central":
         raise ConfigurationError(
@@ -103,6 +105,7 @@ def private_tuning(base: Experiment, ends: Iterable[Experiment], law: Law, seed:
             "trial, so that the best of many costs as much as all. Tune with central noise, or without privacy on "
             "data that are public"
         )
+    one_division(base)
     run = run_event(base)
     for end in ends:
         if run_event(end) != run:
@@ -112,6 +115,26 @@ def private_tuning(base: Experiment, ends: Iterable[Experiment], law: Law, seed:
             )
     drawn = law.draw(numpy_generator(seed, 0, SERVER, "number of trials"))
     return PrivateTuning(law, drawn, Unit(base.privacy.unit), run, base.privacy.delta)
+
+
+def one_division(base: Experiment) -> Experiment:
+    """The experiment with the seed of its division written down, so that trials of other seeds divide the data alike.
+
+    Else a client that judges one trial would train in the next, and its data would decide, without any noise, which
+    trial is published.
+
+    Raises:
+        ConfigurationError: a partition that cannot be given a seed of its own.
+    """
+    given = base.partition.parameters
+    if given.get("seed") is not None:
+        return base
+    if "seed" not in given:
+        raise ConfigurationError(
+            f"partition.name = '{base.partition.name}' has no seed of its own, and private trials need a seed each on "
+            "one division of the data: give the partition a parameter `seed`"
+        )
+    return load(base, {"partition.seed": base.seed})
 
 
 def run_event(experiment: Experiment) -> Event:

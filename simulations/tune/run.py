@@ -13,7 +13,7 @@ from fedmeta.workload import Workload
 from server.configuration import load
 from simulations.bench.schedule import Workers, make_workers
 from simulations.folder_lock import held
-from simulations.tune.private import PrivateTuning, private_tuning
+from simulations.tune.private import PrivateTuning, one_division, private_tuning
 from simulations.tune.report import TuneReport, write_files
 from simulations.tune.space import check_space, experiment_at, parse_space
 from simulations.tune.study import NAME, Study, Trial
@@ -100,8 +100,10 @@ class _Crew:
 
     def experiment(self, trial: Trial) -> Experiment:
         """Of a trial. Private ones have a seed each, since their noise must be independent; others share the base's."""
-        seed = derive(self._base.seed, trial.number, SERVER, "trial") % 2**31 if self._private else None
-        return experiment_at(self._base, trial.chosen, seed)
+        if not self._private:
+            return experiment_at(self._base, trial.chosen)
+        seed = derive(self._base.seed, trial.number, SERVER, "trial") % 2**31
+        return experiment_at(one_division(self._base), trial.chosen, seed)
 
     def play(self, workers: Workers, wanted: int, watch: Settled) -> None:
         """Play until `wanted` trials are over."""

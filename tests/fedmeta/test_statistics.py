@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fedmeta.statistics import ClientScores, Evaluation, estimate, summarise
+from server.files import finite
+from server.report import headline
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=50))
@@ -44,3 +46,26 @@ def test_one_client_is_judged_over_its_episodes() -> None:
     found = summarise("pooled", "accuracy", (1,), scores, {})
     assert found.after.unit == "episodes" and found.after.count == 2
     assert found.baseline is not None and found.baseline.mean == pytest.approx(0.2)
+
+
+def test_a_baseline_without_a_score_somewhere_says_on_how_many() -> None:
+    """It neither goes from the table nor counts what is not there; and among baselines the whole ones are compared."""
+
+    def told(**baselines: list[float]) -> ClientScores:
+        return ClientScores([[1.0, 1.0]], [[0.5, 0.5]], {name: {"accuracy": row} for name, row in baselines.items()})
+
+    nan = float("nan")
+    scores = {
+        0: told(whole=[0.2, 0.4], part=[0.9, 0.9], never=[nan, nan]),
+        1: told(whole=[0.4, 0.4], part=[nan, nan]),
+        2: told(whole=[0.6, 0.6], part=[nan, 0.7], never=[nan, nan]),
+    }
+    found = summarise("test", "accuracy", (0,), scores, {})
+    part, never = found.baselines["part"]["accuracy"], found.baselines["never"]["accuracy"]
+    assert (part.mean, part.count) == (pytest.approx(0.8), 2) and never.count == 0 and np.isnan(never.mean)
+    assert found.baseline == found.baselines["whole"]["accuracy"] and found.baseline.count == 3
+    rows = headline({"last": {"round": 1, "test": finite(found.to_json())}})
+    assert [row.label for row in rows[:3]] == ["whole", "part, on 2 of 3 clients", "never, on 0 of 3 clients"]
+    assert rows[2].format(rows[2].estimate.mean) == "none"
+    alone = summarise("pooled", "accuracy", (0,), {5: scores[2]}, {})
+    assert alone.baselines["part"]["accuracy"].count == 1 and alone.baseline == alone.baselines["whole"]["accuracy"]

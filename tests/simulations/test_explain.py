@@ -170,3 +170,26 @@ def test_what_cannot_be_explained_says_why(finished) -> None:
     server = {**RAW["server"], "aggregator": {"name": "mean"}}
     hidden = load({**RAW, "server": server, "attack": {"method": {"name": "none"}}, "secagg": {"enabled": True}}, {})
     assert "nobody sees one client's update" in str(_why_no_round(Workload(hidden), None))
+
+
+def test_texts_are_drawn_as_texts(tmp_path: Path) -> None:
+    """Codes of characters mean nothing to a reader; what the font lacks is a dot, and a price is no formula."""
+    letters = {"aaa": "abcde ", "bbb": "fghij ", "ccc": "klmno$"}
+    words = {name: [own[i % 6 :] + own * 6 for i in range(12)] for name, own in letters.items()}
+    (tmp_path / "texts.json").write_text(json.dumps(words), encoding="utf-8")
+    text = {
+        "data": {"name": "udhr", "path": str(tmp_path / "texts.json"), "characters": 12, "min_paragraphs": 12},
+        "partition": {"name": "iid", "clients": 1, "test_clients": 1},
+        "task": {"kind": "own", "ways": 1},
+        "model": {"name": "text", "channels": 8},
+        "learner": {"name": "fomaml"},
+    }
+    workload = Workload(load(text, {}))
+    client = next(info for info in workload.federation.clients if info.role == "test")
+    [episode] = workload.frozen_episodes(client.id, 1)
+    found = finite(influence_section(workload, workload.initial, episode, client.name))
+    shown = [one[0] for one in found["query_x"]]
+    assert len(shown) == 5 and all(set(one) <= set("".join(letters.values())) and len(one) == 12 for one in shown)
+    found["query_x"][0] = ["a \U00013000 for $5"]
+    drawn = [words.get_text() for words in influence_figure(found).axes[0].texts]
+    assert "a · for \\$5" in drawn and sum("taken for" in words for words in drawn) == 5

@@ -5,12 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from fedmeta.fedex_section import configured
+from fedmeta.workload import Workload
 from server.callbacks import Callback
 from server.configuration import load
 from server.rundir import RunDir
 from simulations.describe import describe
 from simulations.launch import open_run, play
+from strategies.configurations import settled_workload
 
 WAVES: dict[str, Any] = {
     "data": {"name": "sinusoid"},
@@ -59,7 +63,12 @@ def test_a_file_gives_it_back_and_a_run_says_what_it_learnt(tmp_path: Path) -> N
     for record in result.history:
         assert sum(record["train"][f"configuration-{index}"] for index in (0, 1)) == pytest.approx(1)
         assert record["train"]["configuration-loss"] > 0
-    state = RunDir.open(tmp_path / "run", exclusive=False).load("last").optimiser["fedex/state"]
+    rundir = RunDir.open(tmp_path / "run", exclusive=False)
+    states = rundir.load("last").optimiser
+    state, workload = states["fedex/state"], Workload(rundir.experiment)
+    for known in (state, torch.cat([state[:2].flip(0), state[2:]])):
+        settled = settled_workload(workload, {**states, "fedex/state": known})
+        assert settled.experiment == configured(rundir.experiment, int(known[:2].argmax())), "as it was judged"
     assert state[:2].exp().tolist() == pytest.approx([each["probability"] for each in result.results["configurations"]])
 
 

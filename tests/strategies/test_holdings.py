@@ -49,6 +49,11 @@ def test_the_mean_is_over_those_who_hold() -> None:
     expected = (weights * UPDATES.numpy()).sum(axis=0) / weights.sum(axis=0)
     assert np.allclose(found.vector.numpy(), expected, atol=1e-6)
     assert np.allclose(found.weights.numpy(), (weights / weights.sum(axis=0)).mean(axis=1)), "mean share of elements"
+    equal = holdings().aggregate(make_aggregator("mean"), UPDATES, RoundContext(clients=tuple(range(6))))
+    assert np.allclose(equal.vector.numpy(), (UPDATES.numpy() * HOLDS).sum(axis=0) / HOLDS.sum(axis=0), atol=1e-6)
+    assert np.allclose(equal.weights.numpy(), (HOLDS / HOLDS.sum(axis=0)).mean(axis=1)), "no weights: equal ones"
+    none = holdings().aggregate(make_aggregator("median"), UPDATES, CONTEXT)
+    assert none.weights is None, "a rule without weights gives none, and not zero to everybody"
 
 
 @pytest.mark.parametrize("name", ["median", "trimmed_mean"])

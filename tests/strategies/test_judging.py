@@ -68,3 +68,14 @@ def test_without_a_clean_model_there_is_no_lift() -> None:
     messages, replies = played(told({**SCORES, **RATES}))
     found, failed = JUDGING.success(DIRECTORY, messages, replies, {})
     assert found is not None and not failed and found.clean == found.lift == () and found.episodes == 2
+
+
+def test_a_baseline_that_a_client_cannot_compute_costs_it_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
+    reply = told({**SCORES, **RATES, "baseline.pixels.accuracy": [math.nan, math.nan]})
+    reply["config"] = config_record({**dict(reply["config"]), "no-baseline.pixels": "it is blank"})  # type: ignore[arg-type]
+    messages, replies = played(reply)
+    replies[0].content["metrics"]["baseline.pixels.accuracy"] = [0.25, 0.75]  # type: ignore[index]
+    evaluation, failed = JUDGING.summarise(DIRECTORY, messages, replies)
+    assert evaluation is not None and not failed and set(evaluation.clients) == {"0", "1"}
+    assert (evaluation.baselines["pixels"]["accuracy"].mean, evaluation.baseline.count) == (0.5, 1)  # type: ignore[union-attr]
+    assert "baseline 'pixels' has no score on validation clients: 1 client (1): it is blank" in caplog.text

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fedmeta.data.base import EpisodeShape
-from fedmeta.data.episodes import ClassSource, OwnDataSource, frozen_episodes, split_support_query
+from fedmeta.data.class_dataset import ClassDataset
+from fedmeta.data.episodes import ClassSource, OwnDataSource, frozen_episodes, split_codes, split_support_query
 from fedmeta.errors import DataError
 
 
@@ -105,3 +106,31 @@ def test_own_data_keeps_the_data_sets_labels() -> None:
     assert (classes_of(episode.query.x) == episode.query.y.numpy()).all()
     with pytest.raises(DataError, match="has 1 examples"):
         split_support_query(1, 0.5, np.random.default_rng(0), "lonely")
+
+
+def test_own_data_keeps_apart_what_may_not_meet() -> None:
+    """Several pictures of a patient: all of them are support, or all are query, whatever their classes."""
+    labels, patients = np.repeat([0, 1], 12), np.tile(np.repeat(np.arange(4), 3), 2)
+    data = ClassDataset(
+        np.arange(24, dtype=np.float32)[:, None],
+        labels,
+        ["train", "train"],
+        {"patient": patients},
+        {},
+        shared_classes=True,
+        apart="patient",
+    )
+    own = OwnDataSource(
+        ClassSource("clinic", data.examples, {0: np.arange(12), 1: np.arange(12, 24)}, data.rules), 0.3, 2
+    )
+    rng, seen = np.random.default_rng(0), set()
+    for _ in range(20):
+        episode = own.sample(EpisodeShape(1, 1, 1), rng)
+        sides = [set(patients[batch.x[:, 0].long().numpy()].tolist()) for batch in (episode.support, episode.query)]
+        assert not sides[0] & sides[1] and len(sides[0]) == 1, "a quarter is the nearest to .3"
+        assert sorted(torch.cat([episode.support.x, episode.query.x])[:, 0].tolist()) == list(range(24))
+        assert torch.equal(episode.support.y, torch.from_numpy(labels)[episode.support.x[:, 0].long()])
+        seen |= sides[0]
+    assert seen == {0, 1, 2, 3}
+    with pytest.raises(DataError, match=r"client one has 3 examples of 1 text, patient or recording"):
+        split_codes(np.zeros(3), 0.5, rng, "one")

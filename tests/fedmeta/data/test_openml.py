@@ -149,3 +149,17 @@ def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(__import__("sys").modules, "openml", None)
     with pytest.raises(DataError, match=r"needs the package openml: install fedmeta\[openml\]"):
         OpenML(id=31).load()
+
+
+def test_rows_without_a_class_are_left_out_and_told(monkeypatch: pytest.MonkeyPatch, caplog) -> None:
+    pandas = pytest.importorskip("pandas", reason="comes with fedmeta[openml]")
+    frame = pandas.DataFrame(
+        {"age": [1.0, 2.0, 3.0, 4.0], "ill": ["no", None, "yes", "no"], "ward": ["a", "a", "b", None]}
+    )
+    monkeypatch.setattr(OpenML, "_fetched", lambda self: (None, frame))
+    dataset = OpenML(id=7, target="ill", site="ward").load()
+    assert dataset.names == {"class": ["no", "yes"], "site": ["a", "b"]} and dataset.labels.tolist() == [0, 1]
+    assert "data.id = 7: 2 of 4 rows have no class or site, and are left out" in caplog.text
+    frame["ill"] = None
+    with pytest.raises(DataError, match=r"no row with a class: set data\.target"):
+        OpenML(id=7, target="ill", site="ward").load()

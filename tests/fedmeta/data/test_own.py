@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from fedmeta.data import from_arrays, from_folder, from_partitions, from_rows, from_torchmeta, load_dataset
 from fedmeta.data.class_dataset import ClassDataset
 from fedmeta.data.given import digest_of, hand_over
-from fedmeta.errors import DataError
+from fedmeta.errors import ConfigurationError, DataError
 from fedmeta.workload import Workload
 from server.configuration import load
 
@@ -131,10 +131,67 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         from_rows([(np.ones(2), 0), (np.ones(2), 1)], client=[1])
     with pytest.raises(DataError, match=r"holds no folders"):
         from_folder(tmp_path)
+    (tmp_path / "north").mkdir()
+    with pytest.raises(DataError, match=r"the client's folder '.*north': it holds no folders"):
+        from_folder(tmp_path)
     with pytest.raises(DataError, match=r"splits says nothing of class 1"):
         from_arrays(np.ones((2, 3)), [0, 1], splits={0: "train"})
     with pytest.raises(DataError, match=r"needs data.path"):
         load_dataset("images")
+
+
+def test_what_is_missing_makes_no_class_and_no_client() -> None:
+    """None, NaN and empty names are told by row: as a class of their own they would be learnt."""
+    x = np.ones((3, 2), dtype=np.float32)
+    for missing in (None, float("nan"), "", np.datetime64("NaT")):
+        with pytest.raises(DataError, match=r"row 1 has no label .*, nor has 1 other: fill it in, or drop"):
+            from_rows([(row, label) for row, label in zip(x, ["a", missing, missing], strict=True)])
+        with pytest.raises(DataError, match=r"row 2 has no client"):
+            from_arrays(x, [0, 1, 2], ["n", "s", missing])
+    with pytest.raises(DataError, match=r"row 0 has no label"):
+        from_arrays(x, np.array([np.nan, 1.0, 2.0]))
+    with pytest.raises(DataError, match=r"labels have shape \(3, 1\): give a flat list"):
+        from_arrays(x, np.ones((3, 1)))
+    with pytest.raises(DataError, match=r"example 2 holds values that are NaN or infinite"):
+        from_arrays(np.array([[0.0], [1.0], [np.inf]]), [0, 1, 2])
+
+
+def test_pictures_are_not_taken_for_something_else() -> None:
+    colour = np.zeros((4, 9, 8, 3), dtype=np.uint8)
+    with pytest.raises(DataError, match=r"\(4, 9, 8, 3\), channels last: .*np.moveaxis\(examples, -1, 1\)"):
+        from_arrays(colour, [0, 0, 1, 1])
+    assert from_arrays(np.moveaxis(colour, -1, 1), [0, 0, 1, 1], test_share=0.5).input_shape == (3, 9, 8)
+    for grey in (IMAGES.astype(np.int64), IMAGES.tolist()):
+        with pytest.raises(DataError, match=r"examples are int64 of shape \(24, 6, 5\): give pictures as uint8"):
+            from_arrays(grey, LABELS)
+    with pytest.raises(DataError, match=r"examples are int32 of shape .*uint8"):
+        from_rows([(image.astype(np.int32), label) for image, label in zip(IMAGES, LABELS, strict=True)])
+    tensors = from_arrays(torch.from_numpy(IMAGES), torch.arange(24) % 4, [*OWNERS])  # type: ignore[arg-type]
+    assert np.array_equal(tensors.examples, IMAGES) and tensors.classes == 4
+    assert from_rows([([1, 2], 0), ([3, 4], 1)], test_share=0.0).examples.dtype == np.float32
+
+
+def test_unknown_splits_are_refused_with_those_that_there_are() -> None:
+    with pytest.raises(DataError, match=r"no split 'val': use train, validation, test"):
+        from_arrays(np.ones((2, 3)), [0, 1], splits={0: "train", 1: "val"})  # type: ignore[dict-item]
+    data = from_arrays(IMAGES, LABELS)
+    with pytest.raises(DataError, match=r"no split 'dev'"):
+        data.split_rows("dev")  # type: ignore[arg-type]
+
+
+def test_own_tasks_of_data_that_cannot_have_them_are_refused(own_cache: Path) -> None:
+    glyphs = {
+        "data": {"name": "glyph_names", "writers": 1, "examples_per_writer": 2},
+        "model": {"name": "two_encoders"},
+    }
+    waves = {"data": {"name": "sinusoid"}, "partition": {"name": "iid"}, "model": {"name": "mlp"}}
+    for raw, reason in ((glyphs, "a task shows one modality in its support"), (waves, "hold no examples of classes")):
+        learner = {"name": "maml"}
+        experiment = load({**raw, "learner": learner, "task": {"kind": "own", "ways": 1}})
+        with pytest.raises(
+            ConfigurationError, match=rf"task.kind = 'own' splits .*{reason}.*Set task.kind to episodes"
+        ):
+            _ = Workload(experiment).federation
 
 
 def test_a_run_without_its_data_says_so() -> None:

@@ -55,6 +55,8 @@ def test_a_picture_depends_on_its_own_generator_alone() -> None:
     assert np.array_equal(ink, kept), "ink is never changed"
     assert np.array_equal(together[1:2], on_paper(ink[1:2], papers(6)))
     assert not np.array_equal(together[1:2], on_paper(ink[1:2], papers(7)))
+    with pytest.raises(ValueError, match="fewer generators than pictures"):
+        on_paper(ink, papers(5, 6))
 
 
 def test_soft_edges_keep_the_middle_of_a_stroke() -> None:

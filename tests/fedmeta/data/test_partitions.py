@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from fedmeta.data import PARTITIONS, load_dataset
+from fedmeta.data.arrays import dataset_from_arrays
 from fedmeta.data.base import EpisodeShape
-from fedmeta.data.class_dataset import ClassDataset, ClassFederation, dataset_from_arrays
+from fedmeta.data.class_dataset import ClassDataset, ClassFederation
 from fedmeta.errors import ConfigurationError, DataError
 
 CASES = [
@@ -180,3 +181,14 @@ def test_own_arrays_with_a_client_column() -> None:
     assert episode.support.x.shape == (5, 6)
     with pytest.raises(DataError, match="give one label"):
         dataset_from_arrays(examples, labels[:-1])
+
+
+def test_centralised_training_sees_no_example_of_a_test_client(toy: ClassDataset) -> None:
+    """Where all clients share the classes, as at sites with tables, no split keeps their examples apart."""
+    shared = replace(toy, shared_classes=True, columns={"writer": toy.columns["writer"]})
+    one, many = (divide(shared, name, validation_clients=2, min_examples=1) for name in ("centralised", "iid"))
+    rows = [row for share in one.shares[:-1] for row in share.rows]
+    assert len(rows) == len(set(rows)) == len(toy.labels), "everything, and nothing twice"
+    assert [client.role for client in one.clients] == ["train", "validation", "validation", *["test"] * 5, "pooled"]
+    judged = {share.name: share.rows.tolist() for share in many.shares if share.role != "train"}
+    assert judged == {share.name: share.rows.tolist() for share in one.shares if share.role != "train"}

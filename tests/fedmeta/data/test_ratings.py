@@ -46,6 +46,9 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
         Ratings(source="folder")
     with pytest.raises(DataError, match=r"data.min_ratings = 26"):
         load_dataset("ratings", users=5, each=25, items=60, min_ratings=26)
+    for name, column in (("column", "client"), ("writer", "writer")):
+        with pytest.raises(ConfigurationError, match=rf"of column '{column}' does not: .*column = user"):
+            load_dataset("ratings", users=5, each=25).federate(PARTITIONS.make(name), 0)
     with pytest.raises(ConfigurationError, match=r"set partition.name to column"):
         load_dataset("ratings", users=5, each=25).federate(PARTITIONS.make("iid"), 0)
     with pytest.raises(ConfigurationError, match=r"no training client"):

@@ -198,6 +198,17 @@ def test_synthesised_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @needs_voice
+def test_nothing_to_say_is_refused() -> None:
+    for key in ("languages", "words"):
+        for given, reason in (
+            ((), "leaves nothing to say"),
+            (("fi", ""), "leaves nothing"),
+            (("fi", "fi"), "fi twice"),
+        ):
+            with pytest.raises(DataError, match=rf"data.{key} .*{reason}"):
+                load_dataset("speech", **{key: given})
+
+
 def test_an_unknown_voice_is_named() -> None:
     with pytest.raises(DataError, match="espeak-ng has no voice 'nosuch'"):
         synthesise([Utterance("1", "en", 175, 50), Utterance("1", "nosuch", 175, 50)])

@@ -13,7 +13,7 @@ from fedmeta.data.table import SIZES, Table
 from fedmeta.data.tables import simulated_sites, table_dataset
 from fedmeta.errors import DataError
 from fedmeta.evaluation import judge_baseline
-from fedmeta.tasks import TASKS
+from fedmeta.tasks import TASKS, Batch
 
 sklearn_datasets = pytest.importorskip("sklearn.datasets", reason="install fedmeta[tables]")
 
@@ -79,6 +79,17 @@ def test_baselines_are_scikit_learns_regressions() -> None:
     assert all(baseline(single).shape == (2, 1) for baseline in found.baselines.values())
 
 
+def test_a_support_of_one_class_answers_that_class() -> None:
+    """A site's own rows as one task may hold one class: then that is all that they say, and not the lowest number."""
+    found = federation()
+    assert found.baselines is not None
+    episode = found.source(4).sample(EpisodeShape(2, 3, 8), np.random.default_rng(0))
+    rows = episode.support.y == 1
+    alone = episode._replace(support=Batch(episode.support.x[rows], episode.support.y[rows]))
+    output = found.baselines["logistic regression, per site"](alone)
+    assert output.shape == (16, 2) and (output.argmax(dim=1) == 1).all()
+
+
 def test_pooling_wins_where_sites_measure_alike_and_loses_its_lead_where_they_do_not() -> None:
     gap = []
     for shift in (0.0, 1.5):
@@ -142,7 +153,14 @@ def test_tables_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"b.csv', line 2, column 'dose': '' is no number. Fill or drop it"):
         Table(path=str(folder)).load()
     write(folder, "b", "age,dose,label\n1,nan,x\n")
-    with pytest.raises(DataError, match=r"row 1, column 1 of the table is not a finite number"):
+    with pytest.raises(DataError, match=r"b.csv', line 2, column 'dose': 'nan' is no number. Fill or drop it"):
+        Table(path=str(folder)).load()
+    for line in ("1,2, ", "1,2"):
+        write(folder, "b", f"age,dose,label\n3,4,x\n{line}\n")
+        with pytest.raises(DataError, match=r"b.csv', line 3 has no class in column 'label': fill it in, or drop"):
+            Table(path=str(folder)).load()
+    write(folder, "b", "age,dose,label\n1,2,x,3\n")
+    with pytest.raises(DataError, match=r"b.csv', line 2 has more cells than the table has columns"):
         Table(path=str(folder)).load()
     write(folder, "b", "age,dose,class\n1,2,x\n")
     with pytest.raises(DataError, match=r"no column 'label' for the class, only age, dose, class: set data.label"):

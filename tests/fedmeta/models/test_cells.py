@@ -117,3 +117,20 @@ def test_fresh_alphas_are_alike_and_training_finds_what_is_needed() -> None:
         optimiser.step()
     weights = params["body.1.alpha.0"].detach().softmax(0)
     assert strongest(params) == ("conv5",), weights
+
+
+def test_a_choice_goes_by_numbers_and_not_by_the_order_of_names() -> None:
+    """A file may sort names as text, 10 before 2; a learner may keep step sizes or copies under the same names."""
+    net = make_model("cells", input_shape=(1, 8, 8), filters=1, cells=6, nodes=2, normalisation="none", ways=2)
+    params = trainable_parameters(net)
+    chosen = tuple(OPERATIONS[place % 4] for place in range(18))
+    alphas = [name for name in params if ".alpha." in name]
+    assert len(alphas) == 18 and alphas != sorted(alphas), "11 stands before 3 as text"
+    for name, operation in zip(alphas, chosen, strict=True):
+        params[name] = F.one_hot(torch.tensor(OPERATIONS.index(operation)), 4).float()
+    meta = {f"alpha.{name}": -value for name, value in params.items()}
+    personal = {f"personal.{name}": -value for name, value in params.items()}
+    assert strongest(params) == strongest({name: params[name] for name in sorted(params)}) == chosen
+    assert strongest({**meta, **personal, **params}) == chosen
+    assert strongest({"body.1.alpha.0": torch.tensor([0.0, 2.0, 2.0, 2.0])}) == ("conv3",), "the first of equal ones"
+    make_model("cells", input_shape=(1, 8, 8), filters=1, cells=6, nodes=2, chosen=chosen)

@@ -13,9 +13,10 @@ from fedmeta.learners import make_learner
 from fedmeta.models import make_model
 from fedmeta.rl.cartpole import CartPole
 from fedmeta.rl.rollout import Rollout
+from fedmeta.rl.simulator import _KEPT, close_environments
 from fedmeta.rl.trajectories import Trajectories
 
-pytest.importorskip("gymnasium", reason="pip install 'fedmeta[gymnasium]'")
+gymnasium = pytest.importorskip("gymnasium", reason="pip install 'fedmeta[gymnasium]'")
 SHAPE = EpisodeShape(1, 3, 3)
 
 
@@ -70,3 +71,60 @@ def test_what_cannot_be_is_refused():
         load_dataset("gymnasium", vary=["colour"]).input_shape  # noqa: B018
     with pytest.raises(ConfigurationError, match="a flat vector"):
         load_dataset("gymnasium", env="Blackjack-v1").input_shape  # noqa: B018
+
+
+def test_environments_are_made_once_a_process_and_closed():
+    close_environments()
+    data = load_dataset("gymnasium", env="CartPole-v1", horizon=2)
+    ours = learner(data)
+    params = ours.init(torch.Generator().manual_seed(0))
+    rng = np.random.default_rng(0)
+    played = [data.everything().sample(EpisodeShape(1, n, 1), rng).support.x for n in range(1, 7)]
+    for rows in played:
+        ours.predict(params, rows)
+    kept = dict(_KEPT)
+    assert [key[2] for key in kept] == [1, 2, 3, 4, 5, 6]
+    for rows in played:
+        ours.predict(params, rows)
+    assert all(_KEPT[key] is made for key, made in kept.items()), "six sizes in turn, each made once"
+    close_environments()
+    assert not _KEPT and all(made.closed for made in kept.values())
+
+
+def test_a_set_attribute_does_not_reach_another_experiment():
+    def returns(data):
+        ours = learner(data)
+        params = ours.init(torch.Generator().manual_seed(0))
+        return Trajectories.of(ours.predict(params, data.everything().sample(SHAPE, np.random.default_rng(3)).query.x))
+
+    plain = load_dataset("gymnasium", env="Pendulum-v1", horizon=5)
+    before = returns(plain)
+    returns(load_dataset("gymnasium", env="Pendulum-v1", horizon=5, vary=["g"], range=4.0))
+    assert torch.equal(returns(plain).rewards, before.rewards)
+
+
+def test_choices_are_numbered_as_the_environment_numbers_them():
+    class Shifted(gymnasium.Env):
+        observation_space = gymnasium.spaces.Box(-1.0, 1.0, (1,))
+        action_space = gymnasium.spaces.Discrete(2, start=5)
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            return np.zeros(1, dtype=np.float32), {}
+
+        def step(self, action):
+            assert self.action_space.contains(action), action
+            return np.zeros(1, dtype=np.float32), float(action), False, False, {}
+
+    class Buttons(Shifted):
+        action_space = gymnasium.spaces.MultiBinary(2)
+
+    for name, env in (("Shifted-v0", Shifted), ("Buttons-v0", Buttons)):
+        gymnasium.register(name, entry_point=env)
+    data = load_dataset("gymnasium", env="Shifted-v0", horizon=4)
+    ours = learner(data)
+    params = ours.init(torch.Generator().manual_seed(0))
+    found = Trajectories.of(ours.predict(params, data.everything().sample(SHAPE, np.random.default_rng(0)).query.x))
+    assert set(found.rewards.flatten().tolist()) == {5.0, 6.0}
+    with pytest.raises(ConfigurationError, match="acts by MultiBinary"):
+        load_dataset("gymnasium", env="Buttons-v0").input_shape  # noqa: B018

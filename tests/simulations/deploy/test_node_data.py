@@ -13,7 +13,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from fedmeta.data import delivered
-from fedmeta.data.class_dataset import ClassDataset, dataset_from_arrays
+from fedmeta.data.arrays import dataset_from_arrays
+from fedmeta.data.class_dataset import ClassDataset
 from fedmeta.data.node import id_of, node_data
 from fedmeta.data.node_files import read_examples
 from fedmeta.errors import ConfigurationError, DataError, FedmetaError

@@ -13,14 +13,18 @@ from typing import Any
 import pytest
 
 from fedmeta.errors import CheckpointError, ConfigurationError
+from fedmeta.experiment import Experiment
 from fedmeta.privacy.accounting import tightest
 from fedmeta.privacy.events import Event, Gaussian
 from fedmeta.privacy.ledger import Ledger
 from fedmeta.privacy.schemes import Poisson
 from fedmeta.privacy.units import Unit
+from fedmeta.workload import Workload
 from server.configuration import load
 from server.rundir import RunDir
+from simulations.tune.private import one_division
 from simulations.tune.run import tune
+from simulations.tune.space import experiment_at
 
 pytest.importorskip("optuna", reason="the extra `tune` is not installed")
 
@@ -115,6 +119,26 @@ def test_trials_in_parallel_on_ray(waves: dict[str, Any], tmp_path: Path, ray_se
         assert RunDir.open(tmp_path / trial.place, exclusive=False).load("last").round == 4
 
 
+def test_private_trials_judge_by_clients_that_train_in_none() -> None:
+    """Who validates is drawn by a seed, and trials have a seed each: whoever judged one would train in another."""
+    users = {
+        "data": {"name": "ratings", "users": 30, "each": 20, "items": 40},
+        "partition": {"name": "column", "column": "user", "validation_clients": 5},
+        "task": {"ways": 1, "shots": 10},
+        "model": {"name": "items"},
+        "learner": {"name": "anil"},
+        "seed": 4,
+    }
+    base = load(users)
+
+    def names(experiment: Experiment) -> list[tuple[str, str]]:
+        return [(client.role, client.name) for client in Workload(experiment).federation.clients]
+
+    trial = experiment_at(one_division(base), {"learner.inner_lr": 0.2}, 77)
+    assert trial.seed == 77 and names(trial) == names(base) != names(experiment_at(base, {}, 77))
+    assert base.hash == load(base, {"partition.seed": None}).hash != load(base, {"partition.seed": 4}).hash
+
+
 def test_a_private_search_draws_its_number_of_trials_and_is_accounted(waves: dict[str, Any], tmp_path: Path) -> None:
     waves["privacy"] = {"unit": "client", "noise_multiplier": 1.0, "delta": 1e-2, "accountant": "rdp"}
     waves["server"]["sampling"] = {"name": "poisson", "rate": 0.5}
@@ -127,8 +151,9 @@ def test_a_private_search_draws_its_number_of_trials_and_is_accounted(waves: dic
     assert ledger.unreleased == 0 and len(ledger.entries) == 1
     assert found["epsilon"] == tightest(ledger.events(Unit.CLIENT), 1e-2).epsilon
     assert one < found["epsilon"] < found["run_again"] and "logarithmic (shape 0), mean 2" in found["law"]
-    seeds = {RunDir.open(tmp_path / trial.place, exclusive=False).experiment.seed for trial in report.trials}
-    assert len(seeds) == len(report.trials), "their noise is independent"
+    played = [RunDir.open(tmp_path / trial.place, exclusive=False).experiment for trial in report.trials]
+    assert len({experiment.seed for experiment in played}) == len(report.trials), "their noise is independent"
+    assert {experiment.partition.parameters["seed"] for experiment in played} == {0}, "on one division of the data"
     again = tune(waves, search, 2, tmp_path, engine="inline", law="0", seed=3)
     assert said(again) == said(report) and len(Ledger(tmp_path / "privacy.jsonl").entries) == 1
     with pytest.raises(ConfigurationError, match="changes what a run releases"):
