@@ -69,7 +69,9 @@ def _check_inputs(examples: np.ndarray) -> None:
         DataError: pictures with channels last or of integers that are no bytes, or values that are not finite.
     """
     kind, shape = examples.dtype, examples.shape
-    if len(shape) == 4 and shape[3] in (1, 3, 4) and shape[1] > 4:
+    # Floats that are one wide may well be what they say, such as electrodes by time.
+    last = (1, 3, 4) if kind == np.uint8 else (3, 4)
+    if len(shape) == 4 and shape[3] in last and shape[1] > 4:
         raise DataError(
             f"examples have shape {shape}, channels last: bring them to [n, channels, height, width], such as by "
             "np.moveaxis(examples, -1, 1)"

@@ -56,9 +56,13 @@ class Stars(Regression):
         return (output - y).abs().mean()
 
     def answers(self, output: Tensor, y: Tensor) -> Tensor:
-        """`[n]`, 1 for an item among the ten best of `[n, 1]`: fewer than ten are better."""
-        better = output[:, 0] > output  # [n, n]
-        return (better.sum(dim=1) < TOP).to(output.dtype)
+        """`[n]`, 1 for an item among the ten best of `[n, 1]`: fewer than ten are better.
+
+        Items of equal output share the places that are left: a model that ranks nothing is at chance, ten of n.
+        """
+        better = (output[:, 0] > output).sum(dim=1).to(output.dtype)  # of `[n, n]`
+        alike = (output[:, 0] == output).sum(dim=1).to(output.dtype)
+        return ((TOP - better) / alike.clamp(min=1)).clamp(0, 1)
 
 
 @dataclass(frozen=True)

@@ -161,6 +161,7 @@ def test_pictures_are_not_taken_for_something_else() -> None:
     with pytest.raises(DataError, match=r"\(4, 9, 8, 3\), channels last: .*np.moveaxis\(examples, -1, 1\)"):
         from_arrays(colour, [0, 0, 1, 1])
     assert from_arrays(np.moveaxis(colour, -1, 1), [0, 0, 1, 1], test_share=0.5).input_shape == (3, 9, 8)
+    assert from_arrays(np.zeros((4, 22, 50, 1)), [0, 0, 1, 1], test_share=0.5).input_shape == (22, 50, 1)
     for grey in (IMAGES.astype(np.int64), IMAGES.tolist()):
         with pytest.raises(DataError, match=r"examples are int64 of shape \(24, 6, 5\): give pictures as uint8"):
             from_arrays(grey, LABELS)

@@ -124,3 +124,13 @@ def test_made_users_have_tastes_and_rate_nothing_twice() -> None:
     assert len(table.users) == 800 and len({*zip(table.users, table.items, strict=True)}) == 800
     assert set((2 * table.stars).tolist()) <= set(range(1, 11))
     assert np.array_equal(table.stars, make_ratings(40, 50, 20, 2, 1).stars)
+
+
+def test_items_of_equal_output_share_the_places_among_the_ten_best() -> None:
+    """F14: a model that gives every item the same stars would else put each among the ten best."""
+    stars = torch.arange(40.0)[:, None]
+    assert Stars().answers(stars, stars).tolist() == [0.0] * 30 + [1.0] * 10
+    assert Stars().answers(torch.zeros(40, 1), stars).tolist() == [0.25] * 40
+    tied = torch.cat([torch.full((4, 1), 9.0), torch.full((12, 1), 5.0), torch.zeros(24, 1)])
+    assert Stars().answers(tied, tied)[:, None].tolist() == [[1.0]] * 4 + [[0.5]] * 12 + [[0.0]] * 24
+    assert Stars().answers(torch.full((3, 1), 1.0), torch.ones(3, 1)).tolist() == [1.0] * 3
