@@ -77,6 +77,8 @@ class Evaluation:
             queries of all clients; empty as above.
         ece: the expected calibration error by these bins, for every number of steps; empty as above.
         measures: what the task measures beside its score: name -> an Estimate for every number of steps.
+        lead: the score after adaptation less the best baseline's, paired by client (or by episode); None without a
+            baseline, and in files from before.
     """
 
     split: str
@@ -93,13 +95,17 @@ class Evaluation:
     bins: tuple[Sequence[Sequence[float]], ...] = ()
     ece: tuple[float, ...] = ()
     measures: dict[str, tuple[Estimate, ...]] = field(default_factory=dict)
+    lead: Estimate | None = None
+
+    @property
+    def strongest(self) -> str | None:
+        """The name of the best baseline by its mean score; None where there is none."""
+        return strongest({name: found[self.score_name].mean for name, found in self.baselines.items()}, self.score_name)
 
     @property
     def baseline(self) -> Estimate | None:
         """The score of the best baseline; None where there is none."""
-        scores = [figures[self.score_name] for figures in self.baselines.values()]
-        best = min if self.score_name in ERRORS else max
-        return best(scores, key=lambda score: score.mean) if scores else None
+        return None if self.strongest is None else self.baselines[self.strongest][self.score_name]
 
     @property
     def before(self) -> Estimate:
@@ -146,7 +152,18 @@ class Evaluation:
         ece = tuple(math.nan if value is None else value for value in data.get("ece", ()))
         read = {"steps": tuple(data["steps"]), "bins": tuple(data.get("bins", ())), "ece": ece}
         known = {key: value for key, value in data.items() if key != "baseline"}
-        return cls(**{**known, **estimates, **read, "baselines": baselines, "measures": measures})
+        lead = None if data.get("lead") is None else _estimate_from(data["lead"])
+        return cls(**{**known, **estimates, **read, "baselines": baselines, "measures": measures, "lead": lead})
+
+
+def strongest(means: Mapping[str, float], score_name: str) -> str | None:
+    """The name of the best mean score, the first of equal ones; None of none.
+
+    >>> strongest({"a": 0.7, "b": 0.8}, "mae"), strongest({"a": 0.7, "b": 0.8}, "accuracy")
+    ('a', 'b')
+    """
+    best = min if score_name in ERRORS else max
+    return best(means, key=lambda name: means[name]) if means else None
 
 
 def _estimate_from(item: Mapping[str, Any]) -> Estimate:
@@ -200,6 +217,13 @@ def summarise(
     # Every client has as many episodes as the others: added up, each query counts alike.
     bins = np.sum([np.asarray(item.bins, dtype=np.float64) for item in ordered], axis=0) if calibrated else []
     levels = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
+    shared = [name for name in ordered[0].baselines if all(name in item.baselines for item in ordered)]
+    best = strongest(
+        {name: float(np.mean([np.mean(item.baselines[name][score_name]) for item in ordered])) for name in shared},
+        score_name,
+    )
+    # Both saw the very same episodes: what makes some of them hard for both falls out of the difference.
+    lead = None if best is None else pool([_less(item.score[place], item.baselines[best][score_name]) for item in ordered])
     return Evaluation(
         split=split,
         score_name=score_name,
@@ -213,8 +237,7 @@ def summarise(
                 figure: pool([item.baselines[name][figure] for item in ordered], share=share and figure == score_name)
                 for figure in figures
             }
-            for name, figures in ordered[0].baselines.items()
-            if all(name in item.baselines for item in ordered)
+            for name, figures in ((name, ordered[0].baselines[name]) for name in shared)
         },
         adapted=adapted,
         protocol=dict(protocol),
@@ -226,4 +249,9 @@ def summarise(
             for name in ordered[0].measures
             if all(name in item.measures for item in ordered)
         },
+        lead=lead,
     )
+
+
+def _less(scores: Sequence[float], others: Sequence[float]) -> list[float]:
+    return [score - other for score, other in zip(scores, others, strict=True)]

