@@ -223,7 +223,9 @@ def summarise(
         score_name,
     )
     # Both saw the very same episodes: what makes some of them hard for both falls out of the difference.
-    lead = None if best is None else pool([_less(item.score[place], item.baselines[best][score_name]) for item in ordered])
+    lead = None
+    if best is not None:
+        lead = pool([_less(item.score[place], item.baselines[best][score_name]) for item in ordered])
     return Evaluation(
         split=split,
         score_name=score_name,

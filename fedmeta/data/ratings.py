@@ -1,91 +1,21 @@
 """Personalised recommendation: a client is a user, whose first ratings say what she will think of the others."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from fedmeta.data.base import ClientInfo, ClientRole, EpisodeShape
-from fedmeta.data.ratings_films import FLAGS, films_of_folder, films_of_package, flags_of
 from fedmeta.data.ratings_files import RatingTable, make_ratings, read_folder, read_package
+from fedmeta.data.ratings_films import FLAGS, films_of_folder, films_of_package, flags_of
 from fedmeta.data.ratings_means import ItemMeans, User
+from fedmeta.data.ratings_stars import CENTRE, Stars
 from fedmeta.errors import ConfigurationError, DataError
 from fedmeta.parameters import parameter
-from fedmeta.tasks import Baseline, Batch, Episode, Measure, Regression, Task
-
-CENTRE = 3.5
-"""Targets are stars less this, so that a model begins near the middle."""
-
-
-TOP = 10
-"""Items that a list shows."""
-
-
-def ndcg(output: Tensor, y: Tensor, top: int = TOP) -> Tensor:
-    """nDCG@10 of one user's held-out items: gains 2^stars - 1 over log2(rank + 1), as a share of the best order's.
-
-    Items of equal output stay in the order of the queries.
-
-    Args:
-        output: `[n, 1]`.
-        y: `[n, 1]`, stars less `CENTRE`.
-
-    >>> stars = torch.tensor([[1.5], [-2.5], [0.5]])
-    >>> ndcg(stars, stars).item(), round(ndcg(-stars, stars).item(), 3)
-    (1.0, 0.634)
-    """
-    gains = 2.0 ** (y[:, 0] + CENTRE) - 1
-    order = torch.sort(output[:, 0], descending=True, stable=True).indices
-    discounts = 1 / torch.log2(torch.arange(2, min(top, len(gains)) + 2, dtype=gains.dtype, device=gains.device))
-    best = torch.sort(gains, descending=True).values
-    return (gains[order][: len(discounts)] * discounts).sum() / (best[: len(discounts)] * discounts).sum()
-
-
-SUPPORT = 10
-"""Ratings over which a sum of losses is divided where each rating counts alike."""
-
-
-@dataclass(frozen=True)
-class Stars(Regression):
-    """Mean absolute error in stars as the score, and nDCG@10 beside it.
-
-    Learnt by is squared error or, since the score is an absolute error, Huber's loss: squared / 2 up to one star, and
-    from there |error| - 1/2. It is a batch's mean, or its sum / 10, so that users who rated more weigh more.
-    """
-
-    score_name: str = "mae"
-    measures: Mapping[str, Measure] = field(default_factory=lambda: {"nDCG@10": ndcg})
-    by: Literal["squared", "huber"] = "squared"
-    alike: Literal["users", "ratings"] = "users"
-
-    def loss(self, output: Tensor, y: Tensor) -> Tensor:
-        """Of `[n, 1]` against `[n, 1]`.
-
-        Raises:
-            ValueError: the shapes differ.
-
-        >>> errors = torch.tensor([[0.5], [2.0]])
-        >>> Stars(by="huber").loss(errors, torch.zeros(2, 1))  # (1/8 + 3/2) / 2
-        tensor(0.8125)
-        """
-        mean = super().loss(output, y)
-        if self.by == "huber":
-            mean = F.huber_loss(output, y)
-        return mean * (len(y) / SUPPORT) if self.alike == "ratings" else mean
-
-    def score(self, output: Tensor, y: Tensor) -> Tensor:
-        """Mean absolute error of `[n, 1]` against `[n, 1]`."""
-        return (output - y).abs().mean()
-
-    def answers(self, output: Tensor, y: Tensor) -> Tensor:
-        """`[n]`, 1 for an item among the ten best of `[n, 1]`: fewer than ten are better."""
-        better = output[:, 0] > output  # [n, n]
-        return (better.sum(dim=1) < TOP).to(output.dtype)
+from fedmeta.tasks import Baseline, Batch, Episode, Task
 
 
 @dataclass(frozen=True)

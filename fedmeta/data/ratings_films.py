@@ -10,9 +10,9 @@ from fedmeta.data.ratings_files import rated_films
 from fedmeta.errors import DataError
 
 GENRES = (
-    "Action Adventure Animation Children Comedy Crime Documentary Drama Fantasy Film-Noir Horror IMAX Musical Mystery "
-    "Romance Sci-Fi Thriller War Western"
-).split()
+    *("Action", "Adventure", "Animation", "Children", "Comedy", "Crime", "Documentary", "Drama", "Fantasy"),
+    *("Film-Noir", "Horror", "IMAX", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"),
+)
 """MovieLens' genres; `Children's` of its older sets is `Children`. A genre of another name has no flag."""
 
 DECADES = (1940, 1950, 1960, 1970, 1980, 1990, 2000, 2010)
@@ -37,7 +37,8 @@ def films_of_folder(path: Path) -> Films:
     file = next((path / name for name in FORMS if (path / name).is_file()), None)
     if file is None:
         raise DataError(
-            f"'{path}' holds none of {', '.join(FORMS)}, where genres and years are: add one, or set data.films to false"
+            f"'{path}' holds none of {', '.join(FORMS)}, where genres and years are: add one, or set data.films to "
+            "false"
         )
     try:
         lines = file.read_text(encoding=FORMS[file.name]).splitlines()

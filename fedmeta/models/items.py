@@ -83,7 +83,9 @@ class Items:
     104
     """
 
-    input_shape: tuple[int, ...] = parameter((1,), doc="an item's number, and flags of 0 or 1 that say what it is", ge=1)
+    input_shape: tuple[int, ...] = parameter(
+        (1,), doc="an item's number, and flags of 0 or 1 that say what it is", ge=1
+    )
     ways: int | None = parameter(1, doc="outputs of the head; none leaves it away, giving an embedding", ge=1)
     codes: int = parameter(1000, doc="items", ge=1)
     embedding: int = parameter(8, doc="size of an item's vector", ge=1)

@@ -63,9 +63,7 @@ def test_the_lead_is_over_the_strongest_baseline_and_paired(clients: int, score_
     }
     found = summarise("test", score_name, (0, 5), scores, {"test-steps": 5})
     differences = (own - strong).mean(axis=1) if clients > 1 else (own - strong)[0]
-    expected = stats.t.interval(
-        0.95, len(differences) - 1, loc=differences.mean(), scale=stats.sem(differences)
-    )
+    expected = stats.t.interval(0.95, len(differences) - 1, loc=differences.mean(), scale=stats.sem(differences))
     assert found.strongest == "strong" and found.lead is not None and found.lead.count == len(differences)
     assert (found.lead.low, found.lead.high) == pytest.approx(expected)
     assert found.lead.high - found.lead.low < (found.after.high - found.after.low) / 2

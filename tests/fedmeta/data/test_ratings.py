@@ -9,9 +9,10 @@ from sklearn.metrics import ndcg_score
 
 from fedmeta.data import PARTITIONS, load_dataset
 from fedmeta.data.base import EpisodeShape
-from fedmeta.data.ratings import CENTRE, Ratings, Stars, ndcg
+from fedmeta.data.ratings import Ratings
 from fedmeta.data.ratings_files import make_ratings, read_folder
 from fedmeta.data.ratings_films import DECADES, FLAGS, GENRES, films_of_folder, flags_of
+from fedmeta.data.ratings_stars import CENTRE, Stars, ndcg
 from fedmeta.errors import ConfigurationError, DataError
 
 SHAPE = EpisodeShape(1, 10, 1000)
@@ -129,7 +130,8 @@ def test_made_users_have_tastes_and_rate_nothing_twice() -> None:
 
 
 MOVIES = {
-    "movies.csv": "movieId,title,genres\n31,\"Shining, The (1980)\",Horror\n1029,Dumbo (1941),Animation|Children\n7,Toys,War\n",
+    "movies.csv": 'movieId,title,genres\n31,"Shining, The (1980)",Horror\n1029,Dumbo (1941),'
+    "Animation|Children\n7,Toys,War\n",
     "movies.dat": "31::Shining, The (1980)::Horror\n1029::Dumbo (1941)::Animation|Children's\n7::Toys::War\n",
 }
 
