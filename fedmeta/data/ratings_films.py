@@ -24,6 +24,9 @@ FLAGS = len(GENRES) + len(DECADES)
 FORMS = {"movies.csv": "utf-8", "movies.dat": "latin-1"}
 """File of a MovieLens folder -> its encoding."""
 
+COUNTS = (0, 1, 2, 4, 8, 16, 32, 64)
+"""First numbers of ratings of the classes of popularity; 64 and more are one class."""
+
 Films = Mapping[int, tuple[str, str]]
 """A film's number in its source -> its year, or a title that ends in (year); and its genres, parted by `|`."""
 
@@ -68,6 +71,15 @@ def flags_of(films: Films, numbers: Iterable[int]) -> np.ndarray:
     array([3, 0])
     """
     return np.array([_flags(*films.get(int(number), ("", ""))) for number in numbers], dtype=np.int64)
+
+
+def popularity_of(counts: np.ndarray) -> np.ndarray:
+    """`[n, len(COUNTS)]` int64, 1 at the class of each number of ratings `[n]`.
+
+    >>> popularity_of(np.array([0, 3, 1000])).argmax(axis=1)
+    array([0, 2, 7])
+    """
+    return np.eye(len(COUNTS), dtype=np.int64)[np.searchsorted(COUNTS, counts, side="right") - 1]
 
 
 def _flags(title: str, genres: str) -> list[int]:

@@ -11,7 +11,7 @@ from fedmeta.data import PARTITIONS, load_dataset
 from fedmeta.data.base import EpisodeShape
 from fedmeta.data.ratings import Ratings
 from fedmeta.data.ratings_files import make_ratings, read_folder
-from fedmeta.data.ratings_films import DECADES, FLAGS, GENRES, films_of_folder, flags_of
+from fedmeta.data.ratings_films import COUNTS, DECADES, FLAGS, GENRES, films_of_folder, flags_of
 from fedmeta.data.ratings_stars import CENTRE, Stars, ndcg
 from fedmeta.errors import ConfigurationError, DataError
 
@@ -176,3 +176,28 @@ def test_each_rating_alike_makes_the_loss_a_sum_and_leaves_the_score() -> None:
         assert ratings.score(output, y) == users.score(output, y)
     with pytest.raises(ValueError, match=r"differ in shape"):
         Stars(by="huber").loss(output, y[:, 0])
+
+
+def test_popularity_counts_training_users_alone() -> None:
+    data = load_dataset("ratings", users=30, each=25, items=60, popularity=True)
+    found = data.federate(PARTITIONS.make("column", column="user", validation_clients=2), 0)
+    by_role = {
+        role: [found.source(c.id).users[0] for c in found.clients if c.role == role] for role in ("train", "test")
+    }
+    counts = np.bincount(torch.cat([user.x[:, 0] for user in by_role["train"]]).numpy(), minlength=60)
+    assert counts.min() <= 1 and counts.max() >= 16 and data.input_shape == (1 + len(COUNTS),)
+    for user in (*by_role["train"], *by_role["test"]):
+        for item, *flags in user.x.tolist():
+            [place] = np.flatnonzero(flags)
+            assert sum(flags) == 1 and COUNTS[place] <= counts[item] < [*COUNTS, 10**9][place + 1]
+    bare = federation()
+    for info in bare.clients:
+        for own, other in zip(found.source(info.id).users, bare.source(info.id).users, strict=True):
+            assert torch.equal(own.x[:, :1], other.x), "the same users in the same roles"
+    episode = found.source(found.clients[-1].id).sample(SHAPE, np.random.default_rng(0))
+    for name, baseline in found.baselines.items():
+        plain = episode._replace(support=episode.support._replace(x=episode.support.x[:, :1]))
+        plain = plain._replace(query=plain.query._replace(x=plain.query.x[:, :1]))
+        assert torch.equal(baseline(episode), baseline(plain)) and baseline(episode).shape == episode.query.y.shape, (
+            name
+        )
