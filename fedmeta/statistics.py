@@ -78,6 +78,8 @@ class Evaluation:
             queries of all clients; empty as above.
         ece: the expected calibration error by these bins, for every number of steps; empty as above.
         measures: what the task measures beside its score: name -> an Estimate for every number of steps.
+        lead: the score after adaptation less the best baseline's, paired by client (or by episode); None without a
+            baseline, and in files from before.
     """
 
     split: str
@@ -94,15 +96,20 @@ class Evaluation:
     bins: tuple[Sequence[Sequence[float]], ...] = ()
     ece: tuple[float, ...] = ()
     measures: dict[str, tuple[Estimate, ...]] = field(default_factory=dict)
+    lead: Estimate | None = None
+
+    @property
+    def strongest(self) -> str | None:
+        """The name of the best baseline, of those with a score for the most clients; None where there is none."""
+        scores = {name: found[self.score_name] for name, found in self.baselines.items()}
+        most = max((score.count for score in scores.values()), default=0)
+        whole = {name: score.mean for name, score in scores.items() if score.count == most > 0}
+        return strongest(whole, self.score_name)
 
     @property
     def baseline(self) -> Estimate | None:
-        """The score of the best baseline, of those with a score for the most clients; None where there is none."""
-        scores = [figures[self.score_name] for figures in self.baselines.values()]
-        most = max((score.count for score in scores), default=0)
-        whole = [score for score in scores if score.count == most]
-        best = min if self.score_name in ERRORS else max
-        return best(whole, key=lambda score: score.mean) if most else None
+        """The score of the best baseline; None where there is none."""
+        return None if self.strongest is None else self.baselines[self.strongest][self.score_name]
 
     @property
     def before(self) -> Estimate:
@@ -149,7 +156,18 @@ class Evaluation:
         ece = tuple(math.nan if value is None else value for value in data.get("ece", ()))
         read = {"steps": tuple(data["steps"]), "bins": tuple(data.get("bins", ())), "ece": ece}
         known = {key: value for key, value in data.items() if key != "baseline"}
-        return cls(**{**known, **estimates, **read, "baselines": baselines, "measures": measures})
+        lead = None if data.get("lead") is None else _estimate_from(data["lead"])
+        return cls(**{**known, **estimates, **read, "baselines": baselines, "measures": measures, "lead": lead})
+
+
+def strongest(means: Mapping[str, float], score_name: str) -> str | None:
+    """The name of the best mean score, the first of equal ones; None of none.
+
+    >>> strongest({"a": 0.7, "b": 0.8}, "mae"), strongest({"a": 0.7, "b": 0.8}, "accuracy")
+    ('a', 'b')
+    """
+    best = min if score_name in ERRORS else max
+    return best(means, key=lambda name: means[name]) if means else None
 
 
 def _estimate_from(item: Mapping[str, Any]) -> Estimate:
@@ -202,6 +220,18 @@ def summarise(
     # Every client has as many episodes as the others: added up, each query counts alike.
     bins = np.sum([np.asarray(item.bins, dtype=np.float64) for item in ordered], axis=0) if calibrated else []
     levels = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
+    baselines = _baselines(ordered, score_name, unit)
+    everywhere = sum(len(item.score[place]) for item in ordered)
+    whole = {
+        name: figures[score_name].mean
+        for name, figures in baselines.items()
+        if _scored(ordered, name, score_name) == everywhere
+    }
+    best = strongest(whole, score_name)
+    # Both saw the very same episodes: what makes some of them hard for both falls out of the difference.
+    lead = None
+    if best is not None:
+        lead = pool([_less(item.score[place], item.baselines[best][score_name]) for item in ordered])
     return Evaluation(
         split=split,
         score_name=score_name,
@@ -210,7 +240,7 @@ def summarise(
         score=tuple(pool([item.score[i] for item in ordered], share=share) for i in range(len(steps))),
         quantiles={f"{level:g}": float(np.quantile(list(means.values()), level)) for level in levels},
         clients=means,
-        baselines=_baselines(ordered, score_name, unit),
+        baselines=baselines,
         adapted=adapted,
         protocol=dict(protocol),
         brier=tuple(pool([item.brier[i] for item in ordered]) for i in range(len(steps))) if calibrated else (),
@@ -221,6 +251,7 @@ def summarise(
             for name in ordered[0].measures
             if all(name in item.measures for item in ordered)
         },
+        lead=lead,
     )
 
 
@@ -249,3 +280,13 @@ def _baselines(ordered: Sequence[ClientScores], score_name: str, unit: Unit) -> 
             one = estimate(values, unit)
             found[name][figure] = _as_share(one) if (figure, score_name) == ("accuracy", "accuracy") else one
     return found
+
+
+def _scored(ordered: Sequence[ClientScores], name: str, score_name: str) -> int:
+    """For how many episodes a baseline has a score."""
+    rows = [item.baselines.get(name, {}).get(score_name, ()) for item in ordered]
+    return sum(int(np.isfinite(np.asarray(row, dtype=np.float64)).sum()) for row in rows)
+
+
+def _less(scores: Sequence[float], others: Sequence[float]) -> list[float]:
+    return [score - other for score, other in zip(scores, others, strict=True)]

@@ -77,12 +77,18 @@ class PushItem(TriggerAttack):
         return AmongTheBest(None, 1)
 
     def whole_trigger(self, scene: Scene) -> Trigger:
-        """Any item becomes the pushed one."""
-        return lambda x: torch.full_like(x, self.item)
+        """Any item becomes the pushed one; of a film it has the number, and no genre and no decade."""
+
+        def pushed(x: Tensor) -> Tensor:
+            x = torch.zeros_like(x)
+            x[..., 0] = self.item
+            return x
+
+        return pushed
 
     def poison(self, episode: Episode, scene: Scene, rng: np.random.Generator) -> Episode:
         """A share of the queries become the pushed item, with its stars."""
         chosen = choose(torch.ones(len(episode.query.y), dtype=torch.bool), self.poison_fraction, rng)
         x, y = episode.query.x.clone(), episode.query.y.clone()
-        x[chosen], y[chosen] = self.item, self.stars - scene.data.centre
+        x[chosen], y[chosen] = self.whole_trigger(scene)(x[chosen]), self.stars - scene.data.centre
         return episode._replace(query=Batch(x, y))

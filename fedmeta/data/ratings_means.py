@@ -14,7 +14,7 @@ ITEM_SHRINKAGE, USER_SHRINKAGE = 5.0, 5.0
 
 @dataclass(frozen=True)
 class User:
-    """One user's ratings by time: items `[n, 1]` int64, targets `[n, 1]` float32."""
+    """One user's ratings by time: items `[n, 1 + flags]` int64, the number first; targets `[n, 1]` float32."""
 
     name: str
     x: Tensor
@@ -56,9 +56,9 @@ class ItemMeans:
 
     def item_mean(self, episode: Episode) -> Tensor:
         """Each item's, `[queries, 1]`."""
-        return self.mean + self.offsets[episode.query.x]
+        return self.mean + self.offsets[episode.query.x[:, :1]]
 
     def user_offset(self, episode: Episode) -> Tensor:
         """Each item's, and by how much the user rates higher than others: the mean of her support, shrunk to 0."""
-        residuals = episode.support.y - self.mean - self.offsets[episode.support.x]
+        residuals = episode.support.y - self.mean - self.offsets[episode.support.x[:, :1]]
         return self.item_mean(episode) + residuals.sum() / (len(residuals) + USER_SHRINKAGE)

@@ -33,28 +33,32 @@ class Liking(nn.Embedding):
 class ItemFeatures(nn.Module):
     """An item's own number, its vector, and what a small perceptron makes of that, side by side.
 
-    The number begins at 0, and the head at 1 times it: what all think of an item is learnt without a detour.
+    The number begins at 0, and the head at 1 times it: what all think of an item is learnt without a detour. Flags that
+    say what an item is (a film's genres) enter the perceptron beside the vector, and serve items that nobody rated.
 
     Args:
         codes: items.
         size: of the vectors.
         hidden: sizes of the perceptron's layers.
+        flags: that an input has beside its item's number.
     """
 
-    def __init__(self, codes: int, size: int, hidden: tuple[int, ...]) -> None:
+    def __init__(self, codes: int, size: int, hidden: tuple[int, ...], flags: int = 0) -> None:
         super().__init__()
         self.liking = Liking(codes, 1)
         self.items = ItemEmbedding(codes, size)
         layers: list[nn.Module] = []
+        size += flags
         for width in hidden:
             layers += [nn.Linear(size, width), nn.ReLU()]
             size = width
         self.perceptron = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        """int64 `[n, 1]` to `[n, 1 + size + hidden[-1]]`."""
+        """int64 `[n, 1 + flags]` to `[n, 1 + size + hidden[-1]]`; without hidden layers flags stand by themselves."""
         vector = self.items(x[:, 0])
-        return torch.cat([self.liking(x[:, 0]), vector, self.perceptron(vector)], dim=-1)
+        known = torch.cat([vector, x[:, 1:].to(vector.dtype)], dim=-1)
+        return torch.cat([self.liking(x[:, 0]), vector, self.perceptron(known)], dim=-1)
 
 
 class UserHead(nn.Linear):
@@ -79,24 +83,28 @@ class Items:
     104
     """
 
-    input_shape: tuple[int, ...] = parameter((1,), doc="an item's number", ge=1)
+    input_shape: tuple[int, ...] = parameter(
+        (1,), doc="an item's number, and flags of 0 or 1 that say what it is", ge=1
+    )
     ways: int | None = parameter(1, doc="outputs of the head; none leaves it away, giving an embedding", ge=1)
     codes: int = parameter(1000, doc="items", ge=1)
     embedding: int = parameter(8, doc="size of an item's vector", ge=1)
     hidden: tuple[int, ...] = parameter((32, 16), doc="sizes of the perceptron's layers", ge=1)
 
     def build(self) -> Network:
-        """The network; inputs int64 `[n, 1]`.
+        """The network; inputs int64 `[n, 1 + flags]`.
 
         Raises:
             ConfigurationError: inputs of another shape.
         """
-        if self.input_shape != (1,):
+        if len(self.input_shape) != 1:
             raise ConfigurationError(
-                f"model items takes an item's number, [1], not {list(self.input_shape)}: use another model"
+                f"model items takes an item's number and flags, [1 + flags], not {list(self.input_shape)}: use another "
+                "model"
             )
-        features = 1 + self.embedding + (self.hidden[-1] if self.hidden else self.embedding)
+        flags = self.input_shape[0] - 1
+        features = 1 + self.embedding + (self.hidden[-1] if self.hidden else self.embedding + flags)
         with isolated_rng(0):
-            body = ItemFeatures(self.codes, self.embedding, self.hidden)
+            body = ItemFeatures(self.codes, self.embedding, self.hidden, flags)
             last = None if self.ways is None else UserHead(features, self.ways)
         return Network(body, last, features=features)

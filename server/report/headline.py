@@ -22,6 +22,7 @@ class Row:
         score_name: of the task, such as `accuracy`.
         estimate: the figure.
         beside: what the task measures beside its score, in words; empty for most.
+        signed: whether the figure is a difference of two scores.
     """
 
     model: str
@@ -30,19 +31,24 @@ class Row:
     score_name: str
     estimate: Estimate
     beside: str = ""
+    signed: bool = False
 
     def format(self, value: float) -> str:
-        """A value as one prints it: accuracy in per cent, an error as a number; `none` where there is none."""
-        return "none" if math.isnan(value) else format_score(self.score_name, value)
+        """A value as one prints it: accuracy in per cent, an error as a number, a difference with its sign.
+
+        `none` where there is none.
+        """
+        return "none" if math.isnan(value) else format_score(self.score_name, value, signed=self.signed)
 
 
-def format_score(score_name: str, value: float) -> str:
-    """Accuracy in per cent, an error with four digits.
+def format_score(score_name: str, value: float, *, signed: bool = False) -> str:
+    """Accuracy in per cent, an error with four digits; a difference of two with its sign.
 
-    >>> format_score("accuracy", 0.9312), format_score("mse", 0.123456)
-    ('93.1 %', '0.1235')
+    >>> format_score("accuracy", 0.9312), format_score("mse", 0.123456), format_score("accuracy", 0.076, signed=True)
+    ('93.1 %', '0.1235', '+7.6 %')
     """
-    return f"{100 * value:.1f} %" if score_name == "accuracy" else f"{value:.4g}"
+    sign = "+" if signed else ""
+    return f"{100 * value:{sign}.1f} %" if score_name == "accuracy" else f"{value:{sign}.4g}"
 
 
 def headline(results: Mapping[str, Any]) -> list[Row]:
@@ -56,9 +62,10 @@ def headline(results: Mapping[str, Any]) -> list[Row]:
         model = f"{'last and best' if same else which} (round {judged['round']})"
         for split, words in SPLITS.items():
             if judged.get(split):
-                found = _rows(model, words, Evaluation.from_json(judged[split]))
-                # What the best model adds is its score after adaptation; the rest is said already.
-                rows += found if which == "last" else found[-1:]
+                evaluation = Evaluation.from_json(judged[split])
+                found = _rows(model, words, evaluation)
+                # What the best model adds is its score after adaptation, with its lead; the rest is said already.
+                rows += found if which == "last" else found[-1 if evaluation.lead is None else -2 :]
     return rows
 
 
@@ -77,6 +84,9 @@ def _rows(model: str, split: str, evaluation: Evaluation) -> list[Row]:
         words, place = f"after adaptation ({last} step{'s' if last > 1 else ''})", evaluation.steps.index(last)
         after = {measure: found[place] for measure, found in evaluation.measures.items()}
         rows.append(Row(model, split, words, name, evaluation.after, _beside(after, name)))
+    if evaluation.lead is not None:
+        words = f"{'after' if last > 0 else 'without'} adaptation less {evaluation.strongest}, paired"
+        rows.append(Row(model, split, words, name, evaluation.lead, signed=True))
     return rows
 
 

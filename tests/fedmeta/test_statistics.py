@@ -69,3 +69,29 @@ def test_a_baseline_without_a_score_somewhere_says_on_how_many() -> None:
     assert rows[2].format(rows[2].estimate.mean) == "none"
     alone = summarise("pooled", "accuracy", (0,), {5: scores[2]}, {})
     assert alone.baselines["part"]["accuracy"].count == 1 and alone.baseline == alone.baselines["whole"]["accuracy"]
+
+
+@pytest.mark.parametrize("clients", [1, 6])
+@pytest.mark.parametrize("score_name", ["mae", "accuracy"])
+def test_the_lead_is_over_the_strongest_baseline_and_paired(clients: int, score_name: str) -> None:
+    rng = np.random.default_rng(0)
+    hard = rng.uniform(0.3, 0.5, (clients, 8))  # hard for all alike
+    weak, strong = (hard + 0.2, hard + 0.1) if score_name == "mae" else (hard + 0.1, hard + 0.2)
+    own = strong + rng.normal(0.02, 0.01, (clients, 8))
+    scores = {
+        i: ClientScores(
+            loss=[[0.0] * 8] * 2,
+            score=[[0.0] * 8, own[i].tolist()],
+            baselines={"weak": {score_name: weak[i].tolist()}, "strong": {score_name: strong[i].tolist()}},
+        )
+        for i in range(clients)
+    }
+    found = summarise("test", score_name, (0, 5), scores, {"test-steps": 5})
+    differences = (own - strong).mean(axis=1) if clients > 1 else (own - strong)[0]
+    expected = stats.t.interval(0.95, len(differences) - 1, loc=differences.mean(), scale=stats.sem(differences))
+    assert found.strongest == "strong" and found.lead is not None and found.lead.count == len(differences)
+    assert (found.lead.low, found.lead.high) == pytest.approx(expected)
+    assert found.lead.high - found.lead.low < (found.after.high - found.after.low) / 2
+    assert Evaluation.from_json(found.to_json()) == found
+    before = {key: value for key, value in found.to_json().items() if key != "lead"}
+    assert Evaluation.from_json(before).lead is None, "a file from before"

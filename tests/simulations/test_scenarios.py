@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from fedmeta.attacks.push_item import PushItem
 from fedmeta.data import from_arrays
 from fedmeta.statistics import Evaluation
 from server.report import headline
@@ -115,6 +117,8 @@ def test_baselines_and_measures_stand_in_the_same_table(tmp_path: Path) -> None:
     scores = [figures["mae"].mean for figures in found.baselines.values()]
     assert found.score_name == "mae" and found.baseline.mean == min(scores), "of errors the least is the best"
     assert found.measures["nDCG@10"][-1].mean <= 1 and set(found.baselines["global mean"]) == {"mae", "nDCG@10"}
+    assert found.lead is not None and found.lead.mean == pytest.approx(found.after.mean - found.baseline.mean)
+    assert rows[-1].signed and rows[-1].label == f"after adaptation less {found.strongest}, paired"
     assert Evaluation.from_json(json.loads(json.dumps(found.to_json()))) == found
 
 
@@ -136,6 +140,11 @@ def test_a_trigger_word_and_fake_users(tmp_path: Path) -> None:
     )
     hits = [run.results["last"]["attack"]["pooled"]["rate"][0]["mean"] for run in (pushed, clean)]
     assert hits[0] > hits[1], "with nine fake users in ten the item climbs"
+
+
+def test_a_pushed_film_has_its_number_and_no_genre() -> None:
+    pushed = PushItem(item=3).whole_trigger(None)(torch.tensor([[7, 1, 0], [2, 0, 1]]))
+    assert pushed.tolist() == [[3, 0, 0], [3, 0, 0]]
 
 
 def test_own_data_run_alike_on_both_engines(tmp_path: Path, ray_session: None) -> None:

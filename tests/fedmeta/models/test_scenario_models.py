@@ -55,4 +55,15 @@ def test_inputs_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"takes snippets"):
         make_model("text", input_shape=(1, 28, 28))
     with pytest.raises(ConfigurationError, match=r"takes an item's number"):
-        make_model("items", input_shape=(3,))
+        make_model("items", input_shape=(3, 2))
+
+
+def test_two_items_that_nobody_rated_differ_by_what_is_known_of_them() -> None:
+    model = make_model("items", input_shape=(3,), codes=9, embedding=3, hidden=(4,))
+    with torch.no_grad():
+        model.body.items.weight.zero_()
+        alike, other = model(torch.tensor([[2, 1, 0], [5, 1, 0]])), model(torch.tensor([[5, 0, 1]]))
+    assert torch.equal(alike[0], alike[1]) and not torch.equal(alike[1], other[0])
+    bare = make_model("items", input_shape=(3,), codes=9, embedding=3, hidden=())
+    x = torch.tensor([[2, 1, 0]])
+    assert bare.body(x)[0, -2:].tolist() == [1.0, 0.0] and bare(x).shape == (1, 1)
