@@ -218,14 +218,7 @@ def summarise(
     bins = np.sum([np.asarray(item.bins, dtype=np.float64) for item in ordered], axis=0) if calibrated else []
     levels = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
     shared = [name for name in ordered[0].baselines if all(name in item.baselines for item in ordered)]
-    best = strongest(
-        {name: float(np.mean([np.mean(item.baselines[name][score_name]) for item in ordered])) for name in shared},
-        score_name,
-    )
-    # Both saw the very same episodes: what makes some of them hard for both falls out of the difference.
-    lead = None
-    if best is not None:
-        lead = pool([_less(item.score[place], item.baselines[best][score_name]) for item in ordered])
+    lead = _lead(ordered, shared, score_name, place)
     return Evaluation(
         split=split,
         score_name=score_name,
@@ -251,9 +244,22 @@ def summarise(
             for name in ordered[0].measures
             if all(name in item.measures for item in ordered)
         },
-        lead=lead,
+        lead=pool(lead) if lead else None,
     )
 
 
-def _less(scores: Sequence[float], others: Sequence[float]) -> list[float]:
-    return [score - other for score, other in zip(scores, others, strict=True)]
+def _lead(clients: Sequence[ClientScores], baselines: Sequence[str], score_name: str, place: int) -> list[list[float]]:
+    """`[clients][episodes]`, the score at `place` of the steps less that of the best of `baselines`; empty without one.
+
+    Both saw the very same episodes: what makes some of them hard for both falls out of the difference.
+    """
+    means = {
+        name: float(np.mean([np.mean(item.baselines[name][score_name]) for item in clients])) for name in baselines
+    }
+    best = strongest(means, score_name)
+    if best is None:
+        return []
+    return [
+        [own - other for own, other in zip(item.score[place], item.baselines[best][score_name], strict=True)]
+        for item in clients
+    ]
