@@ -221,17 +221,7 @@ def summarise(
     bins = np.sum([np.asarray(item.bins, dtype=np.float64) for item in ordered], axis=0) if calibrated else []
     levels = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
     baselines = _baselines(ordered, score_name, unit)
-    everywhere = sum(len(item.score[place]) for item in ordered)
-    whole = {
-        name: figures[score_name].mean
-        for name, figures in baselines.items()
-        if _scored(ordered, name, score_name) == everywhere
-    }
-    best = strongest(whole, score_name)
-    # Both saw the very same episodes: what makes some of them hard for both falls out of the difference.
-    lead = None
-    if best is not None:
-        lead = pool([_less(item.score[place], item.baselines[best][score_name]) for item in ordered])
+    lead = _lead(ordered, baselines, score_name, place)
     return Evaluation(
         split=split,
         score_name=score_name,
@@ -251,7 +241,7 @@ def summarise(
             for name in ordered[0].measures
             if all(name in item.measures for item in ordered)
         },
-        lead=lead,
+        lead=pool(lead) if lead else None,
     )
 
 
@@ -288,5 +278,24 @@ def _scored(ordered: Sequence[ClientScores], name: str, score_name: str) -> int:
     return sum(int(np.isfinite(np.asarray(row, dtype=np.float64)).sum()) for row in rows)
 
 
-def _less(scores: Sequence[float], others: Sequence[float]) -> list[float]:
-    return [score - other for score, other in zip(scores, others, strict=True)]
+def _lead(
+    clients: Sequence[ClientScores], baselines: Mapping[str, Mapping[str, Estimate]], score_name: str, place: int
+) -> list[list[float]]:
+    """`[clients][episodes]`, the score at `place` of the steps less that of the best baseline; empty without one.
+
+    Of the baselines with a score for every episode. Both saw the very same episodes: what makes some of them hard for
+    both falls out of the difference.
+    """
+    everywhere = sum(len(item.score[place]) for item in clients)
+    means = {
+        name: figures[score_name].mean
+        for name, figures in baselines.items()
+        if _scored(clients, name, score_name) == everywhere
+    }
+    best = strongest(means, score_name)
+    if best is None:
+        return []
+    return [
+        [own - other for own, other in zip(item.score[place], item.baselines[best][score_name], strict=True)]
+        for item in clients
+    ]
