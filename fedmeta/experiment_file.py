@@ -184,6 +184,8 @@ def _explain(error: ValidationError) -> str:
         place, meaning = _key(fault["loc"])
         if fault["type"] == "extra_forbidden":
             lines.append(f"unknown key '{place}'{_meant(fault['loc'])}")
+        elif fault["type"] == "tuple_type" and isinstance(fault["input"], dict):
+            lines.append(f"[{place}] is one table, and there may be several: write [[{place}]] above each")
         elif fault["type"] == "tuple_type":
             lines.append(f"{place} = {fault['input']!r} must be a list, such as [{fault['input']!r}]")
         elif fault["type"] == "missing":

@@ -11,7 +11,7 @@ from fedmeta.errors import ConfigurationError
 from fedmeta.evasion.target import target_of
 from fedmeta.params import Params
 from fedmeta.seeding import SERVER, torch_generator
-from fedmeta.statistics import estimate
+from fedmeta.statistics import estimate, within
 from fedmeta.tasks import Episode
 from fedmeta.workload import Workload
 from server.report import draw_episode, write_report
@@ -119,7 +119,10 @@ def _curve(
     return {
         "sigma": smoothing.sigma,
         "largest": smoothing.largest,
-        "accuracy": [asdict(estimate([row[place].item() for row in rows], "episodes")) for place in range(len(radii))],
+        "accuracy": [
+            asdict(within(estimate([row[place].item() for row in rows], "episodes"), 0.0, 1.0))
+            for place in range(len(radii))
+        ],
         "abstained": abstained / asked,
         "unsmoothed": plain / asked,
         "queries": asked,

@@ -22,6 +22,7 @@ from fedmeta.params import Params
 from fedmeta.seeding import SERVER, numpy_generator, torch_generator
 from fedmeta.tasks import Episode
 from fedmeta.workload import Workload
+from server.examined import open_to_examine
 from server.files import finite
 from server.report import draw_episode, write_report
 from server.rundir import RunDir
@@ -92,7 +93,7 @@ def open_model(directory: str | Path) -> tuple[RunDir, Workload, Params]:
     Raises:
         CheckpointError: no run or no checkpoint there, or one of another model.
     """
-    rundir = RunDir.open(directory, exclusive=False)
+    rundir = open_to_examine(directory)
     workload = Workload(rundir.experiment)
     checkpoint = rundir.load("last")
     checkpoint.check(workload.experiment.hash, workload.spec.hash)

@@ -10,6 +10,7 @@ from fedmeta.errors import CheckpointError, ConfigurationError, DataError
 from fedmeta.params import Params
 from fedmeta.workload import Workload
 from server.checkpoint import Checkpoint
+from server.examined import open_to_examine
 from server.files import finite
 from server.findings import write_finding
 from server.report import draw_episode, write_report
@@ -61,7 +62,7 @@ def explain(directory: str | Path, effort: Effort = Effort()) -> dict[str, Any]:
     """
     if effort.of not in STARTS:
         raise ConfigurationError(f"--of {effort.of}: explain the 'last' model of a run, its 'best', or its 'start'")
-    rundir = RunDir.open(directory, exclusive=False)
+    rundir = open_to_examine(directory)
     workload = Workload(rundir.experiment)
     checkpoint = _checkpoint(rundir, workload, effort.of)
     params = _params(workload, checkpoint)

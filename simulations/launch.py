@@ -14,7 +14,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 from fedmeta.data.class_dataset import ClassDataset
 from fedmeta.data.delivered import data_key, delivered
 from fedmeta.data.given import hand_over
-from fedmeta.errors import ConfigurationError, did_you_mean
+from fedmeta.errors import ConfigurationError, FedmetaError, did_you_mean
 from fedmeta.experiment import Experiment
 from fedmeta.workload import Workload
 from server.callbacks import Callback
@@ -141,6 +141,7 @@ def play(
     """Play an opened run to its end on an engine, `ray` or `inline`.
 
     `prepare` sees what privacy adds to it; without `draw` it leaves no report; without `judge` no test client is asked.
+    A new run whose experiment turns out to be impossible before its first round leaves no directory.
     """
     experiment, rundir = opened.experiment, opened.rundir
     try:
@@ -157,6 +158,9 @@ def play(
                 callbacks=callbacks,
                 judge=judge,
             )
+    except FedmetaError:
+        rundir.discard()  # it cannot be as it is: nothing of it is worth keeping
+        raise
     finally:
         rundir.close()
 

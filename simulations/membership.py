@@ -15,6 +15,7 @@ from fedmeta.experiment import Experiment
 from fedmeta.seeding import SERVER, derive
 from fedmeta.tasks import Episode
 from fedmeta.workload import Workload
+from server.examined import open_to_examine
 from server.findings import write_finding
 from server.privacy import privacy_statement
 from server.report import write_report
@@ -46,7 +47,7 @@ def audit_membership(
     Raises:
         ConfigurationError: an experiment whose shadows would not be like runs of their own, or an odd count.
     """
-    rundir = RunDir.open(directory, exclusive=False)
+    rundir = open_to_examine(directory)
     workload = Workload(rundir.experiment)
     experiment = workload.experiment
     _check(experiment)

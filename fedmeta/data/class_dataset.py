@@ -11,6 +11,7 @@ import numpy as np
 from fedmeta.data.base import ClientInfo, ClientRole
 from fedmeta.data.episodes import ClassSource, EpisodeRules, input_shape_of
 from fedmeta.errors import ConfigurationError, DataError
+from fedmeta.parameters import require_number
 from fedmeta.tasks import TASKS, Baseline, Task
 
 if TYPE_CHECKING:
@@ -251,6 +252,13 @@ def dataset_from_arrays(
 
 
 def _drawn_splits(classes: int, test_share: float, validation_share: float, seed: int) -> list[Split]:
+    for name, value in (("test_share", test_share), ("validation_share", validation_share)):
+        require_number(name, value, what=DataError)
+        if not 0 <= value < 1:
+            raise DataError(f"{name} = {value} must be >= 0, < 1: a share of the classes")
+    require_number("seed", seed, whole=True, what=DataError)
+    if seed < 0:
+        raise DataError(f"seed = {seed} must be >= 0")
     held = [round(share * classes) for share in (test_share, validation_share)]
     if min(held) < 0 or sum(held) >= classes:
         raise DataError(

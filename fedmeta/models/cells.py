@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from fedmeta.errors import ConfigurationError
 from fedmeta.models.initialise import isolated_rng
-from fedmeta.models.network import Network, Normalisation, head, normalise
+from fedmeta.models.network import Network, Normalisation, check_groups, head, normalise
 from fedmeta.parameters import parameter
 
 OPERATIONS = ("skip", "conv3", "conv5", "pool")
@@ -44,6 +45,11 @@ class Cells:
         "batch", doc="batch statistics (transductive), group normalisation, or none"
     )
     groups: int = parameter(8, doc="groups of group normalisation; must divide filters", ge=1)
+
+    @staticmethod
+    def check_together(values: Mapping[str, Any], where: str) -> None:
+        """Refuse groups that do not divide filters."""
+        check_groups(values, where)
 
     def build(self) -> Network:
         """The network; inputs `[n, *input_shape]`.
