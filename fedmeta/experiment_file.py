@@ -51,12 +51,16 @@ def read_toml(path: str | Path, kind: str) -> dict[str, Any]:
     Raises:
         ConfigurationError: no such file, or not TOML.
     """
+    if not isinstance(path, str | Path):
+        raise ConfigurationError(f"{path!r:.80} is no {kind}: give the path of its file, or its tables as mappings")
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(f"cannot read the {kind} file '{path}': {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"the {kind} file '{path}' is not UTF-8 text: {error}") from error
+    except ValueError as error:
+        raise ConfigurationError(f"{path!r:.80} is no path of a {kind} file: {error}") from error
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -11,7 +11,18 @@ from typing import Any
 
 import torch
 
-from fedmeta.errors import CheckpointError, FedmetaError
+from fedmeta.errors import CheckpointError, ConfigurationError, FedmetaError
+
+
+def folder_of(given: object, name: str = "out") -> Path:
+    """A folder as a caller names it; an empty name would be the working directory, which nobody meant.
+
+    Raises:
+        ConfigurationError: no text or path, an empty one, or one with a character that no file system has.
+    """
+    if not isinstance(given, str | Path) or str(given) == "" or "\0" in str(given):
+        raise ConfigurationError(f"{name} = {given!r:.80} is no folder: give the path of one")
+    return Path(given)
 
 
 def read_json(path: Path, remedy: str) -> Any:

@@ -67,7 +67,7 @@ class RunDir:
                 raise
         except OSError as error:
             raise FedmetaError(
-                f"cannot write the run directory '{place}': {error.strerror or error}. Choose another with --out"
+                f"cannot write the run directory '{place}' (out): {error.strerror or error}. Choose another with --out"
             ) from error
         return cls(place, experiment, lock, made=True)
 
@@ -86,7 +86,7 @@ class RunDir:
         place = Path(path)
         try:
             text = (place / CONFIG).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:  # no file, no text, or no path
             raise CheckpointError(
                 f"'{place}' is not a run directory: it has no readable {CONFIG}. `fedmeta status FOLDER` lists the "
                 "runs in a folder"

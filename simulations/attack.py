@@ -16,6 +16,7 @@ from fedmeta.workload import Workload, device_of
 from server.examined import open_to_examine
 from server.report import draw_episode, write_report
 from simulations.detect import clean_episodes
+from simulations.effort import check_counts
 
 EPISODES_AT_ONCE = 32
 """Under vmap: what an attack keeps grows with them."""
@@ -55,6 +56,7 @@ def attack(
         raise ConfigurationError(f"--model {model}: a run keeps its models 'last' and 'best'")
     if episodes < 1:
         raise ConfigurationError(f"--episodes {episodes}: one at least, and 200 or more for figures to report")
+    check_counts(episodes=episodes)
     rundir = open_to_examine(directory)
     workload = Workload(rundir.experiment)
     checkpoint = rundir.load(model)

@@ -26,6 +26,7 @@ from server.examined import open_to_examine
 from server.files import finite
 from server.report import draw_episode, write_report
 from server.rundir import RunDir
+from simulations.effort import MOST_STEPS, check_counts
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,8 @@ class Effort:
     poisoned: float = 0.1
 
     def __post_init__(self) -> None:
-        for name, most in (("episodes", 100_000), ("steps", 1_000_000), ("supports", 100_000)):
-            if not 1 <= getattr(self, name) <= most:
-                raise ConfigurationError(f"{name} = {getattr(self, name)} must be from 1 to {most:,}")
+        check_counts(episodes=self.episodes, supports=self.supports)
+        check_counts(most=MOST_STEPS, steps=self.steps)
         for name in ("success", "poisoned"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigurationError(f"{name} = {getattr(self, name)} must be a share from 0 to 1")

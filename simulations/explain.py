@@ -15,6 +15,7 @@ from server.files import finite
 from server.findings import write_finding
 from server.report import draw_episode, write_report
 from server.rundir import RunDir
+from simulations.effort import MOST_STEPS, check_counts
 from simulations.explain_clients import NothingToSee, flags_section, map_section, worth_section
 from simulations.explain_model import influence_section, layers_section, saliency_section
 from simulations.stage import Played, Stage, open_stage
@@ -39,6 +40,10 @@ class Effort:
     episodes: int = 10
     permutations: int = 40
     clients: bool = True
+
+    def __post_init__(self) -> None:
+        check_counts(episodes=self.episodes)
+        check_counts(2, MOST_STEPS, permutations=self.permutations)
 
 
 def explain(directory: str | Path, effort: Effort = Effort()) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from fedmeta.workload import Workload
 from server.callbacks import Callback
 from server.configuration import load
 from server.execute import execute
+from server.files import folder_of
 from server.rounds import Observer, Prepare, RunResult
 from server.rundir import RunDir
 from simulations.adversarial_grid import attacked
@@ -73,7 +74,7 @@ def check_engine(engine: str) -> None:
         ConfigurationError: it is neither `ray` nor `inline`.
     """
     if engine not in get_args(Engine):
-        raise ConfigurationError(f"unknown engine '{engine}'{did_you_mean(engine, get_args(Engine))}")
+        raise ConfigurationError(f"unknown engine '{engine!s:.80}'{did_you_mean(str(engine), get_args(Engine))}")
 
 
 @dataclass(frozen=True)
@@ -95,12 +96,12 @@ def open_run(
         if source is None:
             raise ConfigurationError("no experiment: give a file, or a run directory to resume")
         experiment = load(source, overrides)
-        return Opened(experiment, RunDir.create(Path(out) if out is not None else None, experiment))
+        return Opened(experiment, RunDir.create(folder_of(out) if out is not None else None, experiment))
     if source is not None or out is not None:
         raise ConfigurationError(
             "a resumed run uses its own experiment and directory: give neither a file nor an output folder"
         )
-    rundir = RunDir.open(Path(resume))
+    rundir = RunDir.open(folder_of(resume, "resume"))
     try:
         experiment = load(rundir.experiment, overrides)
     except BaseException:

@@ -20,6 +20,7 @@ from server.findings import write_finding
 from server.privacy import privacy_statement
 from server.report import write_report
 from server.rundir import RunDir
+from simulations.effort import check_counts
 from simulations.stage import Stage, open_stage
 
 log = logging.getLogger("fedmeta.audit")
@@ -47,6 +48,8 @@ def audit_membership(
     Raises:
         ConfigurationError: an experiment whose shadows would not be like runs of their own, or an odd count.
     """
+    check_counts(2, shadows=shadows)
+    check_counts(tasks=tasks)
     rundir = open_to_examine(directory)
     workload = Workload(rundir.experiment)
     experiment = workload.experiment

@@ -36,8 +36,8 @@ class Cells:
     input_shape: tuple[int, ...] = parameter((1, 28, 28), doc="channels, height and width of an image", ge=1)
     ways: int | None = parameter(None, doc="outputs of the head; none leaves it away, giving an embedding", ge=1)
     filters: int = parameter(16, doc="channels of every layer", ge=1)
-    cells: int = parameter(3, doc="cells, each of which halves the sides", ge=1)
-    nodes: int = parameter(2, doc="nodes of a cell beside its input", ge=1)
+    cells: int = parameter(3, doc="cells, each of which halves the sides", ge=1, le=1000)
+    nodes: int = parameter(2, doc="nodes of a cell beside its input", ge=1, le=100)
     chosen: tuple[str, ...] = parameter(
         (), doc="operation of every edge, cell by cell: skip, conv3, conv5 or pool; empty: to be searched"
     )

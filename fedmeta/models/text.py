@@ -51,7 +51,7 @@ class TextConv:
     ways: int | None = parameter(None, doc="outputs of the head; none leaves it away, giving an embedding", ge=1)
     embedding: int = parameter(32, doc="size of a character's vector", ge=1)
     channels: int = parameter(128, doc="of every layer", ge=1)
-    layers: int = parameter(2, doc="convolutions", ge=1)
+    layers: int = parameter(2, doc="convolutions", ge=1, le=1000)
     kernel: int = parameter(3, doc="characters that a convolution sees", ge=1, unit="characters")
     normalisation: Normalisation = parameter(
         "group", doc="batch statistics (transductive), group normalisation, or none"

@@ -127,7 +127,8 @@ def read_grid(source: str | Path | Mapping[str, Any]) -> Grid:
     if isinstance(source, Mapping):
         raw = dict(source)
     else:
-        folder, raw = Path(source).parent, read_toml(source, "grid")
+        raw = read_toml(source, "grid")
+        folder = Path(source).parent
     if isinstance(raw.get("base"), str):
         raw["base"] = read_toml(folder / raw["base"], "experiment")
     for key in ("attacks", "defences"):

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from server.files import folder_of
 from simulations.bench.cells import Plan, make_plan
 from simulations.bench.files import write_files
 from simulations.bench.grid_file import read_grid
@@ -35,7 +36,7 @@ def bench(
     """
     check_workers(engine, workers)
     plan = source if isinstance(source, Plan) else make_plan(read_grid(source))
-    place = default_place(plan) if out is None else Path(out)
+    place = default_place(plan) if out is None else folder_of(out)
     place = place.resolve()
     engines = [cell.experiment.engine for cell in plan.runs if cell.experiment is not None]
     threads, gpus = max(e.threads for e in engines), max(e.gpus_per_client for e in engines)

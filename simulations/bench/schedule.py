@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from fedmeta.errors import ConfigurationError, did_you_mean
 from fedmeta.experiment import Experiment
+from fedmeta.parameters import require_number
 from simulations.bench.cell_run import finished, play_cell
 from simulations.bench.cells import Cell, Plan
 from simulations.bench.grid_file import EvasionEntry
@@ -119,10 +120,12 @@ def check_workers(engine: str, limit: int | None) -> None:
     Raises:
         ConfigurationError: an unknown engine, or a limit below 1.
     """
-    if limit is not None and limit < 1:
-        raise ConfigurationError(f"workers = {limit} must be at least 1")
+    if limit is not None:
+        require_number("workers", limit, whole=True)
+        if limit < 1:
+            raise ConfigurationError(f"workers = {limit} must be at least 1")
     if engine not in ("ray", "inline"):
-        raise ConfigurationError(f"unknown engine '{engine}'{did_you_mean(engine, ['ray', 'inline'])}")
+        raise ConfigurationError(f"unknown engine '{engine!s:.80}'{did_you_mean(str(engine), ['ray', 'inline'])}")
 
 
 @contextmanager

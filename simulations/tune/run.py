@@ -7,11 +7,13 @@ from typing import Any
 
 from fedmeta.errors import ConfigurationError
 from fedmeta.experiment import Experiment
+from fedmeta.parameters import require_number
 from fedmeta.privacy.selection import law_of
 from fedmeta.seeding import SERVER, derive
 from fedmeta.statistics import ERRORS
 from fedmeta.workload import Workload
 from server.configuration import load
+from server.files import folder_of
 from simulations.bench.schedule import Workers, check_workers, make_workers
 from simulations.folder_lock import held
 from simulations.tune.private import PrivateTuning, private_tuning
@@ -79,6 +81,9 @@ def plan_search(
 ) -> Search:
     """Check all that can be checked before anything is written; arguments and errors as for `tune`."""
     base, space = load(source, overrides), parse_space(search)
+    for name, value in (("trials", trials), ("seed", seed), ("prune_after", prune_after)):
+        if value is not None or name != "prune_after":
+            require_number(name, value, whole=True)
     if trials < 1:
         raise ConfigurationError(f"trials = {trials} must be at least 1")
     if seed < 0:
@@ -91,7 +96,7 @@ def plan_search(
     workload = Workload(base)
     if not any(client.role == "validation" for client in workload.federation.clients):
         raise ConfigurationError("there are no validation clients to judge trials: set partition.validation_clients")
-    place = (Path("runs") / f"{base.name}-tune" if out is None else Path(out)).resolve()
+    place = (Path("runs") / f"{base.name}-tune" if out is None else folder_of(out)).resolve()
     private = None
     if base.privacy.unit != "none":
         private = private_tuning(base, ends, law_of(law, trials), seed)
