@@ -18,6 +18,10 @@ from fedmeta.errors import ConfigurationError, did_you_mean
 _KEY = "fedmeta"
 
 
+LARGEST = 3.4e38
+"""What float32 still holds."""
+
+
 def is_finite(value: float) -> bool:
     """Whether a float holds it: a whole number may be too large for one.
 
@@ -72,9 +76,10 @@ class Bounds:
         return ", ".join(f"{sign} {bound:g}" for sign, bound in signs.items() if bound is not None)
 
     def admits(self, value: float) -> bool:
-        """Whether a finite number lies within the bounds."""
+        """Whether a number lies within the bounds, and within those of float32, in which networks compute."""
         return (
             is_finite(value)
+            and abs(value) <= LARGEST
             and (self.gt is None or value > self.gt)
             and (self.ge is None or value >= self.ge)
             and (self.lt is None or value < self.lt)
@@ -177,7 +182,8 @@ def _checked(value: Any, declaration: Parameter, where: str) -> Any:
     for number in result if isinstance(result, tuple) else (result,):
         if isinstance(number, (int, float)) and not isinstance(number, bool) and not declaration.bounds.admits(number):
             bounds = declaration.bounds.range()
-            musts = " and ".join(filter(None, ("" if is_finite(number) else "finite", bounds)))
+            finite = "" if is_finite(number) and abs(number) <= LARGEST else "finite in float32"
+            musts = " and ".join(filter(None, (finite, bounds)))
             raise ConfigurationError(f"{where} = {value!r} must be {musts}: {declaration.bounds.doc}")
     return result
 

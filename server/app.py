@@ -62,8 +62,8 @@ def main(grid: Grid, context: Context) -> None:
         wanted = max(1, rundir.clients()) if waits.nodes is None else waits.nodes
         wait_for_nodes(polling, wanted, waits.node_timeout, least=1 if waits.nodes is None else wanted)
         result = execute(polling, experiment, rundir, [tell])
-    except FedmetaError:
-        rundir.discard()
+    except FedmetaError as error:
+        rundir.discard(error)
         raise
     finally:
         rundir.close()

@@ -14,6 +14,10 @@ import torch
 from fedmeta.errors import CheckpointError, ConfigurationError, FedmetaError
 
 
+class CannotWrite(FedmetaError):
+    """The disk is full, or the folder is gone or closed: what was begun stays for when that is mended."""
+
+
 def folder_of(given: object, name: str = "out") -> Path:
     """A folder as a caller names it; an empty name would be the working directory, which nobody meant.
 
@@ -42,12 +46,12 @@ def writing(path: Path) -> Iterator[None]:
     """What cannot be written within names the file and the remedy.
 
     Raises:
-        FedmetaError: an operating system's error.
+        CannotWrite: an operating system's error.
     """
     try:
         yield
     except OSError as error:
-        raise FedmetaError(
+        raise CannotWrite(
             f"cannot write '{path}': {error.strerror or error}. Mend that, then go on with --resume, or submit the "
             "deployed run again with its --out"
         ) from error

@@ -15,7 +15,7 @@ from fedmeta.experiment import Experiment
 from fedmeta.privacy.ledger import Ledger
 from server.checkpoint import Checkpoint, read_checkpoint
 from server.environment import add_session
-from server.files import finite, read_json, store, write_atomically, writing
+from server.files import CannotWrite, finite, read_json, store, write_atomically, writing
 from server.run_folder import clear_unstarted, fresh, leftovers, locked, remove
 
 log = logging.getLogger("fedmeta.server")
@@ -120,10 +120,10 @@ class RunDir:
         """Whether it was made for a run of which no round, no checkpoint and nothing spent is written down yet."""
         return self.made and not self.metrics() and leftovers(self.path, UNSTARTED) is not None
 
-    def discard(self) -> None:
-        """Take an unstarted directory away; one that was begun, or opened, stays as it is."""
+    def discard(self, why: FedmetaError) -> None:
+        """Take an unstarted directory away; one that was begun, opened, or cannot be written, stays as it is."""
         left = leftovers(self.path, UNSTARTED) if self.unstarted else None
-        if left is None:
+        if left is None or isinstance(why, CannotWrite):
             return
         remove(left)
         try:

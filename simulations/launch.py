@@ -159,8 +159,8 @@ def play(
                 callbacks=callbacks,
                 judge=judge,
             )
-    except FedmetaError:
-        rundir.discard()  # it cannot be as it is: nothing of it is worth keeping
+    except FedmetaError as error:
+        rundir.discard(error)  # it cannot be as it is: nothing of it is worth keeping
         raise
     finally:
         rundir.close()

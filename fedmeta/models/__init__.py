@@ -55,7 +55,7 @@ def make_model(name: str, **parameters: Any) -> "nn.Module":
     """
     made = MODELS.make(name, **parameters)
     try:
-        return made.build()  # type: ignore[no-any-return]
+        return made.build()
     except (RuntimeError, MemoryError, OverflowError, TypeError) as error:
         # Sizes that are whole numbers above 0 may still be more than memory, or than torch can count.
         raise ConfigurationError(

@@ -21,6 +21,9 @@ from simulations.tune.report import TuneReport, write_files
 from simulations.tune.space import Dimension, check_space, experiment_at, parse_space
 from simulations.tune.study import NAME, Study, Trial, need_optuna
 
+MOST_TRIALS = 100_000
+"""Of one search: more would take years."""
+
 PLAY = "simulations.tune.trial_run:play_trial"
 
 Settled = Callable[[Trial], None]
@@ -84,8 +87,8 @@ def plan_search(
     for name, value in (("trials", trials), ("seed", seed), ("prune_after", prune_after)):
         if value is not None or name != "prune_after":
             require_number(name, value, whole=True)
-    if trials < 1:
-        raise ConfigurationError(f"trials = {trials} must be at least 1")
+    if not 1 <= trials <= MOST_TRIALS:
+        raise ConfigurationError(f"trials = {trials} must be at least 1, and at most {MOST_TRIALS:,}")
     if seed < 0:
         raise ConfigurationError(f"seed = {seed} must be at least 0")
     if prune_after is not None and prune_after < 1:

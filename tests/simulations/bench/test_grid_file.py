@@ -104,11 +104,9 @@ def test_axes_of_the_grid_are_not_set_elsewhere(waves: dict[str, Any], key: str,
         ({"attacks": ["badnets", "ipm"], "column": "score"}, ""),
     ],
 )
-def test_a_question_about_what_is_not_measured_is_refused(
-    glyphs: dict[str, Any], question: dict[str, Any], words: str
-) -> None:
+def test_a_question_about_what_is_not_measured_is_refused(question: dict[str, Any], words: str) -> None:
     attacks = [{"method": "badnets", "steps": [0, 1]}, {"method": "ipm", "knowledge": "omniscient"}]
-    grid = {**glyphs, "attacks": attacks, "compare": [question]}
+    grid = {"base": {"learner": {"name": "fomaml"}}, "seeds": [0], "attacks": attacks, "compare": [question]}
     if not words:
         assert make_plan(read_grid(grid)).runs
         return
