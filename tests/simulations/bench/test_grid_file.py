@@ -95,7 +95,10 @@ def test_axes_of_the_grid_are_not_set_elsewhere(waves: dict[str, Any], key: str,
     ("question", "words"),
     [
         ({"attacks": ["badnets", "none"], "column": "robust"}, r"'robust' is not measured: add the table \[evasion\]"),
-        ({"attacks": ["badnets", "ipm"], "column": "lift"}, "not measured of attack 'ipm', which has no trigger"),
+        (
+            {"attacks": ["badnets", "ipm"], "column": "lift", "step": 1},
+            "not measured of attack 'ipm', which has no trigger",
+        ),
         (
             {"attacks": ["badnets", "badnets"], "column": "asr"},
             "after 10 adaptation steps: set compare.step to one of 0, 1",
