@@ -51,12 +51,16 @@ def read_toml(path: str | Path, kind: str) -> dict[str, Any]:
     Raises:
         ConfigurationError: no such file, or not TOML.
     """
+    if not isinstance(path, str | Path):
+        raise ConfigurationError(f"{path!r:.80} is no {kind}: give the path of its file, or its tables as mappings")
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(f"cannot read the {kind} file '{path}': {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"the {kind} file '{path}' is not UTF-8 text: {error}") from error
+    except ValueError as error:
+        raise ConfigurationError(f"{path!r:.80} is no path of a {kind} file: {error}") from error
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -184,6 +188,8 @@ def _explain(error: ValidationError) -> str:
         place, meaning = _key(fault["loc"])
         if fault["type"] == "extra_forbidden":
             lines.append(f"unknown key '{place}'{_meant(fault['loc'])}")
+        elif fault["type"] == "tuple_type" and isinstance(fault["input"], dict):
+            lines.append(f"[{place}] is one table, and there may be several: write [[{place}]] above each")
         elif fault["type"] == "tuple_type":
             lines.append(f"{place} = {fault['input']!r} must be a list, such as [{fault['input']!r}]")
         elif fault["type"] == "missing":

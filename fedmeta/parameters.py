@@ -7,6 +7,7 @@ here needs more than the standard library, so that the learners run where only t
 
 import dataclasses
 import math
+import numbers
 import types
 import typing
 from dataclasses import dataclass
@@ -15,6 +16,10 @@ from typing import Any, Literal
 from fedmeta.errors import ConfigurationError, did_you_mean
 
 _KEY = "fedmeta"
+
+
+LARGEST = 3.4e38
+"""What float32 still holds."""
 
 
 def is_finite(value: float) -> bool:
@@ -27,6 +32,31 @@ def is_finite(value: float) -> bool:
         return math.isfinite(value)
     except OverflowError:
         return False
+
+
+def require_number(
+    name: str, value: object, *, whole: bool = False, what: type[ValueError] = ConfigurationError
+) -> None:
+    """Refuse what is no finite number, before a comparison or an overflow would in words of its own.
+
+    Args:
+        name: of the argument.
+        value: which may be of any type.
+        whole: whether it must be an integer.
+        what: the error's type.
+
+    Raises:
+        ConfigurationError: names the argument, its value, and what it must be.
+
+    >>> require_number("steps", 3, whole=True)
+    >>> require_number("steps", 1.5, whole=True)
+    Traceback (most recent call last):
+    fedmeta.errors.ConfigurationError: steps = 1.5 must be a whole number
+    """
+    kind = numbers.Integral if whole else numbers.Real
+    if isinstance(value, kind) and not isinstance(value, bool) and is_finite(value):  # type: ignore[arg-type]
+        return
+    raise what(f"{name} = {value!r:.80} must be a {'whole' if whole else 'finite'} number")
 
 
 @dataclass(frozen=True)
@@ -46,9 +76,10 @@ class Bounds:
         return ", ".join(f"{sign} {bound:g}" for sign, bound in signs.items() if bound is not None)
 
     def admits(self, value: float) -> bool:
-        """Whether a finite number lies within the bounds."""
+        """Whether a number lies within the bounds, and within those of float32, in which networks compute."""
         return (
             is_finite(value)
+            and abs(value) <= LARGEST
             and (self.gt is None or value > self.gt)
             and (self.ge is None or value >= self.ge)
             and (self.lt is None or value < self.lt)
@@ -108,6 +139,8 @@ def parameters_of(cls: type) -> dict[str, Parameter]:
 def check_parameters(cls: type, given: dict[str, Any], where: str) -> dict[str, Any]:
     """Validate settings against a plug-in's declaration and fill in the defaults.
 
+    What two settings may not be together a plug-in refuses by a static method `check_together(values, where)`.
+
     Args:
         cls: the plug-in dataclass.
         given: name -> value, as read from TOML, JSON or keyword arguments.
@@ -117,7 +150,8 @@ def check_parameters(cls: type, given: dict[str, Any], where: str) -> dict[str, 
         Every parameter of `cls` with its value, lists turned into tuples, integers into floats where a float is due.
 
     Raises:
-        ConfigurationError: an unknown name, a missing one, a wrong type or a value out of bounds.
+        ConfigurationError: an unknown name, a missing one, a wrong type, a value out of bounds, or what
+            `check_together` refuses.
     """
     declared = parameters_of(cls)
     for name in given:
@@ -133,6 +167,9 @@ def check_parameters(cls: type, given: dict[str, Any], where: str) -> dict[str, 
             raise ConfigurationError(f"{where}.{name} is missing: {declaration.bounds.doc}. Set it.")
         else:
             values[name] = declaration.default
+    together = getattr(cls, "check_together", None)
+    if together is not None:
+        together(values, where)
     return values
 
 
@@ -145,7 +182,8 @@ def _checked(value: Any, declaration: Parameter, where: str) -> Any:
     for number in result if isinstance(result, tuple) else (result,):
         if isinstance(number, (int, float)) and not isinstance(number, bool) and not declaration.bounds.admits(number):
             bounds = declaration.bounds.range()
-            musts = " and ".join(filter(None, ("" if is_finite(number) else "finite", bounds)))
+            finite = "" if is_finite(number) and abs(number) <= LARGEST else "finite in float32"
+            musts = " and ".join(filter(None, (finite, bounds)))
             raise ConfigurationError(f"{where} = {value!r} must be {musts}: {declaration.bounds.doc}")
     return result
 

@@ -69,9 +69,11 @@ class Registry:
         Raises:
             ConfigurationError: an unknown name (with the closest known one), or a plug-in that cannot be imported.
         """
-        entry = self.entries().get(name)
+        entry = self.entries().get(name) if isinstance(name, str) else None
         if entry is None:
-            raise ConfigurationError(f"unknown {self.singular} '{name}'{did_you_mean(name, list(self.entries()))}")
+            raise ConfigurationError(
+                f"unknown {self.singular} '{name!s:.80}'{did_you_mean(str(name), list(self.entries()))}"
+            )
         module, _, attribute = entry.target.partition(":")
         try:
             return getattr(importlib.import_module(module), attribute)

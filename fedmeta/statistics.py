@@ -14,6 +14,10 @@ Unit = Literal["episodes", "clients"]
 ERRORS = frozenset({"mse", "mae"})
 """Scores of which less is better."""
 
+ANY = (-math.inf, math.inf)
+SCORE_BOUNDS = {"accuracy": (0.0, 1.0), **dict.fromkeys(ERRORS, (0.0, math.inf))}
+"""Between which a score lies, where it cannot be anything."""
+
 SCORES = ("accuracy", "return", *sorted(ERRORS))
 """Scores that a running training tells beside its loss."""
 
@@ -56,6 +60,16 @@ def estimate(values: Sequence[float] | np.ndarray, unit: Unit) -> Estimate:
         return Estimate(mean, mean, mean, 1, unit)
     half = float(stdtrit(sample.size - 1, 0.975)) * float(sample.std(ddof=1)) / math.sqrt(sample.size)
     return Estimate(mean, mean - half, mean + half, int(sample.size), unit)
+
+
+def within(found: Estimate, low: float, high: float) -> Estimate:
+    """The same with an interval inside the values that there can be: a mean of shares lies in [0, 1].
+
+    >>> within(Estimate(0.1, -0.2, 0.4, 3, "clients"), 0.0, 1.0).low
+    0.0
+    """
+    # The bound second: Python's max and min keep a NaN that comes first.
+    return replace(found, low=max(found.low, low), high=min(found.high, high))
 
 
 @dataclass(frozen=True)
@@ -206,11 +220,13 @@ def summarise(
     ordered = [scores[client] for client in sorted(scores)]
     unit: Unit = "clients" if len(ordered) > 1 else "episodes"
 
-    def pool(rows: Sequence[Sequence[float]], *, share: bool = False) -> Estimate:
+    def pool(rows: Sequence[Sequence[float]], bounds: tuple[float, float] = ANY) -> Estimate:
         found = estimate([float(np.mean(row)) for row in rows] if unit == "clients" else rows[0], unit)
-        return _as_share(found) if share else found
+        return within(found, *bounds)
 
-    share = score_name == "accuracy"
+    bounds = SCORE_BOUNDS.get(score_name, ANY)
+    # A cross-entropy and an error are never below 0; the loss of a policy may be.
+    loss_bounds = (0.0, math.inf) if score_name in SCORE_BOUNDS else ANY
 
     wanted = int(protocol.get("test-steps", steps[-1]))
     adapted = wanted if wanted in steps else steps[-1]
@@ -226,14 +242,16 @@ def summarise(
         split=split,
         score_name=score_name,
         steps=tuple(steps),
-        loss=tuple(pool([item.loss[i] for item in ordered]) for i in range(len(steps))),
-        score=tuple(pool([item.score[i] for item in ordered], share=share) for i in range(len(steps))),
+        loss=tuple(pool([item.loss[i] for item in ordered], loss_bounds) for i in range(len(steps))),
+        score=tuple(pool([item.score[i] for item in ordered], bounds) for i in range(len(steps))),
         quantiles={f"{level:g}": float(np.quantile(list(means.values()), level)) for level in levels},
         clients=means,
         baselines=baselines,
         adapted=adapted,
         protocol=dict(protocol),
-        brier=tuple(pool([item.brier[i] for item in ordered]) for i in range(len(steps))) if calibrated else (),
+        brier=tuple(pool([item.brier[i] for item in ordered], (0.0, 2.0)) for i in range(len(steps)))
+        if calibrated
+        else (),
         bins=tuple(each.tolist() for each in bins),
         ece=tuple(calibration_error(each) for each in bins),
         measures={
@@ -243,11 +261,6 @@ def summarise(
         },
         lead=pool(lead) if lead else None,
     )
-
-
-def _as_share(found: Estimate) -> Estimate:
-    """A share lies in [0, 1], and so does what is known of its mean."""
-    return replace(found, low=max(0.0, found.low), high=min(1.0, found.high))
 
 
 def _baselines(ordered: Sequence[ClientScores], score_name: str, unit: Unit) -> dict[str, dict[str, Estimate]]:
@@ -268,7 +281,7 @@ def _baselines(ordered: Sequence[ClientScores], score_name: str, unit: Unit) -> 
                 found[name][figure] = Estimate(math.nan, math.nan, math.nan, 0, unit)
                 continue
             one = estimate(values, unit)
-            found[name][figure] = _as_share(one) if (figure, score_name) == ("accuracy", "accuracy") else one
+            found[name][figure] = within(one, *SCORE_BOUNDS.get(figure, ANY))
     return found
 
 

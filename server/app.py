@@ -26,7 +26,7 @@ def main(grid: Grid, context: Context) -> None:
         RuntimeError: a round wanted valid updates, or its step diverged, so that the run counts as failed.
     """
     from fedmeta.attacks.threat import is_omniscient
-    from fedmeta.errors import ConfigurationError
+    from fedmeta.errors import ConfigurationError, FedmetaError
     from server.configuration import from_run_config
     from server.execute import execute
     from server.nodes_there import wait_for_nodes
@@ -62,6 +62,9 @@ def main(grid: Grid, context: Context) -> None:
         wanted = max(1, rundir.clients()) if waits.nodes is None else waits.nodes
         wait_for_nodes(polling, wanted, waits.node_timeout, least=1 if waits.nodes is None else wanted)
         result = execute(polling, experiment, rundir, [tell])
+    except FedmetaError as error:
+        rundir.discard(error)
+        raise
     finally:
         rundir.close()
     if result.results.get("privacy"):

@@ -105,10 +105,13 @@ def in_words(protocol: Mapping[str, Any]) -> str:
     until = "" if protocol["stop"] is None else f" to {protocol['stop']}"
     name, fraction = protocol["method"], protocol["fraction"]
     who = f"{name} by {100 * fraction:g} % of the training clients from round {protocol['start']}{until}"
-    if ATTACKS.get(name).kind == "deployment":  # type: ignore[attr-defined]
+    kind: Any = ATTACKS.get(name)
+    if kind.kind == "deployment":
         who = f"{name} where a victim adapts, training being honest"
     elif fraction == 0:
         who = f"nobody trained {name}"
+    if kind.wanted:
+        return f"{who}; wanted: {kind.wanted}; trigger on {where[protocol['trigger_in']]}"
     return (
         f"{who}; wanted: {aim}; trigger on {where[protocol['trigger_in']]}; queries of the target's own class do not "
         "count, and an undecided answer is shared among its slots"

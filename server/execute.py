@@ -7,6 +7,7 @@ from typing import Any
 
 from flwr.serverapp import Grid
 
+from fedmeta.errors import FedmetaError
 from fedmeta.experiment import Experiment
 from fedmeta.statistics import Evaluation
 from fedmeta.workload import Workload
@@ -79,8 +80,8 @@ def execute(
             callbacks=callbacks,
             judge=judge,
         )
-    except BaseException:
-        if draw:
+    except BaseException as error:
+        if draw and not (isinstance(error, FedmetaError) and rundir.unstarted):  # such a directory is taken away
             _report_unfinished(rundir)
         raise
     finally:

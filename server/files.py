@@ -11,7 +11,22 @@ from typing import Any
 
 import torch
 
-from fedmeta.errors import CheckpointError, FedmetaError
+from fedmeta.errors import CheckpointError, ConfigurationError, FedmetaError
+
+
+class CannotWrite(FedmetaError):
+    """The disk is full, or the folder is gone or closed: what was begun stays for when that is mended."""
+
+
+def folder_of(given: object, name: str = "out") -> Path:
+    """A folder as a caller names it; an empty name would be the working directory, which nobody meant.
+
+    Raises:
+        ConfigurationError: no text or path, an empty one, or one with a character that no file system has.
+    """
+    if not isinstance(given, str | Path) or str(given) == "" or "\0" in str(given):
+        raise ConfigurationError(f"{name} = {given!r:.80} is no folder: give the path of one")
+    return Path(given)
 
 
 def read_json(path: Path, remedy: str) -> Any:
@@ -31,12 +46,12 @@ def writing(path: Path) -> Iterator[None]:
     """What cannot be written within names the file and the remedy.
 
     Raises:
-        FedmetaError: an operating system's error.
+        CannotWrite: an operating system's error.
     """
     try:
         yield
     except OSError as error:
-        raise FedmetaError(
+        raise CannotWrite(
             f"cannot write '{path}': {error.strerror or error}. Mend that, then go on with --resume, or submit the "
             "deployed run again with its --out"
         ) from error

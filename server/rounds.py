@@ -29,7 +29,9 @@ from server.round_record import better, log_troubles, make_record
 from server.rundir import RunDir
 from server.secure_aggregation import learned
 from strategies.decorator import Remembering
-from strategies.directory import Directory, learn_directory
+from strategies.defence import make_defence
+from strategies.directory import Directory, IdentityError, learn_directory
+from strategies.holdings import misfits
 from strategies.meta import MetaStrategy
 from strategies.node_keys import registered_keys
 from strategies.private_rounds import PrivateRounds
@@ -202,6 +204,11 @@ def _strategy(grid: Grid, workload: Workload, rundir: RunDir, simulated: bool, p
     directory, refused = learn_directory(
         grid, told.to_json(), code_hash(), code_path(), experiment.server.timeout, keys, bound
     )
+    if not simulated:  # in a simulation all clients are the experiment's own, which is then wrong as a whole
+        unfit = misfits(workload.spec, directory.members, experiment, make_defence(experiment))
+        directory, refused = directory.without(unfit), {**refused, **unfit}
+        if not directory.members:
+            raise IdentityError(f"no node can take part: {'; '.join(group_reasons(refused))}")
     for line in group_reasons(refused):
         log.warning("nodes refused: %s", line)
     _bind(directory, keys, bound, rundir)

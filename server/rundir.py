@@ -1,13 +1,10 @@
 """A run directory: configuration, environment, metrics, checkpoints, results; written so that a crash loses nothing."""
 
-import fcntl
 import json
 import logging
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,7 +15,8 @@ from fedmeta.experiment import Experiment
 from fedmeta.privacy.ledger import Ledger
 from server.checkpoint import Checkpoint, read_checkpoint
 from server.environment import add_session
-from server.files import finite, read_json, store, write_atomically, writing
+from server.files import CannotWrite, finite, read_json, store, write_atomically, writing
+from server.run_folder import clear_unstarted, fresh, leftovers, locked, remove
 
 log = logging.getLogger("fedmeta.server")
 
@@ -27,6 +25,8 @@ ENVIRONMENT, REPORT = "environment.json", "report.html"
 LEDGER, PRIVACY, AUDIT = "privacy.jsonl", "privacy.json", "audit.json"
 LEAK, DETECTION, EVASION = "leak.json", "detection.json", "evasion.json"
 CLIENTS, NODE_KEYS = "clients.json", "node-keys.json"
+UNSTARTED = (CONFIG, ENVIRONMENT, REPORT, METRICS, PRIVACY, CLIENTS, NODE_KEYS, "plots", "tensorboard", "wandb")
+"""What a run may leave that never finished a round: a ledger, a checkpoint or a finding is more."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,13 @@ class RunDir:
     Attributes:
         path: the directory.
         experiment: as resolved when the run began.
+        made: whether it was made for a new run, and not opened.
     """
 
     path: Path
     experiment: Experiment
     _lock: IO[str] | None = field(default=None, repr=False)
+    made: bool = False
 
     @classmethod
     def create(cls, path: Path | None, experiment: Experiment) -> "RunDir":
@@ -49,14 +51,14 @@ class RunDir:
         Raises:
             FedmetaError: the directory holds something already, or cannot be written.
         """
-        place = path if path is not None else _fresh(experiment.name)
+        place = path if path is not None else fresh(experiment.name)
         try:
             place.mkdir(parents=True, exist_ok=True)
-            if any(place.iterdir()) and not _clear_unstarted(place):
+            if any(place.iterdir()) and not clear_unstarted(place, UNSTARTED):
                 raise FedmetaError(
                     f"'{place}' is not empty: resume the run in it with --resume, or choose another folder"
                 )
-            lock = _locked(place)
+            lock = locked(place)
             try:
                 (place / "checkpoints").mkdir(exist_ok=True)
                 write_atomically(place / CONFIG, json.dumps(experiment.model_dump(mode="json"), indent=2).encode())
@@ -65,9 +67,9 @@ class RunDir:
                 raise
         except OSError as error:
             raise FedmetaError(
-                f"cannot write the run directory '{place}': {error.strerror or error}. Choose another with --out"
+                f"cannot write the run directory '{place}' (out): {error.strerror or error}. Choose another with --out"
             ) from error
-        return cls(place, experiment, lock)
+        return cls(place, experiment, lock, made=True)
 
     @classmethod
     def open(cls, path: Path | str, *, exclusive: bool = True) -> "RunDir":
@@ -84,7 +86,7 @@ class RunDir:
         place = Path(path)
         try:
             text = (place / CONFIG).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:  # no file, no text, or no path
             raise CheckpointError(
                 f"'{place}' is not a run directory: it has no readable {CONFIG}. `fedmeta status FOLDER` lists the "
                 "runs in a folder"
@@ -96,7 +98,7 @@ class RunDir:
                 f"'{place / CONFIG}' is damaged or of another version ({error.error_count()} faults): "
                 "start a new run from the experiment file"
             ) from error
-        return cls(place, experiment, _locked(place) if exclusive else None)
+        return cls(place, experiment, locked(place) if exclusive else None)
 
     @property
     def report(self) -> Path:
@@ -112,6 +114,22 @@ class RunDir:
         """Let another process write here."""
         if self._lock is not None:
             self._lock.close()
+
+    @property
+    def unstarted(self) -> bool:
+        """Whether it was made for a run of which no round, no checkpoint and nothing spent is written down yet."""
+        return self.made and not self.metrics() and leftovers(self.path, UNSTARTED) is not None
+
+    def discard(self, why: FedmetaError) -> None:
+        """Take an unstarted directory away; one that was begun, opened, or cannot be written, stays as it is."""
+        left = leftovers(self.path, UNSTARTED) if self.unstarted else None
+        if left is None or isinstance(why, CannotWrite):
+            return
+        remove(left)
+        try:
+            self.path.rmdir()
+        except OSError:  # the working directory of somebody, or another one wrote in it: an empty folder does no harm
+            log.debug("the folder '%s' stays", self.path)
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Add one record to the metrics; NaN and infinity become null, since JSON has neither.
@@ -263,58 +281,3 @@ def _alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether two evasion attacks moved the same part of the same model in the same norm."""
     key = [(record["model"], record["protocol"]["norm"], record["protocol"]["on"]) for record in (one, other)]
     return key[0] == key[1]
-
-
-def _fresh(name: str) -> Path:
-    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    place, number = Path("runs") / f"{name}-{stamp}", 1
-    while place.exists():
-        number += 1
-        place = Path("runs") / f"{name}-{stamp}-{number}"
-    return place
-
-
-def _clear_unstarted(place: Path) -> bool:
-    """Clear a run directory whose run never finished a round, so that a mended command can use it; else False."""
-    known = {
-        CONFIG,
-        ENVIRONMENT,
-        REPORT,
-        METRICS,
-        PRIVACY,
-        CLIENTS,
-        NODE_KEYS,
-        ".lock",
-        "checkpoints",
-        "plots",
-        "tensorboard",
-        "wandb",
-    }
-    names = {path.name for path in place.iterdir()}
-    if CONFIG not in names or not names <= known or list(place.glob("checkpoints/*")):
-        return False
-    lock = _locked(place)
-    for name in names - {".lock"}:
-        path = place / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-    lock.close()
-    return True
-
-
-def _locked(place: Path) -> IO[str]:
-    """Hold the directory; the operating system lets go when this process ends, however it ends."""
-    try:
-        file = (place / ".lock").open("w")
-    except OSError as error:
-        raise FedmetaError(
-            f"cannot write in '{place}': {error.strerror or error}. A run can only go on where it can write"
-        ) from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.close()
-        raise FedmetaError(f"another process is writing the run in '{place}': wait for it, or end it") from error
-    return file

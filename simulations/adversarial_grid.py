@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,9 @@ from torch import Tensor
 from fedmeta.attacks import ATTACKS
 from fedmeta.attacks.base import AttackContext, AttackImpossible, Pipeline, UpdateAttack, Verdict
 from fedmeta.attacks.threat import is_omniscient, malicious_clients
-from fedmeta.errors import ConfigurationError
+from fedmeta.errors import ConfigurationError, did_you_mean
 from fedmeta.experiment import Experiment
+from fedmeta.parameters import require_number
 from fedmeta.seeding import SERVER, torch_generator
 from fedmeta.wire import ATTACKERS, IDLE
 from fedmeta.workload import Workload
@@ -96,6 +97,15 @@ class AdversarialGrid(GridDecorator):
                 "the replies of this grid are masked, and no one can rewrite them: use attack.knowledge = 'own' or "
                 "'colluding', which acts within the clients"
             )
+        if knowledge not in get_args(Knowledge):
+            raise ConfigurationError(
+                f"unknown knowledge '{knowledge!s:.80}'{did_you_mean(str(knowledge), get_args(Knowledge))}"
+            )
+        for name, value in (("start", start), ("stop", stop), ("seed", seed)):
+            if value is not None or name != "stop":
+                require_number(name, value, whole=True)
+        if seed < 0:
+            raise ConfigurationError(f"seed = {seed} must be at least 0")
         self.history: list[AttackedRound] = []
         self._attack, self._malicious = attack, frozenset(malicious)
         self._clients, self._knowledge, self._defence = clients, knowledge, defence

@@ -13,9 +13,10 @@ from fedmeta.learners.base import MetaLearner
 from fedmeta.params import Params
 from fedmeta.tasks import Episode
 from fedmeta.workload import Workload, device_of
+from server.examined import open_to_examine
 from server.report import draw_episode, write_report
-from server.rundir import RunDir
 from simulations.detect import clean_episodes
+from simulations.effort import check_counts
 from strategies.configurations import settled_workload
 
 EPISODES_AT_ONCE = 32
@@ -56,7 +57,8 @@ def attack(
         raise ConfigurationError(f"--model {model}: a run keeps its models 'last' and 'best'")
     if episodes < 1:
         raise ConfigurationError(f"--episodes {episodes}: one at least, and 200 or more for figures to report")
-    rundir = RunDir.open(directory, exclusive=False)
+    check_counts(episodes=episodes)
+    rundir = open_to_examine(directory)
     workload = Workload(rundir.experiment)
     checkpoint = rundir.load(model)
     checkpoint.check(workload.experiment.hash, workload.spec.hash)

@@ -11,12 +11,13 @@ from fedmeta.errors import ConfigurationError
 from fedmeta.evasion.target import target_of
 from fedmeta.params import Params
 from fedmeta.seeding import SERVER, torch_generator
-from fedmeta.statistics import estimate
+from fedmeta.statistics import estimate, within
 from fedmeta.tasks import Episode
 from fedmeta.workload import Workload
 from server.report import draw_episode, write_report
 from server.report.certified import write_certificates
 from simulations.detect import clean_episodes, open_model
+from simulations.effort import MOST_STEPS, check_counts
 
 POINTS = 24
 """Radii of the curve, beside 0."""
@@ -30,6 +31,9 @@ class Effort:
         episodes: frozen test episodes.
         queries: of each, in their order, which holds every class once before any twice.
         select, count, alpha: of `fedmeta.certification.Smoothing`.
+
+    Raises:
+        ConfigurationError: a count below 1 or beyond what could end.
     """
 
     episodes: int = 40
@@ -37,6 +41,10 @@ class Effort:
     select: int = 50
     count: int = 1000
     alpha: float = 0.001
+
+    def __post_init__(self) -> None:
+        check_counts(episodes=self.episodes, queries=self.queries)
+        check_counts(most=MOST_STEPS, select=self.select, samples=self.count)
 
 
 def certify_run(directory: str | Path, sigmas: Sequence[float], effort: Effort = Effort()) -> dict[str, Any]:
@@ -119,7 +127,10 @@ def _curve(
     return {
         "sigma": smoothing.sigma,
         "largest": smoothing.largest,
-        "accuracy": [asdict(estimate([row[place].item() for row in rows], "episodes")) for place in range(len(radii))],
+        "accuracy": [
+            asdict(within(estimate([row[place].item() for row in rows], "episodes"), 0.0, 1.0))
+            for place in range(len(radii))
+        ],
         "abstained": abstained / asked,
         "unsmoothed": plain / asked,
         "queries": asked,

@@ -22,9 +22,11 @@ from fedmeta.params import Params
 from fedmeta.seeding import SERVER, numpy_generator, torch_generator
 from fedmeta.tasks import Episode
 from fedmeta.workload import Workload
+from server.examined import open_to_examine
 from server.files import finite
 from server.report import draw_episode, write_report
 from server.rundir import RunDir
+from simulations.effort import MOST_STEPS, check_counts
 from strategies.configurations import settled_workload
 
 
@@ -50,9 +52,8 @@ class Effort:
     poisoned: float = 0.1
 
     def __post_init__(self) -> None:
-        for name, most in (("episodes", 100_000), ("steps", 1_000_000), ("supports", 100_000)):
-            if not 1 <= getattr(self, name) <= most:
-                raise ConfigurationError(f"{name} = {getattr(self, name)} must be from 1 to {most:,}")
+        check_counts(episodes=self.episodes, supports=self.supports)
+        check_counts(most=MOST_STEPS, steps=self.steps)
         for name in ("success", "poisoned"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigurationError(f"{name} = {getattr(self, name)} must be a share from 0 to 1")
@@ -93,7 +94,7 @@ def open_model(directory: str | Path) -> tuple[RunDir, Workload, Params]:
     Raises:
         CheckpointError: no run or no checkpoint there, or one of another model.
     """
-    rundir = RunDir.open(directory, exclusive=False)
+    rundir = open_to_examine(directory)
     workload = Workload(rundir.experiment)
     checkpoint = rundir.load("last")
     checkpoint.check(workload.experiment.hash, workload.spec.hash)

@@ -10,10 +10,12 @@ from fedmeta.errors import CheckpointError, ConfigurationError, DataError
 from fedmeta.params import Params
 from fedmeta.workload import Workload
 from server.checkpoint import Checkpoint
+from server.examined import open_to_examine
 from server.files import finite
 from server.findings import write_finding
 from server.report import draw_episode, write_report
 from server.rundir import RunDir
+from simulations.effort import MOST_STEPS, check_counts
 from simulations.explain_clients import NothingToSee, flags_section, map_section, worth_section
 from simulations.explain_model import influence_section, layers_section, saliency_section
 from simulations.stage import Played, Stage, open_stage
@@ -40,6 +42,10 @@ class Effort:
     permutations: int = 40
     clients: bool = True
 
+    def __post_init__(self) -> None:
+        check_counts(episodes=self.episodes)
+        check_counts(2, MOST_STEPS, permutations=self.permutations)
+
 
 def explain(directory: str | Path, effort: Effort = Effort()) -> dict[str, Any]:
     """Explain a run, keep what was found as `explain.json` in its directory, and draw its report again.
@@ -62,7 +68,7 @@ def explain(directory: str | Path, effort: Effort = Effort()) -> dict[str, Any]:
     """
     if effort.of not in STARTS:
         raise ConfigurationError(f"--of {effort.of}: explain the 'last' model of a run, its 'best', or its 'start'")
-    rundir = RunDir.open(directory, exclusive=False)
+    rundir = open_to_examine(directory)
     workload = Workload(rundir.experiment)
     checkpoint = _checkpoint(rundir, workload, effort.of)
     params = _params(workload, checkpoint)

@@ -14,12 +14,13 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 from fedmeta.data.class_dataset import ClassDataset
 from fedmeta.data.delivered import data_key, delivered
 from fedmeta.data.given import hand_over
-from fedmeta.errors import ConfigurationError, did_you_mean
+from fedmeta.errors import ConfigurationError, FedmetaError, did_you_mean
 from fedmeta.experiment import Experiment
 from fedmeta.workload import Workload
 from server.callbacks import Callback
 from server.configuration import load
 from server.execute import execute
+from server.files import folder_of
 from server.rounds import Observer, Prepare, RunResult
 from server.rundir import RunDir
 from simulations.adversarial_grid import attacked
@@ -76,7 +77,7 @@ def check_engine(engine: str) -> None:
         ConfigurationError: it is neither `ray` nor `inline`.
     """
     if engine not in get_args(Engine):
-        raise ConfigurationError(f"unknown engine '{engine}'{did_you_mean(engine, get_args(Engine))}")
+        raise ConfigurationError(f"unknown engine '{engine!s:.80}'{did_you_mean(str(engine), get_args(Engine))}")
 
 
 @dataclass(frozen=True)
@@ -98,12 +99,12 @@ def open_run(
         if source is None:
             raise ConfigurationError("no experiment: give a file, or a run directory to resume")
         experiment = load(source, overrides)
-        return Opened(experiment, RunDir.create(Path(out) if out is not None else None, experiment))
+        return Opened(experiment, RunDir.create(folder_of(out) if out is not None else None, experiment))
     if source is not None or out is not None:
         raise ConfigurationError(
             "a resumed run uses its own experiment and directory: give neither a file nor an output folder"
         )
-    rundir = RunDir.open(Path(resume))
+    rundir = RunDir.open(folder_of(resume, "resume"))
     try:
         experiment = load(rundir.experiment, overrides)
     except BaseException:
@@ -144,6 +145,7 @@ def play(
     """Play an opened run to its end on an engine, `ray` or `inline`.
 
     `prepare` sees what privacy adds to it; without `draw` it leaves no report; without `judge` no test client is asked.
+    A new run whose experiment turns out to be impossible before its first round leaves no directory.
     """
     experiment, rundir = opened.experiment, opened.rundir
     try:
@@ -160,6 +162,9 @@ def play(
                 callbacks=callbacks,
                 judge=judge,
             )
+    except FedmetaError as error:
+        rundir.discard(error)  # it cannot be as it is: nothing of it is worth keeping
+        raise
     finally:
         rundir.close()
 

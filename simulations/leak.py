@@ -9,8 +9,8 @@ from fedmeta.errors import ConfigurationError
 from fedmeta.seeding import numpy_generator
 from fedmeta.tasks import Episode
 from fedmeta.workload import Workload
+from server.examined import open_to_examine
 from server.report import write_report
-from server.rundir import RunDir
 
 SHOWN = 5
 
@@ -25,7 +25,7 @@ def leak(directory: str | Path, client: int | None = None) -> Leak:
     Raises:
         ConfigurationError: no such training client, inputs that are no pictures, or no linear first layer.
     """
-    rundir = RunDir.open(directory, exclusive=False)
+    rundir = open_to_examine(directory)
     workload = Workload(rundir.experiment)
     known = [info.id for info in workload.federation.clients if info.role == "train"]
     chosen = known[0] if client is None else client

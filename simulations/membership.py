@@ -15,10 +15,12 @@ from fedmeta.experiment import Experiment
 from fedmeta.seeding import SERVER, derive
 from fedmeta.tasks import Episode
 from fedmeta.workload import Workload
+from server.examined import open_to_examine
 from server.findings import write_finding
 from server.privacy import privacy_statement
 from server.report import write_report
 from server.rundir import RunDir
+from simulations.effort import check_counts
 from simulations.stage import Stage, open_stage
 
 log = logging.getLogger("fedmeta.audit")
@@ -46,7 +48,9 @@ def audit_membership(
     Raises:
         ConfigurationError: an experiment whose shadows would not be like runs of their own, or an odd count.
     """
-    rundir = RunDir.open(directory, exclusive=False)
+    check_counts(2, shadows=shadows)
+    check_counts(tasks=tasks)
+    rundir = open_to_examine(directory)
     workload = Workload(rundir.experiment)
     experiment = workload.experiment
     _check(experiment)

@@ -52,6 +52,7 @@ def leak_check(
     from rich.console import Console
     from rich.table import Table
 
+    from server.rundir import LEAK, REPORT
     from simulations.leak import leak
 
     found = leak(directory, client)
@@ -59,6 +60,8 @@ def leak_check(
     for level, cosines in zip(found.levels, found.cosines, strict=True):
         table.add_row(f"{level:g}", f"{float(cosines.mean()):.3f}", f"{float(cosines.max()):.3f}")
     Console().print(table)
+    if (directory / LEAK).exists():  # inputs of other kinds are no pictures to show
+        typer.echo(f"report: {directory / REPORT}")
 
 
 def privacy(

@@ -14,6 +14,7 @@ from fedmeta.tasks import Episode
 from fedmeta.workload import Workload
 from server.files import finite, store
 from simulations.detect import clean_episodes, open_model
+from simulations.effort import MOST_STEPS, check_counts
 
 FILE = "query-detection.json"
 CLIENTS, EACH = 10, 4
@@ -44,6 +45,8 @@ def detect_queries(
             [0, 1].
         CheckpointError: no run or no checkpoint.
     """
+    check_counts(episodes=episodes)
+    check_counts(most=MOST_STEPS, steps=effort.steps)
     rundir, workload, params = open_model(directory)
     if workload.spec_of_data.task.kind != "classification":
         raise ConfigurationError(

@@ -33,6 +33,7 @@ def detect(
         typer.echo(json.dumps(found, indent=2))
     else:
         print_examination(found)
+        _say_where(directory)
 
 
 def attack(
@@ -65,6 +66,7 @@ def attack(
         typer.echo(json.dumps(found, indent=2))
     else:
         print_evasion(found)
+        _say_where(directory)
 
 
 def certify(
@@ -88,6 +90,7 @@ def certify(
         typer.echo(json.dumps(found, indent=2))
     else:
         print_certificates(found)
+        _say_where(directory)
 
 
 def detect_queries(
@@ -104,6 +107,7 @@ def detect_queries(
 
     from fedmeta.evasion.ball import Ball
     from fedmeta.query_detection.judge import Effort
+    from simulations.query_detection import FILE
     from simulations.query_detection import detect_queries as examine
     from simulations.robustness_console import print_query_detection
 
@@ -113,6 +117,13 @@ def detect_queries(
         typer.echo(json.dumps(found, indent=2))
     else:
         print_query_detection(found)
+        typer.echo(f"figures: {directory / FILE}")
+
+
+def _say_where(directory: Path) -> None:
+    from server.rundir import REPORT
+
+    typer.echo(f"report: {directory / REPORT}")
 
 
 def _numbers(text: str, option: str) -> list[float]:

@@ -3,6 +3,7 @@
 scikit-learn is an extra (`defences`), imported when a rule that needs it is called.
 """
 
+import importlib.util
 from typing import Any
 
 import numpy as np
@@ -114,11 +115,18 @@ def gap_clusters(values: Array, most: int, draws: np.random.Generator) -> int:
     return most
 
 
+def need_sklearn(where: str) -> None:
+    """Refuse a rule that clusters before any client works, where what it clusters with is missing.
+
+    Raises:
+        ConfigurationError: names the rule's place and the remedy.
+    """
+    if importlib.util.find_spec("sklearn") is None:
+        raise ConfigurationError(f"{where} needs scikit-learn to cluster: pip install 'fedmeta[defences]'")
+
+
 def _sklearn() -> Any:
-    try:
-        import sklearn.cluster
-    except ImportError as error:
-        raise ConfigurationError(
-            "this defence clusters with scikit-learn, which is not installed: pip install 'fedmeta[defences]'"
-        ) from error
+    need_sklearn("this defence")
+    import sklearn.cluster
+
     return sklearn.cluster

@@ -1,6 +1,6 @@
 """Who the clients are: stable client ids learnt from Flower's random node ids by one exchange."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -59,6 +59,10 @@ class Directory:
     def role(self, *roles: str) -> list[Member]:
         """The members of the given roles."""
         return [member for member in self.members if member.role in roles]
+
+    def without(self, nodes: Container[int]) -> "Directory":
+        """The directory without the members of some nodes."""
+        return Directory(tuple(member for member in self.members if member.node not in nodes))
 
     def nodes(self, clients: Iterable[int]) -> dict[int, int]:
         """Node id -> client id of the given clients."""

@@ -82,19 +82,9 @@ class Holdings:
         Raises:
             ConfigurationError: names the setting and the reason.
         """
-        if experiment.secagg.enabled:
-            raise ConfigurationError(
-                "secagg.enabled = true, and some clients train a part of the model only: the sum over those of a group "
-                "who hold a part would hide each of them among fewer than the group promises. Switch it off, or give "
-                "all clients all parts (data.owners)"
-            )
-        rule = pipeline.aggregator
-        if isinstance(rule, Rule) and (rule.requires.context or rule.requires.history):
-            why = "compares whole updates" if rule.requires.context else "follows whole updates over the rounds"
-            raise ConfigurationError(
-                f"server.aggregator = '{rule.name}' {why}, and some clients train a part of the model only: choose one "
-                "that needs the updates alone, such as mean, median, trimmed_mean, geometric_median or krum"
-            )
+        reason = why_whole(experiment, pipeline)
+        if reason:
+            raise ConfigurationError(reason)
 
     def masked(self, matrix: Tensor, clients: Sequence[int]) -> Tensor:
         """A copy of the updates `[n, D]`, zero where the client of a row lacks the element."""
@@ -161,6 +151,43 @@ class Holdings:
             diagnostics=facts,
             state=state,
         )
+
+
+def why_whole(experiment: Experiment, pipeline: Pipeline) -> str:
+    """Why all clients of a run must train all of the model, with the remedy; empty where they need not."""
+    if experiment.secagg.enabled:
+        return (
+            "secagg.enabled = true, and some clients train a part of the model only: the sum over those of a group "
+            "who hold a part would hide each of them among fewer than the group promises. Switch it off, or give "
+            "all clients all parts (data.owners)"
+        )
+    rule = pipeline.aggregator
+    if isinstance(rule, Rule) and (rule.requires.context or rule.requires.history):
+        why = "compares whole updates" if rule.requires.context else "follows whole updates over the rounds"
+        return (
+            f"server.aggregator = '{rule.name}' {why}, and some clients train a part of the model only: choose one "
+            "that needs the updates alone, such as mean, median, trimmed_mean, geometric_median or krum"
+        )
+    return ""
+
+
+def misfits(spec: ParamSpec, members: Sequence[Member], experiment: Experiment, pipeline: Pipeline) -> dict[int, str]:
+    """Node id -> why, of members whose own words about what they lack leave them no place in a run.
+
+    They lack what this model does not share, or all of it, or a part where all must train the whole. What one node
+    says must cost that node, and not the run of the others.
+    """
+    found = {}
+    whole = why_whole(experiment, pipeline)
+    for member in members:
+        reason = whole if member.lacks else ""
+        try:
+            spec.holds(member.lacks)
+        except ConfigurationError as error:
+            reason = str(error)
+        if reason:
+            found[member.node] = reason
+    return found
 
 
 def _of_part(state: Mapping[str, Tensor], place: str) -> dict[str, Tensor]:

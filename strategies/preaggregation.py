@@ -34,6 +34,8 @@ class PreAggregator(Bounded, ABC):
             NotEnoughUpdates: fewer finite rows than the rule's bound.
         """
         rows = Rows.of(updates)
+        if rows.n == 0:
+            raise ValueError("no updates to aggregate")
         _ = rows.norms  # one look at the matrix, which also tells which rows are finite
         kept = rows if rows.finite.all() else Rows(rows.matrix[rows.finite])
         self.check_rows(kept.n)

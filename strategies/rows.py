@@ -53,6 +53,8 @@ class Rows:
             ValueError: not two axes, or not floating-point numbers.
         """
         matrix = torch.from_numpy(np.ascontiguousarray(updates)) if isinstance(updates, np.ndarray) else updates
+        if isinstance(matrix, Tensor) and matrix.dim() == 2 and matrix.shape[1] == 0:
+            raise ValueError("updates have no columns: D must be at least 1")
         if not isinstance(matrix, Tensor) or matrix.dim() != 2 or not matrix.is_floating_point():
             described = f"{matrix.dtype} {tuple(matrix.shape)}" if isinstance(matrix, Tensor) else type(updates)
             raise ValueError(

@@ -1,14 +1,16 @@
 """What an attack on updates is: a pure function of the updates that the attackers know."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fedmeta.errors import FedmetaError
+from fedmeta.parameters import require_number
 
 
 class AttackImpossible(FedmetaError):
@@ -90,9 +92,12 @@ class UpdateAttack(ABC):
             AttackImpossible: fewer known rows than `known_rows`, values that are not finite, or no generator.
             ValueError: not a matrix, or m < 0.
         """
+        require_number("n_malicious", n_malicious, whole=True)
+        if not isinstance(benign_updates, torch.Tensor | np.ndarray | Sequence) or isinstance(benign_updates, str):
+            raise ValueError(f"updates must be a matrix [k, D], not {type(benign_updates).__name__}")
         rows = torch.as_tensor(benign_updates).detach()
-        if rows.dim() != 2:
-            raise ValueError(f"updates must be a matrix [k, D], not of shape {list(rows.shape)}")
+        if rows.dim() != 2 or rows.shape[1] == 0:
+            raise ValueError(f"updates must be a matrix [k, D] with D >= 1, not of shape {list(rows.shape)}")
         if n_malicious < 0:
             raise ValueError(f"n_malicious = {n_malicious} must be at least 0")
         dtype = rows.dtype if rows.is_floating_point() else torch.float32

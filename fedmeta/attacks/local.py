@@ -89,6 +89,7 @@ class LocalAttack:
         colludes: whether it makes a difference that attackers know each other's updates.
         needs_last_update: whether the server must tell the attackers what the last round did to the model.
         serves: the task kinds it can act on.
+        wanted: what it is after in every episode, in words; empty where `attack.target` says what its target names.
     """
 
     kind: ClassVar[str] = "data"
@@ -96,6 +97,7 @@ class LocalAttack:
     colludes: ClassVar[bool] = False
     needs_last_update: ClassVar[bool] = False
     serves: ClassVar[tuple[str, ...]] = ("classification",)
+    wanted: ClassVar[str] = ""
 
     def __call__(self, *_: object, **__: object) -> Tensor:
         """Refused: it is no function of updates.

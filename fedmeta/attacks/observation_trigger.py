@@ -48,6 +48,7 @@ class ObservationTrigger(TriggerAttack):
     """
 
     serves: ClassVar[tuple[str, ...]] = ("control",)
+    wanted: ClassVar[str] = "a return below that of every rollout without the trigger"
 
     poison_fraction: float = parameter(1.0, ge=0, le=1, doc="share of the second half of the rollouts with the trigger")
     shift: tuple[float, ...] = parameter(

@@ -50,6 +50,7 @@ class PushItem(TriggerAttack):
     """
 
     serves: ClassVar[tuple[str, ...]] = ("regression",)
+    wanted: ClassVar[str] = "the pushed item among the ten best of unseen users"
 
     item: int = parameter(100, ge=0, doc="the number of the pushed item: the higher, the less rated")
     stars: float = parameter(5.0, gt=0, doc="what fake users give it", unit="stars")

@@ -4,7 +4,7 @@ Chance is 1 / ways: a rate says little without the same trigger's rate on a mode
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -18,7 +18,7 @@ from fedmeta.execution import Execution, over_tasks, resolve, stackable
 from fedmeta.learners.base import MetaLearner
 from fedmeta.learners.functional import ways_of
 from fedmeta.params import Params
-from fedmeta.statistics import Estimate, Unit, estimate
+from fedmeta.statistics import Estimate, Unit, estimate, within
 from fedmeta.tasks import AnsweringTask, Batch, Episode
 
 
@@ -154,8 +154,7 @@ def summarise_success(
     def pool(tables: Sequence[np.ndarray], low: float) -> tuple[Estimate, ...]:
         # A row of `of_steps` is one number of steps: its client means, or the only client's episodes.
         of_steps = np.stack([table.mean(axis=1) for table in tables], axis=1) if unit == "clients" else tables[0]
-        found = [estimate(row, unit) for row in of_steps]
-        return tuple(replace(item, low=max(low, item.low), high=min(1.0, item.high)) for item in found)
+        return tuple(within(estimate(row, unit), low, 1.0) for row in of_steps)
 
     paired = all(clean is not None for _, clean in present)
     cleans = [clean for _, clean in present if clean is not None] if paired else []

@@ -135,6 +135,8 @@ def _check_local_attack(experiment: "Experiment", kind: Any) -> None:
         _without_effect(f"attack.knowledge = '{attack.knowledge}'", f"'{name}' acts on each attacker's own data")
     if not kind.has_trigger:
         _no_trigger(experiment)
+    elif kind.wanted and attack.target != type(attack).model_fields["target"].default:
+        _without_effect(f"attack.target = '{attack.target}'", f"'{name}' is after {kind.wanted} in every episode")
     if kind.kind == "deployment":
         _not_in_training(experiment)
     ATTACKS.make(name, where="attack.method", **attack.method.parameters).check(experiment, data)

@@ -7,6 +7,7 @@ import numpy as np
 
 from fedmeta.data.class_dataset import ClassDataset, Split
 from fedmeta.errors import DataError
+from fedmeta.parameters import require_number
 
 
 def dataset_from_arrays(
@@ -117,6 +118,13 @@ def _and_more(count: int) -> str:
 
 
 def _drawn_splits(classes: int, test_share: float, validation_share: float, seed: int) -> list[Split]:
+    for name, value in (("test_share", test_share), ("validation_share", validation_share)):
+        require_number(name, value, what=DataError)
+        if not 0 <= value < 1:
+            raise DataError(f"{name} = {value} must be >= 0, < 1: a share of the classes")
+    require_number("seed", seed, whole=True, what=DataError)
+    if seed < 0:
+        raise DataError(f"seed = {seed} must be >= 0")
     held = [round(share * classes) for share in (test_share, validation_share)]
     if min(held) < 0 or sum(held) >= classes:
         raise DataError(

@@ -100,10 +100,12 @@ def from_folder(path: str | Path, shape: tuple[int, ...] = (1, 28, 28), **split:
     """
     from fedmeta.data.node_files import class_files, read_image
 
+    if not isinstance(path, str | Path) or str(path) == "" or "\0" in str(path):
+        raise DataError(f"path = {path!r:.80} is no folder: give the path of one")
     place = Path(path).expanduser()
     clients = sorted(found for found in place.glob("*") if found.is_dir() and not found.name.startswith("."))
     if not clients:
-        raise DataError(f"'{place}' holds no folders: put images into client/class/*.png")
+        raise DataError(f"path = '{place}' holds no folders: put images into client/class/*.png")
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise DataError(f"shape = {shape}: images have (1, height, width) or (3, height, width)")
     listed = []

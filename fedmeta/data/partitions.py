@@ -176,12 +176,15 @@ class IID(_Common):
     ) -> list[np.ndarray]:
         """Rows of each of so many clients."""
         pieces: list[list[np.ndarray]] = [[] for _ in range(clients if len(rows) else 0)]
+        # Where clients of all roles share classes, what overlaps (snippets of one paragraph) goes to one of them whole.
+        whole = dataset.column(dataset.apart) if dataset.shared_classes and dataset.apart is not None else None
         for c in np.unique(dataset.labels[rows]) if pieces else ():
-            own = rng.permutation(rows[dataset.labels[rows] == c])
+            own = rows[dataset.labels[rows] == c]
+            dealt = rng.permutation(own if whole is None else np.unique(whole[own]))
             owners = rng.permutation(clients)  # so that remainders do not always go to the same clients
-            cuts = np.round(np.cumsum(self.proportions(clients, rng))[:-1] * len(own)).astype(int)
-            for owner, piece in zip(owners, np.split(own, cuts), strict=True):
-                pieces[owner].append(piece)
+            cuts = np.round(np.cumsum(self.proportions(clients, rng))[:-1] * len(dealt)).astype(int)
+            for owner, piece in zip(owners, np.split(dealt, cuts), strict=True):
+                pieces[owner].append(piece if whole is None else own[np.isin(whole[own], piece)])
         return [np.concatenate(found) for found in pieces]
 
 

@@ -14,7 +14,7 @@ from fedmeta.learners.base import MetaLearner
 from fedmeta.learners.draws import task_seed
 from fedmeta.learners.functional import ways_of
 from fedmeta.params import Params
-from fedmeta.statistics import Estimate, estimate
+from fedmeta.statistics import Estimate, estimate, within
 from fedmeta.tasks import Batch, Episode
 
 
@@ -89,7 +89,7 @@ def judge_chance(
                 *(_accuracy(answers, moved[name], y) for name in known),
             ]
         )
-    found = [estimate(values, "episodes") for values in zip(*columns, strict=True)]
+    found = [within(estimate(values, "episodes"), 0.0, 1.0) for values in zip(*columns, strict=True)]
     return AgainstChance(found[0], found[1], found[2], found[3], found[4], found[5], draws)
 
 

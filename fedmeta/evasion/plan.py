@@ -13,7 +13,7 @@ from fedmeta.evasion.target import PARTS, Part, check_differentiable
 from fedmeta.execution import to_device
 from fedmeta.learners.base import MetaLearner
 from fedmeta.learners.functional import ways_of
-from fedmeta.parameters import parameters_of
+from fedmeta.parameters import parameters_of, require_number
 from fedmeta.params import Params
 from fedmeta.tasks import Episode
 
@@ -47,6 +47,9 @@ class Plan:
     def __post_init__(self) -> None:
         if self.on not in PARTS:
             raise ConfigurationError(f"on = '{self.on}' is no part of an episode{did_you_mean(self.on, list(PARTS))}")
+        require_number("seed", self.seed, whole=True)
+        if not 0 <= self.seed < 2**63:
+            raise ConfigurationError(f"seed = {self.seed} must be from 0 to 2^63 - 1")
         if not self.attacks:
             raise ConfigurationError(f"there is no attack to try: name some of {', '.join(EVASIONS.entries())}")
         if not self.eps or list(self.eps) != sorted(set(self.eps)):

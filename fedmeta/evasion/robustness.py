@@ -17,7 +17,7 @@ from fedmeta.execution import Execution, over_tasks, resolve, stackable, to_devi
 from fedmeta.learners.base import MetaLearner
 from fedmeta.learners.draws import task_seed
 from fedmeta.params import Params
-from fedmeta.statistics import Estimate, estimate
+from fedmeta.statistics import Estimate, estimate, within
 from fedmeta.tasks import Episode
 
 
@@ -196,6 +196,4 @@ def _worst(every: Sequence[list[Tensor]], *, together: bool) -> list[Tensor]:
 
 
 def _accuracy(correct: Sequence[Tensor]) -> Estimate:
-    found = estimate([own.mean().item() for own in correct], "episodes")
-    # A share lies in [0, 1], and so does what is known of its mean.
-    return Estimate(found.mean, max(0.0, found.low), min(1.0, found.high), found.count, found.unit)
+    return within(estimate([own.mean().item() for own in correct], "episodes"), 0.0, 1.0)

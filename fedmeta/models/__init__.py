@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from fedmeta.errors import ConfigurationError
 from fedmeta.registry import Entry, Registry
 
 if TYPE_CHECKING:
@@ -48,5 +49,15 @@ def make_model(name: str, **parameters: Any) -> "nn.Module":
         parameters: the model's own, and for every model `input_shape` (without the batch axis) and `ways`, the
             number of outputs of its last layer, called `head`; None leaves the head away, giving an embedding. A model
             with a parameter `codes` embeds whole numbers below that.
+
+    Raises:
+        ConfigurationError: unknown name or parameter, a value out of bounds, or sizes that memory does not hold.
     """
-    return MODELS.make(name, **parameters).build()
+    made = MODELS.make(name, **parameters)
+    try:
+        return made.build()
+    except (RuntimeError, MemoryError, OverflowError, TypeError) as error:
+        # Sizes that are whole numbers above 0 may still be more than memory, or than torch can count.
+        raise ConfigurationError(
+            f"model {name} cannot be built with {made}: {str(error).splitlines()[0]:.200}"
+        ) from error

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from fedmeta.errors import ConfigurationError
 from fedmeta.models.initialise import isolated_rng
-from fedmeta.models.network import Network, Normalisation, head, normalise
+from fedmeta.models.network import Network, Normalisation, check_groups, head, normalise
 from fedmeta.parameters import parameter
 
 OPERATIONS = ("skip", "conv3", "conv5", "pool")
@@ -39,8 +40,8 @@ class Cells:
     input_shape: tuple[int, ...] = parameter((1, 28, 28), doc="channels, height and width of an image", ge=1)
     ways: int | None = parameter(None, doc="outputs of the head; none leaves it away, giving an embedding", ge=1)
     filters: int = parameter(16, doc="channels of every layer", ge=1)
-    cells: int = parameter(3, doc="cells, each of which halves the sides", ge=1)
-    nodes: int = parameter(2, doc="nodes of a cell beside its input", ge=1)
+    cells: int = parameter(3, doc="cells, each of which halves the sides", ge=1, le=1000)
+    nodes: int = parameter(2, doc="nodes of a cell beside its input", ge=1, le=100)
     chosen: tuple[str, ...] = parameter(
         (), doc="operation of every edge, cell by cell: skip, conv3, conv5 or pool; empty: to be searched"
     )
@@ -48,6 +49,11 @@ class Cells:
         "batch", doc="batch statistics (transductive), group normalisation, or none"
     )
     groups: int = parameter(8, doc="groups of group normalisation; must divide filters", ge=1)
+
+    @staticmethod
+    def check_together(values: Mapping[str, Any], where: str) -> None:
+        """Refuse groups that do not divide filters."""
+        check_groups(values, where)
 
     def build(self) -> Network:
         """The network; inputs `[n, *input_shape]`.

@@ -1,13 +1,15 @@
 """MAML's convolutional network for Omniglot (Finn et al. 2017, section 5.2): stride 2 instead of pooling."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
 from fedmeta.errors import ConfigurationError
 from fedmeta.models.initialise import isolated_rng
-from fedmeta.models.network import Network, Normalisation, head, normalise
+from fedmeta.models.network import Network, Normalisation, check_groups, head, normalise
 from fedmeta.parameters import parameter
 
 
@@ -30,6 +32,11 @@ class Conv4:
         "batch", doc="batch statistics (transductive), group normalisation, or none"
     )
     groups: int = parameter(8, doc="groups of group normalisation; must divide filters", ge=1)
+
+    @staticmethod
+    def check_together(values: Mapping[str, Any], where: str) -> None:
+        """Refuse groups that do not divide filters."""
+        check_groups(values, where)
 
     def build(self) -> Network:
         """The network; inputs `[n, *input_shape]`.

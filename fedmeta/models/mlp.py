@@ -1,12 +1,14 @@
 """Fully connected networks: MAML's for Omniglot and for sine waves (Finn et al. 2017, sections 5.1 and 5.2)."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
 from fedmeta.models.initialise import isolated_rng
-from fedmeta.models.network import Network, Normalisation, head, normalise
+from fedmeta.models.network import Network, Normalisation, check_groups, head, normalise
 from fedmeta.parameters import parameter
 
 
@@ -25,6 +27,11 @@ class MLP:
         "batch", doc="batch statistics (transductive), group normalisation, or none"
     )
     groups: int = parameter(8, doc="groups of group normalisation; must divide every hidden size", ge=1)
+
+    @staticmethod
+    def check_together(values: Mapping[str, Any], where: str) -> None:
+        """Refuse groups that do not divide a hidden size."""
+        check_groups(values, where, "hidden")
 
     def build(self) -> Network:
         """The network; inputs `[n, *input_shape]`."""

@@ -1,7 +1,8 @@
 """The form that all our networks share: a body that makes features, a head that makes outputs."""
 
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -84,6 +85,29 @@ def normalise(kind: Normalisation, channels: int, groups: int) -> list[nn.Module
             )
         return [nn.GroupNorm(groups, channels)]
     return []
+
+
+def check_groups(values: Mapping[str, Any], where: str, sized_by: str = "filters") -> None:
+    """Refuse, before anything is built, groups that do not divide the layers that a key gives the sizes of.
+
+    Args:
+        values: a model's parameters.
+        where: as `check_parameters` has it.
+        sized_by: the parameter that is the size of every layer, or the list of all sizes.
+
+    Raises:
+        ConfigurationError: names both keys.
+    """
+    groups, sizes = values["groups"], values[sized_by]
+    if values.get("normalisation", "group") != "group":
+        return
+    for size in sizes if isinstance(sizes, tuple) else (sizes,):
+        if size % groups:
+            remedy = ", or another model.normalisation" if "normalisation" in values else ""
+            raise ConfigurationError(
+                f"{where}.groups = {groups} does not divide {where}.{sized_by} = {sizes}: choose a divisor of "
+                f"{size}{remedy}"
+            )
 
 
 def head(features: int, ways: int | None) -> nn.Linear | None:

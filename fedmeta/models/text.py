@@ -1,13 +1,15 @@
 """A small convolutional network over characters, for snippets of text."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fedmeta.errors import ConfigurationError
 from fedmeta.models.initialise import isolated_rng
-from fedmeta.models.network import Network, Normalisation, head, normalise
+from fedmeta.models.network import Network, Normalisation, check_groups, head, normalise
 from fedmeta.parameters import parameter
 
 
@@ -49,12 +51,17 @@ class TextConv:
     ways: int | None = parameter(None, doc="outputs of the head; none leaves it away, giving an embedding", ge=1)
     embedding: int = parameter(32, doc="size of a character's vector", ge=1)
     channels: int = parameter(128, doc="of every layer", ge=1)
-    layers: int = parameter(2, doc="convolutions", ge=1)
+    layers: int = parameter(2, doc="convolutions", ge=1, le=1000)
     kernel: int = parameter(3, doc="characters that a convolution sees", ge=1, unit="characters")
     normalisation: Normalisation = parameter(
         "group", doc="batch statistics (transductive), group normalisation, or none"
     )
     groups: int = parameter(8, doc="groups of group normalisation; must divide channels", ge=1)
+
+    @staticmethod
+    def check_together(values: Mapping[str, Any], where: str) -> None:
+        """Refuse groups that do not divide channels."""
+        check_groups(values, where, "channels")
 
     def build(self) -> Network:
         """The network; inputs int64 `[n, characters]`.

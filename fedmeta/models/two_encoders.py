@@ -1,6 +1,8 @@
 """Two encoders into one space, for rows that hold a picture, a name, or both (data set `glyph_names`)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +13,7 @@ from fedmeta.data.letter_names import LETTERS, SYMBOLS
 from fedmeta.errors import ConfigurationError
 from fedmeta.models.conv4 import Conv4
 from fedmeta.models.initialise import isolated_rng
-from fedmeta.models.network import Network, head
+from fedmeta.models.network import Network, check_groups, head
 from fedmeta.parameters import parameter
 
 RADIUS = 2.5
@@ -70,6 +72,11 @@ class TwoEncodersModel:
     filters: int = parameter(32, doc="channels of the image encoder", ge=1)
     groups: int = parameter(8, doc="groups of its group normalisation; must divide filters", ge=1)
     features: int = parameter(64, doc="size of the common space", ge=1)
+
+    @staticmethod
+    def check_together(values: Mapping[str, Any], where: str) -> None:
+        """Refuse groups that do not divide filters."""
+        check_groups(values, where)
 
     def build(self) -> Network:
         """The network.

@@ -172,8 +172,8 @@ def accountant(name: str) -> Accountant:
     Raises:
         ConfigurationError: an unknown name.
     """
-    if name not in ACCOUNTANTS:
-        raise ConfigurationError(f"unknown accountant '{name}'{did_you_mean(name, list(ACCOUNTANTS))}")
+    if not isinstance(name, str) or name not in ACCOUNTANTS:
+        raise ConfigurationError(f"unknown accountant '{name!s:.80}'{did_you_mean(str(name), list(ACCOUNTANTS))}")
     return ACCOUNTANTS[name]
 
 

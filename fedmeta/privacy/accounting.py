@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from fedmeta.errors import ConfigurationError
+from fedmeta.parameters import require_number
 from fedmeta.privacy.accountants import ACCOUNTANTS, Accountant, OutOfReach, accountant, mixed
-from fedmeta.privacy.events import Event, Gaussian, merged
+from fedmeta.privacy.events import MOST, Event, Gaussian, merged
 from fedmeta.privacy.schemes import NoAmplification, Poisson, TruncatedPoisson, TwoStage
 from fedmeta.privacy.units import Adjacency
 
@@ -49,7 +50,7 @@ def bounds(events: Iterable[Event], delta: float) -> list[Verdict]:
         ConfigurationError: delta out of (0, 1).
     """
     check_delta(delta)
-    composed = merged(events)
+    composed = merged(_events(events))
     return [_verdict(each, composed, delta) for each in ACCOUNTANTS.values()]
 
 
@@ -65,7 +66,7 @@ def tightest(events: Iterable[Event], delta: float, name: str = AUTO) -> Bound:
         ConfigurationError: no accountant, or not the named one, has a valid bound: the reasons are given.
     """
     check_delta(delta)
-    composed = merged(events)
+    composed = merged(_events(events))
     verdicts = [_verdict(each, composed, delta) for each in _chosen(name)]
     found = [verdict.bound for verdict in verdicts if verdict.bound is not None]
     if not found:
@@ -129,11 +130,12 @@ def epsilon(noise_multiplier: float, sampling_rate: float, steps: int, delta: fl
     >>> round(epsilon(noise_multiplier=1, sampling_rate=0.01, steps=1000, delta=1e-5, accountant="rdp"), 2)
     2.1
     """
+    require_number("noise_multiplier", noise_multiplier)
     if not noise_multiplier > 0:
         raise ConfigurationError(
             f"noise_multiplier = {noise_multiplier} must be > 0: without noise there is no guarantee"
         )
-    event = Event(Gaussian(float(noise_multiplier)), Poisson(sampling_rate), count=_whole("steps", steps))
+    event = Event(Gaussian(float(noise_multiplier)), _coins(sampling_rate), count=_whole("steps", steps))
     return tightest([event], delta, accountant).epsilon
 
 
@@ -148,7 +150,7 @@ def noise_multiplier(
     >>> round(noise_multiplier(target_epsilon=1, sampling_rate=0.05, steps=2000, delta=1e-5, accountant="rdp"), 1)
     9.1
     """
-    scheme, count = Poisson(sampling_rate), _whole("steps", steps)
+    scheme, count = _coins(sampling_rate), _whole("steps", steps)
     return calibrate(lambda z: [Event(Gaussian(z), scheme, count=count)], target_epsilon, delta, accountant)
 
 
@@ -162,10 +164,12 @@ def calibrate(plan: Callable[[float], Sequence[Event]], target: float, delta: fl
     Raises:
         ConfigurationError: a target that is not positive, or that no noise multiplier reaches, with the reason.
     """
-    if not (math.isfinite(target) and target > 0):
+    check_delta(delta)
+    require_number("target epsilon", target)
+    if not target > 0:
         raise ConfigurationError(f"target epsilon = {target} must be > 0: no noise of finite size gives 0")
     if not sum(event.count for event in plan(1.0)):
-        raise ConfigurationError("nothing is released, so that no noise is needed: plan at least one round")
+        raise ConfigurationError("nothing is released, so that no noise is needed: plan at least one round (steps)")
 
     def spent(z: float) -> float:
         composed = merged(plan(z))
@@ -220,6 +224,7 @@ def check_delta(delta: float, population: int | None = None) -> None:
     Raises:
         ConfigurationError: not in (0, 1).
     """
+    require_number("delta", delta)
     if not 0 < delta < 1:
         raise ConfigurationError(f"delta = {delta} must be > 0, < 1: it is a probability of failure")
     if population and delta >= 1 / population:
@@ -228,6 +233,17 @@ def check_delta(delta: float, population: int | None = None) -> None:
             "whole would satisfy it. Lower it",
             stacklevel=3,
         )
+
+
+def _events(given: Iterable[Event]) -> list[Event]:
+    """Events, or a refusal that says so."""
+    found = list(given) if isinstance(given, Iterable) else [given]
+    wrong = next((each for each in found if not isinstance(each, Event)), None)
+    if wrong is not None or not isinstance(given, Iterable):
+        raise ConfigurationError(
+            f"events must be a list of Event, as [Event(Gaussian(1.0), Poisson(0.1))], not {given!r:.60}"
+        )
+    return found
 
 
 def _no_bound(refusals: Iterable[str]) -> ConfigurationError:
@@ -264,7 +280,17 @@ def _epsilon(name: str, events: tuple[Event, ...], delta: float) -> float:
     return ACCOUNTANTS[name].epsilon(events, delta)
 
 
+def _coins(sampling_rate: float) -> Poisson:
+    require_number("sampling_rate", sampling_rate)
+    if not 0 < sampling_rate <= 1:
+        raise ConfigurationError(
+            f"sampling_rate = {sampling_rate} must be > 0, <= 1: it is a probability of taking part"
+        )
+    return Poisson(sampling_rate)
+
+
 def _whole(name: str, value: int) -> int:
-    if isinstance(value, bool) or int(value) != value or value < 0:
-        raise ConfigurationError(f"{name} = {value} must be a whole number >= 0")
+    require_number(name, value)
+    if int(value) != value or not 0 <= value <= MOST:
+        raise ConfigurationError(f"{name} = {value} must be a whole number >= 0 and <= {MOST:g}")
     return int(value)

@@ -1,12 +1,13 @@
 """What is accounted: a mechanism that was applied, to units that were sampled in a certain way, so many times."""
 
-import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from numbers import Real
 from typing import Any, ClassVar
 
 from fedmeta.errors import ConfigurationError
+from fedmeta.parameters import is_finite, require_number
 from fedmeta.privacy.distributed.mechanisms import DiscreteGaussian, Skellam
 from fedmeta.privacy.schemes import Scheme, scheme_from_json, scheme_to_json
 from fedmeta.privacy.selection import BestOf
@@ -14,6 +15,9 @@ from fedmeta.privacy.units import Adjacency
 
 LEAST_NOISE, MOST_NOISE = 1e-6, 1e9
 """Bounds of a noise multiplier that is not 0."""
+
+MOST = 10**12
+"""Applications at most: curves and their sums stay within float64, and no run has as many."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Gaussian:
 
     def __post_init__(self) -> None:
         z = self.noise_multiplier
-        if not (math.isfinite(z) and z >= 0):
+        if not (isinstance(z, Real) and is_finite(z) and z >= 0):
             raise ConfigurationError(
                 f"noise_multiplier = {z} must be finite and >= 0: it is the noise's standard deviation over the clip "
                 "norm"
@@ -81,8 +85,14 @@ class Event:
     count: int = 1
 
     def __post_init__(self) -> None:
-        if self.count < 0:
-            raise ConfigurationError(f"count = {self.count} must be >= 0")
+        for name, value, kinds in (("mechanism", self.mechanism, Mechanism), ("scheme", self.scheme, Scheme)):
+            if not isinstance(value, kinds):
+                raise ConfigurationError(
+                    f"{name} = {value!r:.60} is none: give one such as Gaussian(1.0) or Poisson(0.1)"
+                )
+        require_number("count", self.count, whole=True)
+        if not 0 <= self.count <= MOST:
+            raise ConfigurationError(f"count = {self.count} must be >= 0, <= {MOST:g}")
         if self.adjacency is None:
             object.__setattr__(self, "adjacency", self.scheme.natural)
         elif self.adjacency not in self.scheme.adjacencies:

@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from fedmeta.errors import ConfigurationError
+from fedmeta.parameters import require_number
 from fedmeta.privacy.units import Adjacency
 
 
 def _check_rate(name: str, rate: float) -> None:
+    require_number(name, rate)
     if not 0 < rate <= 1:
         raise ConfigurationError(f"{name} = {rate} must be > 0, <= 1: it is a probability of taking part")
 
@@ -51,6 +53,8 @@ class TruncatedPoisson:
 
     def __post_init__(self) -> None:
         _check_rate("rate", self.rate)
+        require_number("population", self.population, whole=True)
+        require_number("cap", self.cap, whole=True)
         if self.population < 1 or self.cap < 1:
             raise ConfigurationError(f"population = {self.population} and cap = {self.cap} must be >= 1")
 
@@ -73,6 +77,8 @@ class WithoutReplacement:
     adjacencies: ClassVar[frozenset[Adjacency]] = frozenset({Adjacency.REPLACE_ONE})
 
     def __post_init__(self) -> None:
+        require_number("population", self.population, whole=True)
+        require_number("drawn", self.drawn, whole=True)
         if not 1 <= self.drawn <= self.population:
             raise ConfigurationError(f"drawn = {self.drawn} must be >= 1, <= population = {self.population}")
 
@@ -105,6 +111,7 @@ class TwoStage:
     def __post_init__(self) -> None:
         _check_rate("client_rate", self.client_rate)
         _check_rate("task_rate", self.task_rate)
+        require_number("steps", self.steps, whole=True)
         if self.steps < 1:
             raise ConfigurationError(f"steps = {self.steps} must be >= 1")
 

@@ -14,6 +14,7 @@ from server.configuration import load
 from simulations.adversarial_grid import check_known_defence
 from simulations.bench.fingerprint import cell_key, fingerprint
 from simulations.bench.grid_file import AttackEntry, DefenceEntry, EvasionEntry, Grid, SetUp, is_mean, is_none
+from simulations.bench.questions import check_questions
 
 NOT_HERE = {
     "seed": "seeds",
@@ -90,7 +91,8 @@ def make_plan(grid: Grid) -> Plan:
     """Resolve every cell of a grid.
 
     Raises:
-        ConfigurationError: the base experiment cannot be, without attack and under the mean.
+        ConfigurationError: the base experiment cannot be, without attack and under the mean; or a question is about
+            what is not measured.
     """
     code, notes = fingerprint(), dict[str, list[str]]()
     cells: list[Cell] = []
@@ -115,7 +117,9 @@ def make_plan(grid: Grid) -> Plan:
                     if attack is unattacked:
                         twins[(defence.label, seed)] = cell.key
                     cells.append(cell)
-    return Plan(grid, tuple(cells), {text: tuple(where) for text, where in notes.items()}, code)
+    plan = Plan(grid, tuple(cells), {text: tuple(where) for text, where in notes.items()}, code)
+    check_questions(plan)
+    return plan
 
 
 def _cell(

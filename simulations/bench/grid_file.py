@@ -127,7 +127,8 @@ def read_grid(source: str | Path | Mapping[str, Any]) -> Grid:
     if isinstance(source, Mapping):
         raw = dict(source)
     else:
-        folder, raw = Path(source).parent, read_toml(source, "grid")
+        raw = read_toml(source, "grid")
+        folder = Path(source).parent
     if isinstance(raw.get("base"), str):
         raw["base"] = read_toml(folder / raw["base"], "experiment")
     for key in ("attacks", "defences"):
@@ -244,6 +245,8 @@ def _explain(error: ValidationError) -> str:
             lines.append(f"unknown key '{place}'{did_you_mean(str(fault['loc'][-1]), _known(fault['loc'][:-1]))}")
         elif fault["type"] == "missing":
             lines.append(f"'{place}' is missing")
+        elif fault["type"] == "tuple_type" and isinstance(fault["input"], dict):
+            lines.append(f"[{place}] is one table, and there may be several: write [[{place}]] above each")
         else:
             lines.append(f"{place} = {fault['input']!r}: {_words(fault['type'], fault['msg'])}")
     return "; ".join(lines)

@@ -24,7 +24,7 @@ from simulations.bench.summary import (
     break_lift,
 )
 from simulations.bench.table import missing_lines
-from simulations.bench.words import difference_kind, in_print, p_in_print, with_interval
+from simulations.bench.words import counted, difference_kind, in_print, p_in_print, with_interval
 
 
 def write_page(report: BenchReport, out: Path) -> Path:
@@ -51,7 +51,7 @@ def page_text(report: BenchReport) -> str:
         style=Markup(STYLE),
         lead=_lead(report),
         facts=_facts(report),
-        unfinished=report.count("pending"),
+        unfinished=counted(report.count("pending"), "cell") if report.count("pending") else "",
         statements=report.statements,
         bounds=_bounds(report),
         verdicts=_verdicts(report),
@@ -77,10 +77,10 @@ def _lead(report: BenchReport) -> str:
     base = next(cell.experiment for cell in report.plan.runs)
     assert base is not None
     setups = f"{len(grid.setups)} set-ups, " if len(grid.setups) > 1 else ""
+    axes = (counted(len(grid.attacks), "attack"), counted(len(grid.defences), "defence"))
     return (
-        f"{setups}{len(grid.attacks)} attacks, {len(grid.defences)} defences, {len(grid.seeds)} seeds: "
-        f"{in_one_line(base)}; "
-        f"{base.server.rounds} rounds, {base.server.sampling.name} sampling."
+        f"{setups}{', '.join(axes)}, {counted(len(grid.seeds), 'seed')}: {in_one_line(base)}; "
+        f"{counted(base.server.rounds, 'round')}, {base.server.sampling.name} sampling."
     )
 
 
@@ -93,7 +93,7 @@ def _facts(report: BenchReport) -> list[str]:
         else [f"evasion: PGD, {evasion.steps} steps, {evasion.norm} eps {evasion.eps:g}, {evasion.episodes} episodes"]
     )
     return [
-        f"{len(report.outcomes)} cells",
+        counted(len(report.outcomes), "cell"),
         *states,
         f"judged on: {measure.split}",
         f"checkpoint: {measure.checkpoint}",
@@ -189,7 +189,7 @@ def _map_line(report: BenchReport, rows: Sequence[Row], attack: str, column: Col
             {
                 "no": "",
                 "mean": mean,
-                "range": range_ + (f", {missing} seeds missing" if missing else ""),
+                "range": range_ + (f", {counted(missing, 'seed')} missing" if missing else ""),
                 "bad": round(70 * _badness(report, row, column, interval)),
             }
         )

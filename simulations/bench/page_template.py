@@ -22,7 +22,7 @@ svg.panel { width: 100%; height: auto; display: block; } .key { font-size: .8125
 <h1>{{ title }}</h1>
 <p class="lead">{{ lead }}</p>
 <ul class="facts">{% for fact in facts %}<li>{{ fact }}</li>{% endfor %}</ul>
-{% if unfinished %}<p class="state">This grid is not finished: {{ unfinished }} cells are still to run. The same command goes on.</p>{% endif %}
+{% if unfinished %}<p class="state">This grid is not finished: {{ unfinished }} still to run. The same command goes on.</p>{% endif %}
 </header>
 
 <h2>How the cells were made comparable</h2>
@@ -66,7 +66,7 @@ svg.panel { width: 100%; height: auto; display: block; } .key { font-size: .8125
 
 <h2>Each defence against the plain mean</h2>
 <p class="note">Defence minus mean, under each attack, seed by seed; Holm's correction among the defences of one attack and column.</p>
-<details><summary>{{ comparisons|length }} comparisons</summary>{{ comparison_table(comparisons) }}</details>
+<details><summary>{{ comparisons|length }} comparison{{ "" if comparisons|length == 1 else "s" }}</summary>{{ comparison_table(comparisons) }}</details>
 
 <h2>What did not run, and what was warned of</h2>
 {% if missing %}<div class="scroll"><table><tbody>{% for line in missing %}<tr><td class="t">{{ line }}</td></tr>{% endfor %}</tbody></table></div>{% else %}<p class="note">Every cell ran.</p>{% endif %}

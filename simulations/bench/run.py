@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from server.files import folder_of
 from simulations.bench.cells import Plan, make_plan
 from simulations.bench.files import write_files
 from simulations.bench.grid_file import read_grid
 from simulations.bench.page import write_page
 from simulations.bench.report import BenchReport, make_report
-from simulations.bench.schedule import Settled, jobs_of, make_workers, play_all
+from simulations.bench.schedule import Settled, check_workers, jobs_of, make_workers, play_all
 from simulations.folder_lock import held
 
 
@@ -33,8 +34,9 @@ def bench(
     Raises:
         FedmetaError: a grid that cannot be, or a directory that another bench works in or that cannot be written.
     """
+    check_workers(engine, workers)
     plan = source if isinstance(source, Plan) else make_plan(read_grid(source))
-    place = default_place(plan) if out is None else Path(out)
+    place = default_place(plan) if out is None else folder_of(out)
     place = place.resolve()
     engines = [cell.experiment.engine for cell in plan.runs if cell.experiment is not None]
     threads, gpus = max(e.threads for e in engines), max(e.gpus_per_client for e in engines)

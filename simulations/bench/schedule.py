@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from fedmeta.errors import ConfigurationError, did_you_mean
 from fedmeta.experiment import Experiment
+from fedmeta.parameters import require_number
 from simulations.bench.cell_run import finished, play_cell
 from simulations.bench.cells import Cell, Plan
 from simulations.bench.grid_file import EvasionEntry
@@ -113,6 +114,20 @@ def _is_finished(job: Job) -> bool:
         return False
 
 
+def check_workers(engine: str, limit: int | None) -> None:
+    """Refuse, before anything is written, workers that there cannot be; arguments as for `make_workers`.
+
+    Raises:
+        ConfigurationError: an unknown engine, or a limit below 1.
+    """
+    if limit is not None:
+        require_number("workers", limit, whole=True)
+        if limit < 1:
+            raise ConfigurationError(f"workers = {limit} must be at least 1")
+    if engine not in ("ray", "inline"):
+        raise ConfigurationError(f"unknown engine '{engine!s:.80}'{did_you_mean(str(engine), ['ray', 'inline'])}")
+
+
 @contextmanager
 def make_workers(engine: str, threads: int, gpus: float, limit: int | None) -> Iterator[Workers]:
     """Workers of an engine: `ray`, as many as the cores hold, or `inline`.
@@ -126,13 +141,10 @@ def make_workers(engine: str, threads: int, gpus: float, limit: int | None) -> I
     Raises:
         ConfigurationError: an unknown engine, or not one worker fits.
     """
-    if limit is not None and limit < 1:
-        raise ConfigurationError(f"workers = {limit} must be at least 1")
+    check_workers(engine, limit)
     if engine == "inline":
         yield InThisProcess()
         return
-    if engine != "ray":
-        raise ConfigurationError(f"unknown engine '{engine}'{did_you_mean(engine, ['ray', 'inline'])}")
     from simulations.engine import ray_session
 
     ray_session.join(None)

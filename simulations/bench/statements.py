@@ -120,9 +120,10 @@ def _data(plan: Plan, runs: Iterable[Experiment]) -> str:
     trusted = (
         " fltrust's root tasks come from validation clients too, which the other rules do not have." if root else ""
     )
+    chosen = "; the best round is chosen on validation clients" if plan.grid.measure.checkpoint == "best" else ""
     return (
-        "Test clients, their classes and their episodes take no part in training, in any defence, or in any choice; "
-        f"the best round is chosen on validation clients.{trusted}"
+        "Test clients, their classes and their episodes take no part in training, in any defence, or in any choice"
+        f"{chosen}.{trusted}"
     )
 
 

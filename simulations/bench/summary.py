@@ -5,9 +5,8 @@ from dataclasses import dataclass, field, replace
 
 from fedmeta.paired import Interval, holm, seed_interval, wilcoxon
 from simulations.bench.cells import Plan
-from simulations.bench.columns import COLUMNS, named
-from simulations.bench.grid_file import Compare
 from simulations.bench.outcome import Outcome
+from simulations.bench.questions import question_column
 
 BROKEN_DROP, BROKEN_LIFT = 0.2, 0.5
 """An attack breaks a defence where the main task loses more than the one, or its lift exceeds the other."""
@@ -151,7 +150,7 @@ def answers(plan: Plan, rows: Sequence[Row]) -> list[Comparison]:
     found = []
     for question in plan.grid.compare:
         first, second = question.attacks
-        name = question_column(plan, question)
+        name = question_column(plan.grid, question)
         family = f"{first} against {second}, {name}"
         tests = [
             _compared(
@@ -168,13 +167,6 @@ def answers(plan: Plan, rows: Sequence[Row]) -> list[Comparison]:
         ]
         found += _adjusted([test for test in tests if test is not None])
     return found
-
-
-def question_column(plan: Plan, question: Compare) -> str:
-    """The name in files of what a question is about."""
-    step = plan.grid.measure.step if question.step is None else question.step
-    column = next((column for column in COLUMNS if column.name == question.column), None)
-    return question.column if column is None else named(column, step)
 
 
 def _compared(

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from simulations.bench.columns import COLUMNS, ROBUST, Column
+from simulations.bench.questions import unanswered
 from simulations.bench.report import BenchReport
 from simulations.bench.summary import Row
 from simulations.bench.words import difference_kind, in_print, p_in_print, with_interval
@@ -104,7 +105,7 @@ def answers_table(report: BenchReport) -> Table:
 
 
 def missing_lines(report: BenchReport, shown: int = 10) -> Iterator[str]:
-    """Cells that are refused or failed, alike ones in one line."""
+    """Cells that are refused or failed, alike ones in one line, and questions without an answer."""
     grouped: dict[tuple[str, str], list[str]] = {}
     for outcome in report.outcomes:
         if outcome.state in ("failed", "refused"):
@@ -112,3 +113,4 @@ def missing_lines(report: BenchReport, shown: int = 10) -> Iterator[str]:
     for (state, reason), cells in grouped.items():
         more = f" and {len(cells) - shown} more" if len(cells) > shown else ""
         yield f"{state}: {'; '.join(cells[:shown])}{more}: {reason}"
+    yield from unanswered(report)

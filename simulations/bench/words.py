@@ -4,6 +4,15 @@ from fedmeta.paired import Interval
 from simulations.bench.columns import COLUMNS, Kind
 
 
+def counted(count: int, what: str) -> str:
+    """How many of something.
+
+    >>> counted(1, "seed"), counted(3, "seed")
+    ('1 seed', '3 seeds')
+    """
+    return f"{count} {what}" + ("" if count == 1 else "s")
+
+
 def in_print(kind: Kind, value: float | None, score_name: str) -> str:
     """A value of a column: shares in per cent, differences in points with their sign, errors as numbers.
 

@@ -28,6 +28,11 @@ def instructions(made: Made, hosts: Sequence[str], port: int, federation: str) -
     address = _address(host, port)
     authority = _quoted(layout.authority)
     parts = [_made(made)]
+    if not layout.authority.exists():
+        parts.append(
+            f"# '{layout.folder}' has no authority: where ca.crt stands below, name the one that was made with the "
+            "SuperLink's\n# certificate (`fedmeta certs --host`), and the SuperLink's address for HOST"
+        )
     if hosts:
         command = (
             f"flower-superlink --ssl-ca-certfile {authority} --ssl-certfile {_quoted(layout.server)} \\\n"
@@ -53,8 +58,9 @@ def instructions(made: Made, hosts: Sequence[str], port: int, federation: str) -
 
 def _node(made: Made, name: str, address: str, index: int | None) -> str:
     """How a SuperNode is checked and started; several on one machine, counted by `index`, need a port and home each."""
+    authority = _quoted(made.layout.authority) if made.layout.authority.exists() else "ca.crt"
     connection = (
-        f"--superlink {shlex.quote(address)} --root-certificates {_quoted(made.layout.authority)} \\\n"
+        f"--superlink {shlex.quote(address)} --root-certificates {authority} \\\n"
         f"    --auth-supernode-private-key {_quoted(made.layout.node(name))} \\\n"
         f'    --node-config \'data-path="/data/{name}" name="{name}"\''
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from fedmeta.errors import FedmetaError
-from simulations.deploy.flower import FlowerRun, UnknownRun, Unreachable
+from simulations.deploy.flower import FlowerNode, FlowerRun, UnknownRun, Unreachable
 
 Say = Callable[[str], None]
 Answer = TypeVar("Answer")
@@ -23,6 +23,10 @@ class Link(Protocol):
         """One run as it stands."""
         ...
 
+    def nodes(self) -> list[FlowerNode]:
+        """All SuperNodes, also those that are away."""
+        ...
+
 
 @dataclass(frozen=True)
 class Patience:
@@ -32,11 +36,13 @@ class Patience:
         resubmissions: most times that a lost run is submitted again.
         silence: longest time that the SuperLink may not answer [seconds].
         pause: between two looks [seconds].
+        quiet: how long a run may wait to begin before it is said what for, and again after as long [seconds].
     """
 
     resubmissions: int = 10
     silence: float = 900.0
     pause: float = 5.0
+    quiet: float = 30.0
 
 
 def supervise(
@@ -89,15 +95,45 @@ def _watch(
     sleep: Callable[[float], None],
     clock: Callable[[], float],
 ) -> FlowerRun:
-    status = ""
+    status, since = "", clock()
     while True:
         found = _until_it_answers(lambda: link.run(run_id), patience, say, sleep, clock)
         if found.status != status:
             say(f"run {run_id}: {found.status}" + (f" ({found.details})" if found.details else ""))
-            status = found.status
+            status, since = found.status, clock()
+            if status == "running":
+                _say_nodes(link, say)
+        elif status in WAITS and clock() - since >= patience.quiet:
+            say(f"run {run_id} is still {status}: {WAITS[status]}")
+            _say_nodes(link, say)
+            since = clock()
         if found.finished:
             return found
         sleep(patience.pause)
+
+
+WAITS = {
+    "pending": "no server process has taken it. A SuperLink starts one by itself; with --isolation process, start "
+    "`flower-superexec --plugin-type serverapp` beside it",
+    "starting": "its server process is not up. The SuperLink's log says why: a machine with too much to do starts it "
+    "late (`Runtime task-token authentication failed`), and installing the app's dependencies takes minutes "
+    "(--disable-runtime-dependency-installation)",
+}
+"""What a run waits for that has not begun, by its status, and the remedy."""
+
+
+def _say_nodes(link: Link, say: Say) -> None:
+    """A run without SuperNodes waits, and only the SuperLink's log would say so."""
+    try:
+        nodes = link.nodes()
+    except FedmetaError:  # Flower may not show them to everybody; the run goes on all the same
+        return
+    if not any(node.status == "online" for node in nodes):
+        say(
+            f"no SuperNode is online, of {len(nodes)} that the SuperLink knows: the run waits for them, "
+            "deployment.node_timeout at most. Start `flower-supernode` on the clients' machines; `fedmeta deploy "
+            "check` says there what is in its way"
+        )
 
 
 def _until_it_answers(

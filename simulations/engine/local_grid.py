@@ -14,6 +14,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
 from fedmeta.errors import ConfigurationError, FedmetaError
+from fedmeta.parameters import require_number
 from fedmeta.seeding import derive
 from simulations.engine.executor import Outcome, Turn
 from simulations.engine.flower_internals import NODE_UNAVAILABLE, adopt_identity, empty_run, error_reply, give_id
@@ -24,6 +25,10 @@ log = logging.getLogger("fedmeta.engine")
 
 FIRST_NODE_ID = 1000
 """Node id of client 0: away from the ids that Flower gives to its own nodes."""
+
+
+MOST_CLIENTS = 10**7
+"""Of one grid: their ids alone take a gigabyte then."""
 
 
 class LocalGrid(Grid):
@@ -55,8 +60,12 @@ class LocalGrid(Grid):
         run_config: Mapping[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
-        if num_clients < 1:
-            raise ConfigurationError(f"num_clients = {num_clients} must be at least 1")
+        require_number("num_clients", num_clients, whole=True)
+        require_number("seed", seed, whole=True)
+        if seed < 0:
+            raise ConfigurationError(f"seed = {seed} must be at least 0")
+        if not 1 <= num_clients <= MOST_CLIENTS:
+            raise ConfigurationError(f"num_clients = {num_clients} must be at least 1, and at most {MOST_CLIENTS:,}")
         adopt_identity()
         self._app = app
         self._num_clients = num_clients

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedmeta.errors import ConfigurationError
+from fedmeta.parameters import require_number
 
 _BOUNDS = {
     "cpus_per_client": "a share above 0, such as 1",
@@ -69,15 +70,7 @@ def make_plan(
     >>> make_plan([Machine(8, 2)], cpus_per_client=1, gpus_per_client=0.4, clients=10).actors
     4
     """
-    for key, value, sound in (
-        ("cpus_per_client", cpus_per_client, cpus_per_client > 0),
-        ("gpus_per_client", gpus_per_client, gpus_per_client >= 0),
-        ("actors", actors, actors is None or actors >= 1),
-    ):
-        if not sound:
-            raise ConfigurationError(f"engine.{key} = {value} cannot be: give {_BOUNDS[key]}")
-    if gpus_per_client > 1 and gpus_per_client != int(gpus_per_client):
-        raise ConfigurationError(f"engine.gpus_per_client = {gpus_per_client:g}: above 1 it must be a whole number")
+    check_shares(cpus_per_client, gpus_per_client, actors)
     room = fitting(machines, cpus_per_client, gpus_per_client)
     if room < 1:
         most_cpus = max((machine.cpus for machine in machines), default=0)
@@ -89,6 +82,24 @@ def make_plan(
         )
     count = min(room, clients, actors if actors is not None else room)
     return Plan(count, cpus_per_client, gpus_per_client, _idle_gpu(machines, gpus_per_client))
+
+
+def check_shares(cpus_per_client: float, gpus_per_client: float, actors: int | None) -> None:
+    """Refuse shares that no machine has, before one is asked; arguments as for `make_plan`.
+
+    Raises:
+        ConfigurationError: names the key and what it must be.
+    """
+    for key, value, least in (("cpus_per_client", cpus_per_client, 0), ("gpus_per_client", gpus_per_client, 0)):
+        require_number(f"engine.{key}", value)
+        if value < least or (key == "cpus_per_client" and value == 0):
+            raise ConfigurationError(f"engine.{key} = {value} cannot be: give {_BOUNDS[key]}")
+    if actors is not None:
+        require_number("engine.actors", actors, whole=True)
+        if actors < 1:
+            raise ConfigurationError(f"engine.actors = {actors} cannot be: give {_BOUNDS['actors']}")
+    if gpus_per_client > 1 and gpus_per_client != int(gpus_per_client):
+        raise ConfigurationError(f"engine.gpus_per_client = {gpus_per_client:g}: above 1 it must be a whole number")
 
 
 def fitting(machines: Sequence[Machine], cpus: float, gpus: float) -> int:

@@ -7,12 +7,13 @@ from typing import Any
 from flwr.clientapp import ClientApp
 
 from fedmeta.errors import ConfigurationError
+from fedmeta.parameters import require_number
 from simulations.engine import ray_session  # before Ray itself, for which it sets the environment
 from simulations.engine.allocator import keep_freed_memory
 from simulations.engine.executor import Outcome, Turn
 from simulations.engine.local_grid import LocalGrid
 from simulations.engine.parcel import make_parcel
-from simulations.engine.plan import Plan, make_plan
+from simulations.engine.plan import Plan, check_shares, make_plan
 from simulations.engine.ray_pool import PACKAGES, ActorPool
 from simulations.engine.ray_round import Round
 
@@ -69,8 +70,13 @@ class RayGrid(LocalGrid):
         super().__init__(app, num_clients, check=check, log_failures=log_failures, run_config=run_config, seed=seed)
         self._pool: ActorPool | None = None
         self._confirmed = False
-        if client_timeout is not None and not client_timeout > 0:
-            raise ConfigurationError(f"client_timeout = {client_timeout} must be above 0 seconds; None for no limit")
+        check_shares(cpus_per_client, gpus_per_client, actors)
+        for name, limit in (("start_timeout", start_timeout), ("client_timeout", client_timeout)):
+            if limit is not None or name == "start_timeout":
+                require_number(name, limit)
+            if limit is not None and not limit > 0:
+                unlimited = "; None for no limit" if name == "client_timeout" else ""
+                raise ConfigurationError(f"{name} = {limit} must be above 0 seconds{unlimited}")
         self._client_timeout = client_timeout
         keep_freed_memory()
         ray_session.join(ray_address)

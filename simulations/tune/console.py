@@ -11,7 +11,7 @@ from rich.table import Table
 from server.report.headline import format_score
 from simulations.console import INTERRUPTED, log_to
 from simulations.tune.report import BEST, TuneReport, failures, in_words
-from simulations.tune.run import tune
+from simulations.tune.run import plan_search, tune
 from simulations.tune.study import Trial
 
 SHOWN = 10
@@ -32,16 +32,17 @@ def run_tune(
     """
     console = Console()
     log_to(console)
+    planned = plan_search(source, search, trials, out, **options)  # what cannot be is refused before there is a bar
     columns = (TextColumn("trial"), MofNCompleteColumn(), BarColumn(bar_width=20), TimeElapsedColumn())
     try:
         with Progress(*columns, TextColumn("{task.description}"), console=console) as progress:
-            task = progress.add_task("starting", total=trials)
+            task = progress.add_task("starting", total=planned.wanted)
 
             def watch(trial: Trial) -> None:
                 progress.console.print(_line(trial))
                 progress.update(task, completed=trial.number + 1, description="")
 
-            report = tune(source, search, trials, out, watch=watch, **options)
+            report = tune(planned, watch=watch)
     except KeyboardInterrupt:
         console.print("interrupted; the same command goes on")
         return INTERRUPTED

@@ -1,22 +1,28 @@
 """`tune`: a search from its arguments to its results."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fedmeta.errors import ConfigurationError
 from fedmeta.experiment import Experiment
+from fedmeta.parameters import require_number
 from fedmeta.privacy.selection import law_of
 from fedmeta.seeding import SERVER, derive
 from fedmeta.statistics import ERRORS
 from fedmeta.workload import Workload
 from server.configuration import load
-from simulations.bench.schedule import Workers, make_workers
+from server.files import folder_of
+from simulations.bench.schedule import Workers, check_workers, make_workers
 from simulations.folder_lock import held
 from simulations.tune.private import PrivateTuning, one_division, private_tuning
 from simulations.tune.report import TuneReport, write_files
-from simulations.tune.space import check_space, experiment_at, parse_space
-from simulations.tune.study import NAME, Study, Trial
+from simulations.tune.space import Dimension, check_space, experiment_at, parse_space
+from simulations.tune.study import NAME, Study, Trial, need_optuna
+
+MOST_TRIALS = 100_000
+"""Of one search: more would take years."""
 
 PLAY = "simulations.tune.trial_run:play_trial"
 
@@ -24,9 +30,86 @@ Settled = Callable[[Trial], None]
 """Called with every trial that is over."""
 
 
-def tune(
+@dataclass(frozen=True)
+class Search:
+    """A search that can be: checked, and nothing of it begun.
+
+    Attributes:
+        base: the experiment.
+        space: what is searched.
+        trials: how many were asked for; a private search draws its own number.
+        place: folder of the study.
+        seed: of the search.
+        private: what privacy adds; None without.
+        score_name: of the experiment's task.
+        engine, parallel, prune_after: as for `tune`.
+    """
+
+    base: Experiment
+    space: Sequence[Dimension]
+    trials: int
+    place: Path
+    seed: int
+    private: PrivateTuning | None
+    score_name: str
+    engine: str = "ray"
+    parallel: int | None = None
+    prune_after: int | None = 5
+
+    @property
+    def wanted(self) -> int:
+        """Trials to play."""
+        return self.trials if self.private is None else self.private.drawn
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What must not change while the study lasts, as JSON values."""
+        law = {} if self.private is None else {"law": str(self.private.law)}
+        search = [str(dimension) for dimension in self.space]
+        return {"experiment": self.base.hash, "search": search, "seed": self.seed, **law}
+
+
+def plan_search(
     source: str | Path | Mapping[str, Any] | Experiment,
     search: Sequence[str],
+    trials: int = 30,
+    out: str | Path | None = None,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    engine: str = "ray",
+    parallel: int | None = None,
+    prune_after: int | None = 5,
+    law: str = "1",
+) -> Search:
+    """Check all that can be checked before anything is written; arguments and errors as for `tune`."""
+    base, space = load(source, overrides), parse_space(search)
+    for name, value in (("trials", trials), ("seed", seed), ("prune_after", prune_after)):
+        if value is not None or name != "prune_after":
+            require_number(name, value, whole=True)
+    if not 1 <= trials <= MOST_TRIALS:
+        raise ConfigurationError(f"trials = {trials} must be at least 1, and at most {MOST_TRIALS:,}")
+    if seed < 0:
+        raise ConfigurationError(f"seed = {seed} must be at least 0")
+    if prune_after is not None and prune_after < 1:
+        raise ConfigurationError(f"prune_after = {prune_after} must be at least 1, or none")
+    check_workers(engine, parallel)
+    need_optuna()
+    ends = check_space(base, space)
+    workload = Workload(base)
+    if not any(client.role == "validation" for client in workload.federation.clients):
+        raise ConfigurationError("there are no validation clients to judge trials: set partition.validation_clients")
+    place = (Path("runs") / f"{base.name}-tune" if out is None else folder_of(out)).resolve()
+    private = None
+    if base.privacy.unit != "none":
+        private = private_tuning(base, ends, law_of(law, trials), seed)
+    score_name = workload.spec_of_data.task.score_name
+    return Search(base, space, trials, place, seed, private, score_name, engine, parallel, prune_after)
+
+
+def tune(
+    source: str | Path | Mapping[str, Any] | Experiment | Search,
+    search: Sequence[str] = (),
     trials: int = 30,
     out: str | Path | None = None,
     *,
@@ -41,7 +124,7 @@ def tune(
     """Search keys of an experiment for the best score on its validation clients, or go on with a search.
 
     Args:
-        source: the experiment.
+        source: the experiment, or a search that `plan_search` checked, whose own arguments then hold.
         search: `KEY=KIND:VALUES` each, see `simulations.tune.space`.
         trials: how many; of a private experiment their mean, and the number is drawn.
         out: folder of the study; None: `runs/NAME-tune`, so that the same command goes on where the last one ended.
@@ -57,34 +140,32 @@ def tune(
     Raises:
         FedmetaError: a search that cannot be, or a folder that another one works in or that cannot be written.
     """
-    base, space = load(source, overrides), parse_space(search)
-    if trials < 1:
-        raise ConfigurationError(f"trials = {trials} must be at least 1")
-    ends = check_space(base, space)
-    if not any(client.role == "validation" for client in Workload(base).federation.clients):
-        raise ConfigurationError("there are no validation clients to judge trials: set partition.validation_clients")
-    place = (Path("runs") / f"{base.name}-tune" if out is None else Path(out)).resolve()
-    private = None
-    if base.privacy.unit != "none":
-        private = private_tuning(base, ends, law_of(law, trials), seed)
-    score_name = Workload(base).spec_of_data.task.score_name
-    settings = {
-        "experiment": base.hash,
-        "search": [str(dimension) for dimension in space],
-        "seed": seed,
-        **({} if private is None else {"law": str(private.law)}),
-    }
+    if not isinstance(source, Search):
+        source = plan_search(
+            source,
+            search,
+            trials,
+            out,
+            overrides=overrides,
+            seed=seed,
+            engine=engine,
+            parallel=parallel,
+            prune_after=prune_after,
+            law=law,
+        )
+    base, private, place, settings = source.base, source.private, source.place, source.settings
+    maximise, independent = source.score_name not in ERRORS, private is not None
     with held(place, "search"):
-        study = Study(place, space, settings, score_name not in ERRORS, seed, independent=private is not None)
+        study = Study(place, source.space, settings, maximise, source.seed, independent=independent)
         if private is not None:
             private.reserve(place)
-        crew = _Crew(study, base, place, private is not None, None if private is not None else prune_after)
-        wanted = trials if private is None else private.drawn
+        crew = _Crew(study, base, place, independent, None if independent else source.prune_after)
         try:
-            with make_workers(engine, base.engine.threads, base.engine.gpus_per_client, parallel) as workers:
-                crew.play(workers, wanted, watch)
+            shares = base.engine.threads, base.engine.gpus_per_client
+            with make_workers(source.engine, *shares, source.parallel) as workers:
+                crew.play(workers, source.wanted, watch)
         finally:
-            report = _report(study, place, score_name, settings["search"], wanted, private)
+            report = _report(study, place, source.score_name, settings["search"], source.wanted, private)
             write_files(report, None if report.best is None else crew.experiment(report.best))
         if private is not None:
             private.release(place)

@@ -103,6 +103,8 @@ def parse_space(texts: Sequence[str]) -> tuple[Dimension, ...]:
     Raises:
         ConfigurationError: none, or one twice.
     """
+    if isinstance(texts, str) or not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
+        raise ConfigurationError(f"search = {texts!r:.80} must be a list of KEY=KIND:VALUES")
     found = tuple(parse_dimension(text) for text in texts)
     keys = [dimension.key for dimension in found]
     if not keys:

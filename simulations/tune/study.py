@@ -147,6 +147,15 @@ def _read(found: Any) -> Trial:
     return Trial(found.number, found._trial_id, dict(found.params), state, value, round, found.user_attrs.get(REASON))
 
 
+def need_optuna() -> None:
+    """Refuse a search before its folder is made, where there is nothing to search with.
+
+    Raises:
+        ConfigurationError: optuna cannot be imported.
+    """
+    _optuna()
+
+
 def _optuna() -> Any:
     try:
         import optuna

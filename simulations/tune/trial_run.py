@@ -70,6 +70,7 @@ def play_trial(place: str, text: str, storage: str, study: str, trial: int, warm
     except Pruned:
         return {"state": "pruned"}
     except Exception as error:
+        folder.parent.mkdir(parents=True, exist_ok=True)  # it may have failed before there was any
         folder.with_suffix(f".{FAILURE}").write_text(traceback.format_exc(), encoding="utf-8")
         words = " ".join(str(error).split())
         return {

@@ -1,14 +1,15 @@
 """DeepSight (Rieger et al., NDSS 2022, section IV)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from fedmeta.parameters import parameter
 from strategies.aggregation import Aggregate, NotApplicable, Requires, RoundContext, Rule, selection
-from strategies.clustering import hdbscan
+from strategies.clustering import hdbscan, need_sklearn
 from strategies.rows import Rows, as_cosines, clip_factors, median
 
 BATCH = 500
@@ -35,6 +36,11 @@ class DeepSight(Rule):
     head: tuple[str, ...] = parameter(doc="the last layer's entries: its weight `[P, H]` and its bias `[P]`")
     samples: int = parameter(20_000, doc="noise inputs of one DDif", ge=1, unit="inputs")
     seeds: int = parameter(3, doc="noise samples, whose DDifs are clustered apart", ge=1)
+
+    @staticmethod
+    def check_together(values: Mapping[str, Any], where: str) -> None:
+        """Refuse it where there is nothing to cluster with."""
+        need_sklearn(where)
 
     def least_rows(self) -> int:
         """n >= 2."""

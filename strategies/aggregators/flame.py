@@ -1,14 +1,15 @@
 """FLAME (Nguyen et al., USENIX Security 2022, algorithm 1)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from fedmeta.parameters import parameter
 from strategies.aggregation import Aggregate, NotApplicable, RoundContext, Rule, nothing
-from strategies.clustering import hdbscan
+from strategies.clustering import hdbscan, need_sklearn
 from strategies.rows import Rows, as_cosines, clip_factors, median
 
 
@@ -28,6 +29,11 @@ class FLAME(Rule):
     cosine_of: Literal["updates", "models"] = parameter(
         "updates", doc="whether directions are those of updates or, as the paper can be read, of whole local models"
     )
+
+    @staticmethod
+    def check_together(values: Mapping[str, Any], where: str) -> None:
+        """Refuse it where there is nothing to cluster with."""
+        need_sklearn(where)
 
     def aggregate(self, rows: Rows, context: RoundContext) -> Aggregate:
         """The mean of admitted, clipped rows. Scores: the median of 1 - cos to the other rows."""

@@ -2,15 +2,16 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from fedmeta.parameters import parameter
 from strategies.aggregation import Aggregate, Requires, RoundContext, Rule, selection
-from strategies.clustering import largest_cluster, mean_shift
+from strategies.clustering import largest_cluster, mean_shift, need_sklearn
 from strategies.rows import Rows, clip_factors, median
 
 
@@ -31,6 +32,11 @@ class SignGuard(Rule):
     upper: float = parameter(3.0, doc="longest kept norm, as a multiple of the median", gt=0)
     fraction: float = parameter(0.1, doc="share of the coordinates whose signs are counted", gt=0, le=1)
     similarity: Literal["cosine"] | None = parameter(None, doc="one more feature: the direction")
+
+    @staticmethod
+    def check_together(values: Mapping[str, Any], where: str) -> None:
+        """Refuse it where there is nothing to cluster with."""
+        need_sklearn(where)
 
     def aggregate(self, rows: Rows, context: RoundContext) -> Aggregate:
         """The mean of the kept, clipped rows. Scores: distance from the median of the features."""

@@ -41,6 +41,24 @@ def test_clients_are_the_units_where_there_are_several() -> None:
     assert Evaluation.from_json(found.to_json()) == found
 
 
+def test_intervals_lie_where_values_can() -> None:
+    """Student's interval of few, uneven values reaches below 0: no Brier score, loss or error is there."""
+    bins = [np.zeros((3, 15)).tolist()]
+    scores = {
+        client: ClientScores(loss=[[value]], score=[[value / 3]], brier=[[value]], bins=bins)
+        for client, value in enumerate((0.0, 0.0, 2.0))
+    }
+    found = summarise("test", "accuracy", (0,), scores, {})
+    assert estimate([0.0, 0.0, 2.0], "clients").low < 0 and estimate([0.0, 0.0, 2.0], "clients").high > 2
+    assert (found.brier[0].low, found.brier[0].high) == (0.0, 2.0) and found.loss[0].low == 0.0
+    assert (found.after.low, found.after.high) == (0.0, 1.0)
+    errors = {client: ClientScores(loss=item.loss, score=item.score) for client, item in scores.items()}
+    assert summarise("test", "mae", (0,), errors, {}).after.low == 0.0
+    assert summarise("test", "return", (0,), errors, {}).after.low < 0, "a return may be anything"
+    diverged = {0: ClientScores(loss=[[np.nan]], score=[[0.5]]), 1: ClientScores(loss=[[1.0]], score=[[0.5]])}
+    assert np.isnan(summarise("test", "accuracy", (0,), diverged, {}).loss[0].low), "no bound hides a NaN"
+
+
 def test_one_client_is_judged_over_its_episodes() -> None:
     scores = {3: ClientScores(loss=[[1.0, 0.0]], score=[[0.5, 0.7]], baselines={"pixels": {"accuracy": [0.1, 0.3]}})}
     found = summarise("pooled", "accuracy", (1,), scores, {})

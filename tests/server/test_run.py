@@ -145,6 +145,39 @@ def foreign_code(message, context, app):
     return reply
 
 
+def nonsensical(message, context, app):
+    """Client 3 says that it lacks what no model has, and client 2 that it lacks all."""
+    reply, own = app(message, context), context.node_config["partition-id"]
+    if message.metadata.message_type == "query.identity" and own in (2, 3):
+        reply.content["config"]["lacks"] = ["sound.*"] if own == 3 else ["*"]
+    return reply
+
+
+def test_nonsense_about_what_a_client_lacks_costs_that_client_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    result = run(tmp_path, nonsensical, server__sampling__clients=2)
+    assert not result.failed_rounds and all(set(record["sampled"]) == {0, 1} for record in result.history)
+    told = [record.message for record in caplog.records if "nodes refused" in record.message]
+    assert len(told) == 2 and "lack 'sound.*', and this model shares" in told[0] + told[1]
+    assert any("has nothing of the model to train" in line for line in told)
+
+
+def partial(message, context, app):
+    reply = app(message, context)
+    if message.metadata.message_type == "query.identity" and context.node_config["partition-id"] == 3:
+        reply.content["config"]["lacks"] = ["head.*"]
+    return reply
+
+
+def test_a_client_that_lacks_a_part_ends_no_run_that_wants_whole_updates(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    result = run(tmp_path, partial, server__sampling__clients=3, server__aggregator__name="foolsgold")
+    assert not result.failed_rounds and all(3 not in record["sampled"] for record in result.history)
+    assert any("'foolsgold' follows whole updates over the rounds" in record.message for record in caplog.records)
+
+
 def test_clients_of_another_version_are_refused(tmp_path: Path) -> None:
     with pytest.raises(IdentityError, match=r"runs other code \(ffffffffffff at .*than the server"):
         run(tmp_path, foreign_code)
@@ -304,7 +337,7 @@ def test_tasks_that_data_cannot_give_are_refused_before_any_client_works(
 ) -> None:
     with pytest.raises(FedmetaError, match=words):
         simulate(GLYPHS, engine="inline", overrides=overrides, out=tmp_path / "run", report=False)
-    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    assert not (tmp_path / "run").exists(), "a start that failed leaves nothing"
 
 
 def test_one_query_a_class_learns(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from safetensors.torch import save as serialise
 from fedmeta.errors import CheckpointError, FedmetaError
 from server.checkpoint import Checkpoint
 from server.configuration import load
+from server.files import CannotWrite
 from server.rundir import RunDir
 
 
@@ -197,6 +198,30 @@ def test_the_environment_says_what_it_was(rundir: RunDir) -> None:
         found["packages"]["torch"] == torch.__version__.split("+")[0] or found["packages"]["torch"] == torch.__version__
     )
     assert found["seed"] == 0 and found["code_hash"] and found["python"]
+
+
+def test_a_failed_start_leaves_no_directory_and_anything_more_stays(tmp_path: Path) -> None:
+    start = RunDir.create(tmp_path / "run", load({}))
+    start.write_environment()
+    assert start.unstarted
+    start.discard(CannotWrite("no space left on device"))
+    assert start.path.exists(), "to go on with once that is mended"
+    start.discard(FedmetaError("cannot be"))
+    assert not (tmp_path / "run").exists()
+    for number, keep in enumerate((lambda d: d.append({"round": 1}), lambda d: d.save("last", checkpoint()))):
+        begun = RunDir.create(tmp_path / str(number), load({}))
+        keep(begun)
+        begun.discard(FedmetaError("cannot be"))
+        assert begun.path.exists() and not begun.unstarted
+    spent = RunDir.create(tmp_path / "spent", load({}))
+    (spent.path / "privacy.jsonl").touch()
+    spent.discard(FedmetaError("cannot be"))
+    assert (spent.path / "privacy.jsonl").exists(), "what was spent stays spent"
+    first = RunDir.create(tmp_path / "opened", load({}))
+    first.close()
+    again = RunDir.open(tmp_path / "opened")
+    again.discard(FedmetaError("cannot be"))
+    assert again.path.exists(), "a run to go on with is not this call's to take away"
 
 
 def test_a_run_that_never_finished_a_round_gives_its_place_to_a_mended_one(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from fedmeta.errors import CheckpointError, ConfigurationError
+from fedmeta.errors import CheckpointError, ConfigurationError, FedmetaError
 from server.report.evasion import protocol_in_words
 from server.rundir import RunDir
 from simulations import simulate
@@ -87,6 +87,30 @@ def test_several_threat_models_stand_side_by_side(finished, tmp_path: Path) -> N
     rundir.write_evasion({**found, "round": 7})
     kept = rundir.evasion()
     assert len(kept) == len(before) and kept[-1]["round"] == 7 and kept[:-1] == before[:-1]
+
+
+def test_what_is_missing_at_the_end_is_missed_before_the_beginning(
+    finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A report names the run's attack and defence, and lies in its directory: nothing is measured without these."""
+
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("measured before it was known that the report cannot be written")
+
+    monkeypatch.setattr("simulations.attack.robustness", never)
+    shutil.copytree(finished.path, tmp_path / "run")
+    config = tmp_path / "run" / "config.json"
+    config.write_text(config.read_text().replace('"name": "mean"', '"name": "their_plugin"'))
+    plan = plan_of("linf", ".1", "fgsm", "query")
+    with pytest.raises(ConfigurationError, match="unknown aggregator 'their_plugin'"):
+        attack(tmp_path / "run", plan, episodes=2)
+
+    def read_only(**_: Any) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", read_only)
+    with pytest.raises(FedmetaError, match="where findings and report go: Read-only file system"):
+        attack(finished.path, plan, episodes=2)
 
 
 def test_what_cannot_be_attacked_is_refused(finished, tmp_path: Path) -> None:

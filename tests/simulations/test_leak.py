@@ -24,6 +24,7 @@ def test_pictures_in_the_report(tmp_path):
     simulate(RAW, engine="inline", out=tmp_path / "r")
     done = CliRunner().invoke(app, ["leak-check", str(tmp_path / "r")])
     assert done.exit_code == 0, done.output
+    assert f"report: {tmp_path / 'r' / 'report.html'}" in done.output
     found = RunDir.open(tmp_path / "r", exclusive=False).leak()
     assert found["levels"][0] == 0 and len(found["inputs"]) == 5 and len(found["found"]) == len(found["levels"])
     means = [sum(row) / len(row) for row in found["cosines"]]

@@ -83,6 +83,10 @@ def test_attacks_that_need_another_kind_of_task_are_refused() -> None:
         load(NAV2D, {"attack.method": {"name": "label_flip"}})
     with pytest.raises(ConfigurationError, match="shift has 3 numbers"):
         load(NAV2D, {"attack.method": {"name": "observation_trigger", "shift": [1.0, 2.0, 3.0]}})
+    with pytest.warns(
+        UserWarning, match=r"attack.target = 'class' has no effect: 'observation_trigger' is after a ret"
+    ):
+        load(NAV2D, {"attack.method": {"name": "observation_trigger"}, "attack.target": "class"})
     with pytest.raises(ConfigurationError, match="needs control"):
         load({}, {"attack.method": {"name": "reward_flip"}})
     with pytest.raises(ConfigurationError, match="serves"):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fedmeta.errors import ConfigurationError
+from fedmeta.parameters import require_number
 from fedmeta.privacy.distributed import discrete_gaussian, rounding, skellam
 from fedmeta.privacy.distributed.hadamard import Floats
 
@@ -27,7 +28,10 @@ class _Rounded:
     )
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.noise_multiplier) and self.noise_multiplier >= 0):
+        require_number("noise_multiplier", self.noise_multiplier)
+        require_number("granularity", self.granularity)
+        require_number("size", self.size, whole=True)
+        if not self.noise_multiplier >= 0:
             raise ConfigurationError(
                 f"noise_multiplier = {self.noise_multiplier} must be finite and >= 0: it is the noise's standard "
                 "deviation over the clip norm"
@@ -80,12 +84,15 @@ class DiscreteGaussian(_Rounded):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_number("shares", self.shares, whole=True)
         if self.shares < 1:
             raise ConfigurationError(f"shares = {self.shares} must be >= 1: no one's noise would count")
         least = discrete_gaussian.SMALLEST_DEVIATION
         if self.noise_multiplier and self.share < least:
             raise ConfigurationError(
-                f"a share of discrete Gaussian noise would be {self.share:.3g} integers wide, not >= {least:g}: sums "
+                f"noise_multiplier = {self.noise_multiplier:g}, granularity = {self.granularity:g}, shares = "
+                f"{self.shares}: a share of discrete Gaussian noise would be {self.share:.3g} integers wide, not >= "
+                f"{least:g}: sums "
                 "of coarser ones are far from a discrete Gaussian. Use 64 bits, privacy.mechanism = 'skellam', or "
                 "smaller groups"
             )

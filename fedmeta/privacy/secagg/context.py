@@ -1,12 +1,14 @@
 """What one group's exchange is bound to: every key, signature and sealed share holds in this context only."""
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import Self
 
 from fedmeta.errors import ConfigurationError
+from fedmeta.parameters import require_number
 from fedmeta.privacy.secagg.failures import Refused
 from fedmeta.privacy.secagg.packing import Packer, Unpacker
 
@@ -35,13 +37,19 @@ class GroupContext:
     members: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        require_number("round", self.round, whole=True)
+        require_number("group", self.group, whole=True)
+        if not isinstance(self.run, str) or not isinstance(self.members, Iterable):
+            raise ConfigurationError(f"secure aggregation: run = {self.run!r:.60} must be a text, members a list")
+        for member in self.members:
+            require_number("members: a node's identifier", member, whole=True)
         ordered = tuple(sorted(int(member) for member in self.members))
         object.__setattr__(self, "members", ordered)
         if len(set(ordered)) != len(ordered):
             twice = next(a for a, b in pairwise(ordered) if a == b)
             raise ConfigurationError(f"secure aggregation: node {twice} is in group {self.group} twice; name it once")
         if ordered and not 0 <= ordered[0] <= ordered[-1] <= MAX_IDENTIFIER:
-            raise ConfigurationError("secure aggregation: node identifiers must be >= 0 and < 2^64")
+            raise ConfigurationError("secure aggregation: members: node identifiers must be >= 0 and < 2^64")
         if len(self.run.encode()) > 255 or not 0 <= self.round < 2**64 or not 0 <= self.group < 2**32:
             raise ConfigurationError(
                 f"secure aggregation: run {self.run!r} must be at most 255 bytes, round {self.round} within [0, 2^64) "

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedmeta.errors import ConfigurationError, DataError
+from fedmeta.parameters import require_number
 
 CHUNK = 1 << 15
 """Coordinates encoded at a time: the float64 scratch stays in a core's second cache."""
@@ -64,7 +65,9 @@ class FixedPoint:
     def __post_init__(self) -> None:
         if self.bits not in (32, 64):
             raise ConfigurationError(f"secure aggregation: bits = {self.bits} must be 32 or 64")
-        if not (np.isfinite(self.bound) and self.bound > 0):
+        require_number("secagg bound", self.bound)
+        require_number("secagg max_count", self.max_count, whole=True)
+        if not self.bound > 0:
             raise ConfigurationError(
                 f"secure aggregation: bound = {self.bound} must be a number > 0: the largest magnitude of a coordinate"
             )
@@ -100,6 +103,8 @@ class FixedPoint:
             DataError: a NaN or an infinity, which no sum could hold.
         """
         values = np.ascontiguousarray(vector).reshape(-1)
+        if not np.issubdtype(values.dtype, np.floating):
+            raise DataError(f"secure aggregation: a vector of {values.dtype} is encoded as floats: convert it")
         signed = np.empty(values.size, dtype=np.int32 if self.bits == 32 else np.int64)
         limit = _float_at_most(self.largest)
         scaled, draws = np.empty(min(CHUNK, values.size)), np.empty(min(CHUNK, values.size))

@@ -18,12 +18,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from fedmeta.errors import ConfigurationError
+from fedmeta.parameters import require_number
 from fedmeta.privacy.secagg.split_views import can_bare
 
 SECURITY = 2.0**-40
 CORRECTNESS = 2.0**-28
 COMPLETE = 50
 """The largest group in which everybody is everybody's neighbour."""
+MOST = 10**6
+"""The largest group that is planned for: its plan takes a second."""
 SMALLEST = 3
 """A sum of two tells each of them the other's vector."""
 
@@ -46,6 +49,8 @@ class Plan:
     threshold: int
 
     def __post_init__(self) -> None:
+        for name in ("count", "degree", "threshold"):
+            require_number(f"secagg {name}", getattr(self, name), whole=True)
         if self.count < SMALLEST:
             raise ConfigurationError(
                 f"secure aggregation: a group of {self.count} must have at least {SMALLEST} members: in a smaller one "
@@ -64,7 +69,6 @@ class Plan:
             )
 
 
-@lru_cache(maxsize=256)
 def choose_plan(count: int, corrupt: float = 0.1, dropout: float = 0.1, active: bool = False) -> Plan:
     """The sparsest graph and the lowest threshold that keep the bounds above.
 
@@ -81,8 +85,18 @@ def choose_plan(count: int, corrupt: float = 0.1, dropout: float = 0.1, active: 
     Plan(count=1000, degree=32, threshold=18)
     """
     _check_fractions(corrupt, dropout)
+    require_number("secagg count", count, whole=True)
+    if count > MOST:
+        raise ConfigurationError(
+            f"secure aggregation: count = {count} is more than a group of {MOST}: take several groups"
+        )
     if count < SMALLEST:
         return Plan(count, max(count - 1, 0), 2)  # refuses, and says why
+    return _choose(count, corrupt, dropout, active)
+
+
+@lru_cache(maxsize=256)
+def _choose(count: int, corrupt: float, dropout: float, active: bool) -> Plan:
     away = _share_of(dropout, count)
     for degree in range(least_degree(count, corrupt, dropout), count):
         if degree % 2 and degree != count - 1:
@@ -144,6 +158,8 @@ def _share_of(fraction: float, count: int) -> int:
 
 
 def _check_fractions(corrupt: float, dropout: float) -> None:
+    require_number("secagg corrupt", corrupt)
+    require_number("secagg dropout", dropout)
     if not (corrupt >= 0 and dropout >= 0 and corrupt + dropout < 1):
         raise ConfigurationError(
             f"secure aggregation: corrupt = {corrupt} and dropout = {dropout} must be >= 0 and add up to less than 1"

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from fedmeta.errors import ConfigurationError
+from fedmeta.parameters import require_number
 from fedmeta.privacy.secagg.failures import Refused
 from fedmeta.privacy.secagg.messages import MAX_LENGTH, KeysRequest
 from fedmeta.privacy.secagg.plan import SMALLEST, Plan, least_degree, least_threshold
@@ -29,6 +30,8 @@ class Policy:
     trusted: frozenset[bytes] | None = None
 
     def __post_init__(self) -> None:
+        require_number("smallest_group", self.smallest_group, whole=True)
+        require_number("corrupt", self.corrupt)
         if self.smallest_group < SMALLEST or not 0 <= self.corrupt < 1:
             raise ConfigurationError(
                 f"secure aggregation: smallest_group = {self.smallest_group} must be >= {SMALLEST} and corrupt = "

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedmeta.errors import ConfigurationError
+from fedmeta.parameters import require_number
 from fedmeta.privacy.secagg.context import GroupContext
 from fedmeta.privacy.secagg.exchanges import mask_requests, returned_shares, shares_requests, unmask_requests
 from fedmeta.privacy.secagg.failures import Aborted, Refused
@@ -15,6 +16,7 @@ from fedmeta.privacy.secagg.graph import core, ring, within
 from fedmeta.privacy.secagg.identities import verify
 from fedmeta.privacy.secagg.keys import check_public
 from fedmeta.privacy.secagg.messages import (
+    MAX_LENGTH,
     KeysReply,
     KeysRequest,
     MaskedInput,
@@ -79,7 +81,8 @@ class ServerSession:
         generator: np.random.Generator,
         trusted: frozenset[bytes] | None = None,
     ) -> None:
-        if plan.count != len(context.members) or bits not in (32, 64) or length < 1:
+        require_number("length", length, whole=True)
+        if plan.count != len(context.members) or bits not in (32, 64) or not 1 <= length <= MAX_LENGTH:
             raise ConfigurationError(
                 f"secure aggregation: a plan for {plan.count} nodes and {length} words of {bits} bits does not fit a "
                 f"group of {len(context.members)}: plan for its members, with at least one word of 32 or 64 bits"

@@ -96,6 +96,19 @@ def test_shared_classes_are_everywhere_and_examples_are_not(toy: ClassDataset, n
         divide(replace(toy, shared_classes=True), "alphabet")
 
 
+@pytest.mark.parametrize("name", ["iid", "dirichlet"])
+def test_what_overlaps_belongs_to_one_client_where_roles_share_classes(toy: ClassDataset, name: str) -> None:
+    """Snippets of one paragraph: a test client that has one would be judged on what training clients have seen."""
+    toy = replace(toy, shared_classes=True, apart="writer")
+    federation = divide(toy, name, clients=2, test_clients=1, min_examples=1)
+    owners: dict[tuple[int, int], set[int]] = {}
+    for number, share in enumerate(federation.shares[:-1]):
+        for row in share.rows:
+            owners.setdefault((int(toy.labels[row]), int(toy.columns["writer"][row])), set()).add(number)
+    assert all(len(found) == 1 for found in owners.values())
+    assert sum(len(share.rows) for share in federation.shares[:-1]) == len(toy.labels), "and nothing is lost"
+
+
 def test_small_clients_can_be_left_out(toy: ClassDataset) -> None:
     few = divide(toy, "dirichlet", clients=12, alpha=0.05, min_classes=2)
     assert all(len(few.source(client.id).classes) >= 2 for client in few.clients)

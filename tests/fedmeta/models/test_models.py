@@ -8,6 +8,7 @@ from fedmeta.errors import ConfigurationError
 from fedmeta.models import MODELS, make_model
 from fedmeta.models.network import BatchStatistics
 from fedmeta.params import trainable_parameters
+from server.configuration import load
 
 torch.set_num_threads(1)
 
@@ -48,8 +49,15 @@ def test_paper_sizes():
 
 
 def test_groups_must_divide():
-    with pytest.raises(ConfigurationError, match=r"model\.groups = 8 does not divide a layer of 12"):
-        make_model("conv4", filters=12, normalisation="group")
+    for name, key, size in (("conv4", "filters", 12), ("text", "channels", 12), ("two_encoders", "filters", 4)):
+        given = {key: size} if name == "two_encoders" else {key: size, "normalisation": "group"}
+        with pytest.raises(
+            ConfigurationError, match=rf"model\.groups = 8 does not divide model\.{key} = {size}: choose"
+        ):
+            make_model(name, **given)
+    with pytest.raises(ConfigurationError, match=r"model\.hidden = \(16, 12\): choose a divisor of 12, or another"):
+        load({"model": {"name": "mlp", "hidden": [16, 12], "normalisation": "group"}})
+    assert make_model("conv4", filters=12, normalisation="none", ways=2) is not None, "groups have no effect here"
 
 
 def test_settings_are_checked():

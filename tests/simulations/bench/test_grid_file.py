@@ -65,6 +65,7 @@ def test_the_base_may_be_a_file_beside_the_grid(waves: dict[str, Any], tmp_path:
         ),
         ({"added": ["x"]}, "unknown key 'added'"),
         ({"seeds": 3}, "seeds = 3: must be a list"),
+        ({"attacks": {"method": "ipm"}}, r"^\[attacks\] is one table, .* write \[\[attacks\]\] above each$"),
         ({"seeds": []}, "too few entries"),
         ({"seeds": ["a"]}, r"seeds.0 = 'a': Input should be a valid integer$"),
         ({"base": 3}, "base = 3: must be a table"),
@@ -88,6 +89,32 @@ def test_what_is_refused(waves: dict[str, Any], change: dict[str, Any], words: s
 def test_axes_of_the_grid_are_not_set_elsewhere(waves: dict[str, Any], key: str, value: Any, words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         make_plan(read_grid({**waves, "setups": [{"set": {key: value}}]}))
+
+
+@pytest.mark.parametrize(
+    ("question", "words"),
+    [
+        ({"attacks": ["badnets", "none"], "column": "robust"}, r"'robust' is not measured: add the table \[evasion\]"),
+        (
+            {"attacks": ["badnets", "ipm"], "column": "lift", "step": 1},
+            "not measured of attack 'ipm', which has no trigger",
+        ),
+        (
+            {"attacks": ["badnets", "badnets"], "column": "asr"},
+            "after 10 adaptation steps: set compare.step to one of 0, 1",
+        ),
+        ({"attacks": ["badnets", "badnets"], "column": "asr", "step": 1}, ""),
+        ({"attacks": ["badnets", "ipm"], "column": "score"}, ""),
+    ],
+)
+def test_a_question_about_what_is_not_measured_is_refused(question: dict[str, Any], words: str) -> None:
+    attacks = [{"method": "badnets", "steps": [0, 1]}, {"method": "ipm", "knowledge": "omniscient"}]
+    grid = {"base": {"learner": {"name": "fomaml"}}, "seeds": [0], "attacks": attacks, "compare": [question]}
+    if not words:
+        assert make_plan(read_grid(grid)).runs
+        return
+    with pytest.raises(ConfigurationError, match=words):
+        make_plan(read_grid(grid))
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)

@@ -7,8 +7,10 @@ import pytest
 from simulations.bench.cells import Cell, Plan, make_plan
 from simulations.bench.grid_file import read_grid
 from simulations.bench.outcome import Outcome
+from simulations.bench.report import BenchReport
 from simulations.bench.statements import statements
 from simulations.bench.summary import Row, against_mean, answers, summarise, verdicts, worst_attacks
+from simulations.bench.table import missing_lines
 
 SEEDS = range(10)
 
@@ -73,6 +75,17 @@ def test_questions_are_answered_seed_by_seed(plan: Plan, rows: list[Row]) -> Non
     assert first.difference.mean == pytest.approx(0.79 - 0.30) and second.difference.mean == pytest.approx(0.02)
     assert first.first == "badnets under mean" and second.second == "ipm under median"
     assert first.difference.low == pytest.approx(first.difference.high)  # the same difference in every seed
+
+
+def test_a_question_without_an_answer_is_named() -> None:
+    """No rule here scored anybody, so that there is no AUROC to compare."""
+    plan = grid(compare=[{"attacks": ["badnets", "ipm"], "column": "auroc", "defences": ["median"]}])
+    outcomes = outcomes_of(plan)
+    rows = summarise(plan, outcomes)
+    report = BenchReport(plan, outcomes, rows, (), answers(plan, rows), (), (), (), "accuracy")
+    assert list(missing_lines(report)) == [
+        "no answer: badnets under median against ipm under median, auroc: no seed has a value of both"
+    ]
 
 
 def test_only_seeds_that_both_have_are_paired(plan: Plan) -> None:

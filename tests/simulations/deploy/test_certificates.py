@@ -71,6 +71,13 @@ def test_the_commands_for_one_more_node_know_the_superlink(folder: Path) -> None
     assert f"flwr supernode register {folder}/nodes/south.pub mine --name south" in later.output
 
 
+def test_a_folder_without_an_authority_promises_no_certificate_of_it(folder: Path) -> None:
+    done = CliRunner().invoke(app, ["certs", "-o", str(folder), "--node", "north"])
+    assert done.exit_code == 0 and f"{folder}/ca.crt" not in done.output and not (folder / "ca.crt").exists()
+    assert "has no authority: where ca.crt stands below" in done.output
+    assert "--root-certificates ca.crt" in done.output and "--superlink HOST:8000" in done.output
+
+
 def test_keys_are_private_whatever_the_umask(folder: Path) -> None:
     before = os.umask(0)
     try:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fedmeta.errors import FedmetaError
-from simulations.deploy.flower import Flower, FlowerRun, UnknownRun, Unreachable
+from simulations.deploy.flower import Flower, FlowerNode, FlowerRun, UnknownRun, Unreachable
 from simulations.deploy.run import run_deployed
 from simulations.deploy.supervisor import Patience, supervise
 
@@ -27,12 +27,16 @@ class Story:
         self.steps: Iterator[Step] = iter(steps)
         self.refusals = iter(submissions)
         self.submitted, self.now, self.said = 0, 0.0, list[str]()
+        self.known = [FlowerNode("1", "online", "a")]
 
     def run(self, run_id: str) -> FlowerRun:
         step = next(self.steps)
         if isinstance(step, Exception):
             raise step
         return step
+
+    def nodes(self) -> list[FlowerNode]:
+        return self.known
 
     def submit(self) -> str:
         refusal = next(self.refusals, None)
@@ -90,6 +94,21 @@ def test_there_is_a_limit_to_both() -> None:
 def test_a_superlink_that_is_not_up_yet_is_waited_for() -> None:
     story = Story(DONE, submissions=(Unreachable("no"), Unreachable("no")))
     assert story.play() == DONE and story.submitted == 1 and "does not answer" in story.said[0]
+
+
+@pytest.mark.parametrize("status", ["pending", "starting"])
+def test_a_run_that_does_not_begin_says_what_it_waits_for(status: str) -> None:
+    waiting = FlowerRun("", status)
+    story = Story(*[waiting] * 15, RUNNING, DONE)
+    story.known = [FlowerNode("1", "offline", "a")]
+    story.play(Patience(quiet=30, pause=5))
+    told = [line for line in story.said if f"is still {status}: " in line]
+    assert len(told) == 2, "after 30 s and after 60 s, of 75"
+    assert "server process" in told[0] and "`" in told[0], "with the remedy"
+    assert sum("no SuperNode is online, of 1 that the SuperLink knows" in line for line in story.said) == 3
+    with_nodes = Story(waiting, RUNNING, DONE)
+    with_nodes.play()
+    assert not any("SuperNode" in line or "is still" in line for line in with_nodes.said)
 
 
 def test_an_experiment_that_flower_refuses_is_not_submitted_for_ever() -> None:

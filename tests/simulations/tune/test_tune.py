@@ -22,6 +22,7 @@ from fedmeta.privacy.units import Unit
 from fedmeta.workload import Workload
 from server.configuration import load
 from server.rundir import RunDir
+from simulations.tune.console import run_tune
 from simulations.tune.private import one_division
 from simulations.tune.run import tune
 from simulations.tune.space import experiment_at
@@ -178,3 +179,23 @@ def test_the_command_prints_a_table_and_its_best_file_runs(waves: dict[str, Any]
     assert "Best trials" in done.stdout and f"fedmeta simulate {tmp_path / 'out' / 'best.toml'}" in done.stdout
     best = [*call, "simulate", str(tmp_path / "out/best.toml"), "--engine", "inline", "--out", str(tmp_path / "run")]
     assert subprocess.run(best, env=environment).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"search": ["learner.inner_lr=log:.1:.01"]}, "learner.inner_lr"),
+        ({"trials": 0}, "trials = 0 must be at least 1"),
+        ({"engine": "cloud"}, "unknown engine 'cloud'"),
+        ({"parallel": 0}, "workers = 0 must be at least 1"),
+        ({"prune_after": -1}, "prune_after = -1 must be at least 1"),
+        ({"seed": -1}, "seed = -1 must be at least 0"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_there_is_a_bar_or_a_folder(
+    waves: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], options: dict[str, Any], words: str
+) -> None:
+    given = {"search": SEARCH, "trials": 2, "engine": "inline", **options}
+    with pytest.raises(ConfigurationError, match=words):
+        run_tune(waves, given.pop("search"), given.pop("trials"), tmp_path / "out", **given)
+    assert capsys.readouterr().out == "" and not (tmp_path / "out").exists()
