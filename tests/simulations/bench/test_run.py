@@ -250,7 +250,7 @@ def start(grid: Path, out: Path, *more: str) -> subprocess.Popen[str]:
     )
 
 
-def wait_for(condition, process: subprocess.Popen[str], seconds: float = 60) -> None:
+def wait_for(condition, process: subprocess.Popen[str], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
