@@ -11,7 +11,7 @@ from fedmeta.detection.clients import Detection
 from fedmeta.detection.ranking import auroc
 from server.detection import detection_of_run, judged_round
 from simulations import simulate
-from simulations.console import detection_table
+from simulations.result_tables import detection_table
 
 SMALL: dict[str, Any] = {
     "data": {"name": "sinusoid"},

@@ -16,7 +16,7 @@ from server.report.glyphs import glyph_figure
 from server.report.troubles import troubles
 from server.rundir import RunDir
 from simulations import simulate
-from simulations.console import calibration_table
+from simulations.result_tables import calibration_table
 
 VOID = {"meta", "br", "hr", "img", "link", "input", "path", "use", "rect", "image"}
 

@@ -12,7 +12,7 @@ from fedmeta.errors import ConfigurationError
 from server.attack import persistence, persistence_in_words
 from server.rundir import RunDir
 from simulations import simulate
-from simulations.console import attack_table
+from simulations.result_tables import attack_table
 
 RAW = {
     "name": "glyphs",

@@ -15,8 +15,8 @@ from fedmeta.statistics import Evaluation
 from server.rundir import RunDir
 from simulations import simulate
 from simulations.command import app
-from simulations.console import deployment_table
 from simulations.detect import detect
+from simulations.result_tables import deployment_table
 
 RAW: dict[str, Any] = {
     "data": {"name": "hershey", "writers": 2, "examples_per_writer": 2},
