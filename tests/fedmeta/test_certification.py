@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fedmeta.certification import ABSTAINED, Certificates, Smoothing, certify, lower_bound, radii
 
-W = torch.tensor([[3.0, -4.0]])
+W = torch.tensor([[3.0, -4.0]], dtype=torch.float64)
 BIAS = 0.5
 
 
@@ -22,14 +22,14 @@ def linear(x: Tensor) -> Tensor:
 
 def test_a_linear_classifier_is_certified_up_to_its_margin() -> None:
     """Smoothing a half space leaves it as it is, with pA = Phi(margin / sigma): the radius tends to the margin."""
-    x = torch.tensor([[0.3, 0.1], [-0.4, 0.1], [0.0, 0.16]])
+    x = torch.tensor([[0.3, 0.1], [-0.4, 0.1], [0.0, 0.16]], dtype=torch.float64)
     value = (x @ W.T + BIAS).squeeze(1)
     exact = value.abs() / 5
     smoothing = Smoothing(sigma=0.25, count=100_000)
     found = certify(linear, x, smoothing, torch.Generator().manual_seed(0))
     assert found.labels.tolist() == (value < 0).long().tolist()
     assert (found.radius <= exact).all()
-    assert torch.allclose(found.radius, exact.double(), rtol=0.05, atol=0.005)
+    assert torch.allclose(found.radius, exact, rtol=0.05, atol=0.005)
     expected = [0.25 * norm.ppf(beta.ppf(0.001, k, 100_001 - k)) for k in (60_000, 99_000)]
     assert np.allclose(radii(np.array([60_000, 99_000]), smoothing), expected, atol=1e-12)
 
@@ -37,7 +37,7 @@ def test_a_linear_classifier_is_certified_up_to_its_margin() -> None:
 def test_a_certificate_is_wrong_at_most_as_often_as_alpha_says() -> None:
     """Radii beyond the exact one of a linear classifier, in 400 certificates at alpha = 0.05."""
     margin, sigma, alpha = 0.1, 0.5, 0.05
-    x = torch.tensor([[margin]]).expand(400, 1)
+    x = torch.tensor([[margin]], dtype=torch.float64).expand(400, 1)
     found = certify(
         lambda x: torch.cat([x, -x], dim=1),
         x,

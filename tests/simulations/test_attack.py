@@ -141,3 +141,19 @@ def test_what_cannot_be_attacked_is_refused(finished, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="there is no checkpoint"):
         attack(bare, plan)
     assert not (bare / "evasion.json").exists()
+
+
+def test_what_a_run_does_not_allow_is_refused_on_the_command_line(tmp_path: Path) -> None:
+    """Two classes, whose logits have no third, and inner steps that are detached."""
+    changes = {"task": {**RAW["task"], "ways": 2}, "learner": {"name": "reptile", "inner_steps": 2}}
+    place = str(simulate({**RAW, **changes}, engine="inline", out=tmp_path / "run", report=False).path)
+    for arguments, words in (
+        (("--attacks", "apgd_dlr"), "2 classes are too few"),
+        (("--attacks", "pgd", "--set", "pgd.targets=3"), "2 classes are too few"),
+        (("--attacks", "pgd", "--on", "support"), "Reptile gives none: its inner steps are detached"),
+        (("--attacks", "pgd", "--eps", "1.5"), "eps = 1.5 is above 1"),
+        (("--attacks", "pgd", "--eps=-.1"), "eps = -0.1 is no radius"),
+    ):
+        done = invoke(place, *arguments, "--episodes", "2")
+        assert isinstance(done.exception, ConfigurationError) and words in str(done.exception), done.output
+    assert not (tmp_path / "run" / "evasion.json").exists()

@@ -1,9 +1,6 @@
-"""Every added learner in a real federated run: loop and vmap, inline and Ray, and one that learns."""
+"""Personal weights on Ray, and an added learner that learns; all learners are in test_learner_walk.py."""
 
 from pathlib import Path
-
-import pytest
-import torch
 
 from fedmeta.workload import Workload
 from server.configuration import load
@@ -27,14 +24,6 @@ OWN = {
     "task": {"kind": "own", "support_fraction": 0.5},
     "client": {**GLYPHS["client"], "tasks_per_step": 1},
 }
-LEARNERS = {
-    "boil": {"inner_lr": 0.1},
-    "imaml": {"inner_lr": 0.1, "inner_steps": 3, "cg_steps": 2},
-    "perfedavg": {"inner_lr": 0.1},
-    "matchingnet": {"full_context": True, "processing_steps": 2},
-    "lstm_meta": {"inner_lr": 0.1, "inner_steps": 2},
-    "abml": {"inner_lr": 0.1, "test_samples": 2},
-}
 
 
 def run(raw: dict, place: Path, **overrides) -> RunResult:
@@ -42,20 +31,6 @@ def run(raw: dict, place: Path, **overrides) -> RunResult:
     experiment = load(raw, {key.replace("__", "."): value for key, value in overrides.items()})
     grid = InlineGrid("clients.app:app", len(Workload(experiment).federation.clients))
     return run_experiment(grid, experiment, RunDir.create(place, experiment), simulated=True)
-
-
-@pytest.mark.parametrize("learner", list(LEARNERS))
-def test_a_run_in_a_loop_and_under_vmap(tmp_path: Path, learner: str) -> None:
-    """Behind a robust rule, which needs nothing of a learner but its vector."""
-    raw = {**GLYPHS, "learner": {"name": learner, **LEARNERS[learner]}}
-    raw["server"] = {**GLYPHS["server"], "aggregator": {"name": "median"}}
-    loop = run(raw, tmp_path / "loop")
-    vmap = run(raw, tmp_path / "vmap", client__execution="vmap")
-    assert not loop.failed_rounds and not loop.results["last"]["failed"]
-    assert torch.allclose(loop.vector, vmap.vector, atol=1e-4)
-    judged = loop.evaluation("pooled")
-    assert judged is not None and judged.ece_after is not None and 0 <= judged.ece_after <= 1
-    assert not torch.equal(loop.vector, Workload(load(raw)).initial_vector())
 
 
 def test_personal_weights_on_ray_are_those_of_one_process(tmp_path: Path, ray_session) -> None:

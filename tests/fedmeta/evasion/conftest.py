@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from fedmeta.adversarial import make_objective
+from fedmeta.adversarial.base import Attack
 from fedmeta.data import PARTITIONS, load_dataset
 from fedmeta.data.base import EpisodeShape
+from fedmeta.evasion.ball import Ball
 from fedmeta.learners import make_learner
 from fedmeta.learners.base import MetaLearner
 from fedmeta.models import make_model
@@ -33,14 +36,20 @@ def draw_episodes(split: str, count: int, queries: int, seed: int) -> list[Episo
     return [sources[i % len(sources)].sample(shape, rng) for i in range(count)]
 
 
-def train(name: str, seed: int, steps: int, ways: int | None, **settings) -> Trained:
-    """A few hundred meta-steps of Adam on one episode each, for a net so narrow that this takes a second."""
+def train(name: str, seed: int, steps: int, ways: int | None, attack: Attack | None = None, **settings) -> Trained:
+    """A few hundred meta-steps of Adam on one episode each, for a net so narrow that this takes a second.
+
+    Queries are attacked where an attack is given.
+    """
     model = make_model("mlp", input_shape=(1, 28, 28), hidden=(64, 64), ways=ways, normalisation="none")
     learner = make_learner(name, model, **settings)
     params = learner.init(torch.Generator().manual_seed(seed))
     optimiser = torch.optim.Adam(list(params.values()), lr=1e-3)
     for episode in draw_episodes("train", steps, 3, seed):
-        grads, _ = learner.meta_gradient(params, episode)
+        if attack is None:
+            grads, _ = learner.meta_gradient(params, episode)
+        else:
+            grads, _ = make_objective("aq").meta_gradient(learner, params, episode, attack)
         for key, value in params.items():
             value.grad = grads[key]
         optimiser.step()
@@ -51,6 +60,12 @@ def train(name: str, seed: int, steps: int, ways: int | None, **settings) -> Tra
 def protonet() -> Trained:
     """A ProtoNet that gets most queries of unseen alphabets right."""
     return train("protonet", 0, 150, None)
+
+
+@pytest.fixture(scope="session")
+def hardened() -> Trained:
+    """A ProtoNet trained on attacked queries: whose gradients a defence would mask."""
+    return train("protonet", 0, 400, None, Attack(Ball("linf", 0.05), steps=2, step=0.75, salt=1))
 
 
 @pytest.fixture(scope="session")
