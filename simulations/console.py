@@ -24,6 +24,7 @@ from fedmeta.statistics import SCORES, Evaluation
 from simulations.result_tables import attack_table, calibration_table, deployment_table, detection_table, results_table
 
 if TYPE_CHECKING:
+    from server.rounds import RunResult
     from simulations.doctor import Diagnosis
 
 INTERRUPTED = 130
@@ -46,9 +47,6 @@ def run_with_progress(
     """
     console = Console()
     log_to(console)
-    from server.privacy import in_one_line
-    from server.rounds import RunResult
-    from server.secure_aggregation import in_words as learned_in_words
     from simulations.launch import Opened, check_engine, open_run, play
 
     check_engine(engine)
@@ -64,29 +62,11 @@ def run_with_progress(
                 completed=played,
             )
             tell = [lambda record: _advance(progress, task, record)]
-            result: RunResult = play(opened, engine, tell, draw=report)
+            result = play(opened, engine, tell, draw=report)
     except KeyboardInterrupt:
         console.print(f"interrupted; continue with: fedmeta simulate --resume {opened.rundir.path}")
         return INTERRUPTED
-    console.print(results_table(result.results))
-    calibration = calibration_table(result.results)
-    if calibration is not None:
-        console.print(calibration)
-    attacks = attack_table(result.results)
-    if attacks is not None:
-        console.print(attacks)
-    for table in (deployment_table(result.results), detection_table(result.results)):
-        if table is not None:
-            console.print(table)
-    if result.results.get("privacy"):
-        console.print(in_one_line(result.results["privacy"]))
-    if result.results.get("secagg"):
-        console.print(learned_in_words(result.results["secagg"]))
-    for found in result.results.get("configurations", ()):
-        keys = ", ".join(f"{key} = {value}" for key, value in found["configuration"].items())
-        console.print(f"configuration {keys}: probability {found['probability']:.3f}")
-    if result.results.get("stopped") and not (result.results.get("privacy") or {}).get("stopped"):
-        console.print(f"ended after round {result.rounds}: {result.results['stopped']}")
+    print_results(console, result)
     console.print(f"report: {result.path / 'report.html'}" if report else f"run directory: {result.path}")
     if result.failed_rounds:
         console.print(
@@ -94,6 +74,28 @@ def run_with_progress(
         )
         return FAILED_ROUNDS
     return 0
+
+
+def print_results(console: Console, result: "RunResult") -> None:
+    """A run's tables and sentences: what it reached, at what price, and who was suspected."""
+    from server.privacy import in_one_line
+    from server.secure_aggregation import in_words as learned_in_words
+
+    results = result.results
+    console.print(results_table(results))
+    for table in (calibration_table, attack_table, deployment_table, detection_table):
+        found = table(results)
+        if found is not None:
+            console.print(found)
+    if results.get("privacy"):
+        console.print(in_one_line(results["privacy"]))
+    if results.get("secagg"):
+        console.print(learned_in_words(results["secagg"]))
+    for settled in results.get("configurations", ()):
+        keys = ", ".join(f"{key} = {value}" for key, value in settled["configuration"].items())
+        console.print(f"configuration {keys}: probability {settled['probability']:.3f}")
+    if results.get("stopped") and not (results.get("privacy") or {}).get("stopped"):
+        console.print(f"ended after round {result.rounds}: {results['stopped']}")
 
 
 def log_to(console: Console) -> None:
