@@ -126,10 +126,10 @@ def _drawn_splits(classes: int, test_share: float, validation_share: float, seed
     if seed < 0:
         raise DataError(f"seed = {seed} must be >= 0")
     held = [round(share * classes) for share in (test_share, validation_share)]
-    if min(held) < 0 or sum(held) >= classes:
+    if sum(held) >= classes:
         raise DataError(
             f"test_share = {test_share} and validation_share = {validation_share} leave none of {classes} classes for "
-            "training: give shares that are not negative and sum to less than 1"
+            "training: give shares that sum to less than 1"
         )
     order = np.random.default_rng(seed).permutation(classes)
     splits: list[Split] = ["train"] * classes

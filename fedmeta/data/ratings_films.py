@@ -1,5 +1,6 @@
 """What is known of a film without anybody's rating: its genres and its decade, as flags beside its number."""
 
+import csv
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -48,10 +49,9 @@ def films_of_folder(path: Path) -> Films:
         if file.suffix == ".dat":
             rows = [line.split("::") for line in lines if line]
         else:
-            # A title with a comma stands in quotes; number and genres hold none.
-            rows = [[*line.split(",", 1)[:1], *line.split(",", 1)[1].rsplit(",", 1)] for line in lines[1:] if line]
-        return {int(number): (title.strip().strip('"'), genres) for number, title, genres in rows}
-    except (OSError, UnicodeDecodeError, ValueError, IndexError) as error:
+            rows = [row for row in csv.reader(lines[1:]) if row]
+        return {int(number): (title.strip(), genres) for number, title, genres in rows}
+    except (OSError, csv.Error, ValueError) as error:
         raise DataError(f"'{file}' is not of lines number, title, genres ({error}): fetch it again") from error
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from server.report.headline import format_score
 from simulations.console import INTERRUPTED, log_to
 from simulations.tune.report import BEST, TuneReport, failures, in_words
-from simulations.tune.run import plan_search, tune
+from simulations.tune.run import plan_search, play_search
 from simulations.tune.study import Trial
 
 SHOWN = 10
@@ -42,7 +42,7 @@ def run_tune(
                 progress.console.print(_line(trial))
                 progress.update(task, completed=trial.number + 1, description="")
 
-            report = tune(planned, watch=watch)
+            report = play_search(planned, watch)
     except KeyboardInterrupt:
         console.print("interrupted; the same command goes on")
         return INTERRUPTED

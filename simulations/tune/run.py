@@ -108,8 +108,8 @@ def plan_search(
 
 
 def tune(
-    source: str | Path | Mapping[str, Any] | Experiment | Search,
-    search: Sequence[str] = (),
+    source: str | Path | Mapping[str, Any] | Experiment,
+    search: Sequence[str],
     trials: int = 30,
     out: str | Path | None = None,
     *,
@@ -124,7 +124,7 @@ def tune(
     """Search keys of an experiment for the best score on its validation clients, or go on with a search.
 
     Args:
-        source: the experiment, or a search that `plan_search` checked, whose own arguments then hold.
+        source: the experiment.
         search: `KEY=KIND:VALUES` each, see `simulations.tune.space`.
         trials: how many; of a private experiment their mean, and the number is drawn.
         out: folder of the study; None: `runs/NAME-tune`, so that the same command goes on where the last one ended.
@@ -140,32 +140,36 @@ def tune(
     Raises:
         FedmetaError: a search that cannot be, or a folder that another one works in or that cannot be written.
     """
-    if not isinstance(source, Search):
-        source = plan_search(
-            source,
-            search,
-            trials,
-            out,
-            overrides=overrides,
-            seed=seed,
-            engine=engine,
-            parallel=parallel,
-            prune_after=prune_after,
-            law=law,
-        )
-    base, private, place, settings = source.base, source.private, source.place, source.settings
-    maximise, independent = source.score_name not in ERRORS, private is not None
+    planned = plan_search(
+        source,
+        search,
+        trials,
+        out,
+        overrides=overrides,
+        seed=seed,
+        engine=engine,
+        parallel=parallel,
+        prune_after=prune_after,
+        law=law,
+    )
+    return play_search(planned, watch)
+
+
+def play_search(search: Search, watch: Settled = lambda trial: None) -> TuneReport:
+    """Play a search that was checked, or go on with it; errors as for `tune`."""
+    base, private, place, settings = search.base, search.private, search.place, search.settings
+    maximise, independent = search.score_name not in ERRORS, private is not None
     with held(place, "search"):
-        study = Study(place, source.space, settings, maximise, source.seed, independent=independent)
+        study = Study(place, search.space, settings, maximise, search.seed, independent=independent)
         if private is not None:
             private.reserve(place)
-        crew = _Crew(study, base, place, independent, None if independent else source.prune_after)
+        crew = _Crew(study, base, place, independent, None if independent else search.prune_after)
         try:
             shares = base.engine.threads, base.engine.gpus_per_client
-            with make_workers(source.engine, *shares, source.parallel) as workers:
-                crew.play(workers, source.wanted, watch)
+            with make_workers(search.engine, *shares, search.parallel) as workers:
+                crew.play(workers, search.wanted, watch)
         finally:
-            report = _report(study, place, source.score_name, settings["search"], source.wanted, private)
+            report = _report(study, place, search.score_name, settings["search"], search.wanted, private)
             write_files(report, None if report.best is None else crew.experiment(report.best))
         if private is not None:
             private.release(place)
