@@ -62,9 +62,15 @@ def read_toml(path: str | Path, kind: str) -> dict[str, Any]:
     except ValueError as error:
         raise ConfigurationError(f"{path!r:.80} is no path of a {kind} file: {error}") from error
     try:
-        return tomllib.loads(text)
+        found = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"'{path}' is not valid TOML: {error}") from error
+    # Both kinds lie side by side: a list of all keys that the other kind has would not say so.
+    if kind == "experiment" and "seeds" in found:
+        raise ConfigurationError(f"'{path}' is a grid file, of many experiments: fedmeta bench {path}")
+    if kind == "grid" and "seeds" not in found and "data" in found:
+        raise ConfigurationError(f"'{path}' is an experiment file, and no grid of many: fedmeta simulate {path}")
+    return found
 
 
 def parse_experiment(

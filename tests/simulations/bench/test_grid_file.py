@@ -124,3 +124,13 @@ def test_shipped_grids_can_be_planned(path: Path) -> None:
     assert plan.runs
     for cell in plan.cells:
         assert cell.refused is None or "needs" in cell.refused, cell
+
+
+def test_the_other_kind_of_file_is_called_by_its_name() -> None:
+    from server.configuration import load
+
+    configs = Path(__file__).parents[3] / "simulations" / "configs"
+    with pytest.raises(ConfigurationError, match="is a grid file, of many experiments: fedmeta bench"):
+        load(configs / "defenses-small.toml")
+    with pytest.raises(ConfigurationError, match="is an experiment file, and no grid of many: fedmeta simulate"):
+        read_grid(configs / "demo.toml")
