@@ -1,5 +1,7 @@
 """The ClientApp that every engine and deployment runs. Handlers import torch when they are first needed."""
 
+from collections.abc import Iterator
+
 from flwr.app import Context, Message
 
 from clients.cohort import CohortApp
@@ -40,7 +42,7 @@ def secagg_unmask(message: Message, context: Context) -> Message:
 
 
 @app.cohort_train()
-def train(messages: list[Message], contexts: list[Context]) -> list[Message]:
+def train(messages: list[Message], contexts: list[Context]) -> Iterator[Message]:
     """Meta-train a cohort of clients, each on its own tasks."""
     from clients.training import train as run
 

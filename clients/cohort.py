@@ -4,14 +4,14 @@ Under Flower's own runtime it behaves as any ClientApp: one message, a cohort of
 cohort handler hands it all the messages that wait for its clients, so that they are trained as one batch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-CohortHandler: TypeAlias = Callable[[list[Message], list[Context]], list[Message]]
-"""Messages and contexts of as many clients, to one reply each, in the same order."""
+CohortHandler: TypeAlias = Callable[[list[Message], list[Context]], Iterable[Message]]
+"""Messages and contexts of as many clients, to one reply each, in the same order; best made as they are asked for."""
 
 
 class CohortApp(ClientApp):
@@ -25,7 +25,7 @@ class CohortApp(ClientApp):
         """Register a handler of train messages for a whole cohort, and for single messages as a cohort of one."""
 
         def register(handler: CohortHandler) -> CohortHandler:
-            self.train(action)(lambda message, context: handler([message], [context])[0])
+            self.train(action)(lambda message, context: next(iter(handler([message], [context]))))
             self.cohort_handlers["train" if action == "default" else f"train.{action}"] = handler
             return handler
 

@@ -1,7 +1,8 @@
 """Local meta-training of a cohort: from train messages to updates."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from flwr.app import Context, Message, RecordDict
@@ -34,12 +35,15 @@ from fedmeta.wire import (
 )
 
 
-def train(messages: list[Message], contexts: list[Context]) -> list[Message]:
+def train(messages: list[Message], contexts: list[Context]) -> Iterator[Message]:
     """Train the clients of one round together; what one of them raises becomes its own reply.
 
     Messages of one round share experiment and model; where they do not, each group of equals is its own cohort.
+
+    Returns:
+        The replies, each made when it is asked for: updates are not there twice.
     """
-    replies: dict[int, Message] = {}
+    replies: dict[int, Callable[[], Message]] = {}
     groups: dict[tuple[int, int, str, bool, int | None], list[int]] = {}
     requests: dict[int, Request] = {}
     reserved: dict[int, Reservation] = {}
@@ -52,7 +56,7 @@ def train(messages: list[Message], contexts: list[Context]) -> list[Message]:
             if reservation is not None:
                 reserved[index] = reservation
         except Exception as error:
-            replies[index] = _failure(message, context, error)
+            replies[index] = partial(_failure, message, context, error)
             continue
         # An attacker trains in a way of its own, and so alone.
         alone = index if is_attacker(request) else None
@@ -65,10 +69,17 @@ def train(messages: list[Message], contexts: list[Context]) -> list[Message]:
         else:
             result, idle = train_group(protection), None
         for row, index in enumerate(members):
-            replies[index] = _reply(messages[index], protection, result, row, idle)
-            if index in reserved and not has_failed(replies[index]):
-                reserved[index].confirm()
-    return [replies[index] for index in range(len(messages))]
+            reply = partial(_reply, messages[index], protection, result, row, idle)
+            replies[index] = partial(_confirmed, reply, reserved[index]) if index in reserved else reply
+    return (replies[index]() for index in range(len(messages)))
+
+
+def _confirmed(make: Callable[[], Message], reservation: Reservation) -> Message:
+    """A reply that spends what was reserved for it, unless it failed."""
+    reply = make()
+    if not has_failed(reply):
+        reservation.confirm()
+    return reply
 
 
 def _update_form(request: Request) -> str:

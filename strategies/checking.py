@@ -2,17 +2,32 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord
 
 from fedmeta.wire import WEIGHT, array_view, non_finite
 from strategies.decorator import GridDecorator
 
 UNKNOWN = 0
 """Flower's error code for what has no code of its own."""
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What a reply holds, looked at once, where it was made if possible.
+
+    Attributes:
+        names: of its array records and metrics, sorted.
+        weight: the first of its weights; None where it has none.
+        fault: why it is refused whatever others send; None for a sound one.
+    """
+
+    names: tuple[str, ...]
+    weight: Any
+    fault: str | None
 
 
 def check_replies(messages: Sequence[Message], replies: Sequence[Message]) -> list[Message]:
@@ -30,22 +45,37 @@ def check_replies(messages: Sequence[Message], replies: Sequence[Message]) -> li
     Returns:
         The replies, refused ones as error replies with the reason.
     """
-    judged = {
-        index: _outline(reply.content)
-        for index, (message, reply) in enumerate(zip(messages, replies, strict=True))
-        if reply.has_content() and message.metadata.message_type.split(".")[0] in ("train", "evaluate")
-    }
-    usual = Counter(outline.names for outline in judged.values()).most_common(1)[0][0] if judged else ()
-    weightless = bool(judged) and all(outline.weight == 0 for outline in judged.values())
+    return refuse(messages, replies, [outline(*pair) for pair in zip(messages, replies, strict=True)])
+
+
+def outline(message: Message, reply: Message) -> Outline | None:
+    """Look at a reply by itself; None for an error, and for a reply to what is neither train nor evaluate."""
+    if not reply.has_content() or message.metadata.message_type.partition(".")[0] not in ("train", "evaluate"):
+        return None
+    sent, names, weights, fault = message.content, [], [], None
+    for name, record in reply.content.items():
+        if isinstance(record, ArrayRecord):
+            names.append(f"arrays {name}")
+            fault = fault or _array_fault(sent.get(name), record)
+        elif isinstance(record, MetricRecord):
+            names += [f"metric {name}.{key}{'[]' if isinstance(value, list) else ''}" for key, value in record.items()]
+            weights += [record[WEIGHT]] if WEIGHT in record else []
+    weight = weights[0] if weights else None
+    return Outline(tuple(sorted(names)), weight, fault or _weight_fault(weight))
+
+
+def refuse(
+    messages: Sequence[Message], replies: Sequence[Message], outlines: Sequence[Outline | None]
+) -> list[Message]:
+    """Replies, with errors for those that have a fault or differ from most others: see `check_replies`."""
+    judged = {index: each for index, each in enumerate(outlines) if each is not None}
+    usual = Counter(each.names for each in judged.values()).most_common(1)[0][0] if judged else ()
+    weightless = bool(judged) and all(each.weight == 0 for each in judged.values())
     checked = list(replies)
-    sent: dict[int, Mapping[str, ArrayRecord]] = {}
-    for index, outline in judged.items():
-        content = messages[index].content
-        if id(content) not in sent:
-            sent[id(content)] = content.array_records
-        fault = _array_fault(sent[id(content)], outline.arrays) or _weight_fault(outline.weight)
-        if fault is None and outline.names != usual:
-            fault = f"metrics and arrays {list(outline.names)} where most clients send {list(usual)}"
+    for index, each in judged.items():
+        fault = each.fault
+        if fault is None and each.names != usual:
+            fault = f"metrics and arrays {list(each.names)} where most clients send {list(usual)}"
         if fault is None and weightless:
             fault = f"{WEIGHT} is 0 for every client: there is no mean"
         if fault is not None:
@@ -53,41 +83,19 @@ def check_replies(messages: Sequence[Message], replies: Sequence[Message]) -> li
     return checked
 
 
-@dataclass(frozen=True)
-class _Outline:
-    """What a reply holds, looked at once: names of array records and metrics, arrays, and the first weight."""
-
-    names: tuple[str, ...]
-    arrays: dict[str, ArrayRecord]
-    weight: Any
-
-
-def _outline(content: RecordDict) -> _Outline:
-    names, arrays, weights = [], {}, []
-    for name, record in content.items():
-        if isinstance(record, ArrayRecord):
-            arrays[name] = record
-            names.append(f"arrays {name}")
-        elif isinstance(record, MetricRecord):
-            names += [f"metric {name}.{key}{'[]' if isinstance(value, list) else ''}" for key, value in record.items()]
-            weights += [record[WEIGHT]] if WEIGHT in record else []
-    return _Outline(tuple(sorted(names)), arrays, weights[0] if weights else None)
-
-
 def _weight_fault(weight: Any) -> str | None:
     counts = isinstance(weight, (int, float)) and math.isfinite(weight) and weight >= 0
     return None if weight is None or counts else f"{WEIGHT} = {weight} is not a count"
 
 
-def _array_fault(sent: Mapping[str, ArrayRecord], got: Mapping[str, ArrayRecord]) -> str | None:
-    for name, record in got.items():
-        expected = sent.get(name)
-        if expected is not None and set(record) != set(expected):
-            return f"arrays {sorted(record)} where {sorted(expected)} were sent"
-        for key, array in record.items():
-            fault = _one_array_fault(key, array, expected[key] if expected is not None else None)
-            if fault:
-                return fault
+def _array_fault(sent: object, got: ArrayRecord) -> str | None:
+    expected = sent if isinstance(sent, ArrayRecord) else None
+    if expected is not None and set(got) != set(expected):
+        return f"arrays {sorted(got)} where {sorted(expected)} were sent"
+    for key, array in got.items():
+        fault = _one_array_fault(key, array, expected[key] if expected is not None else None)
+        if fault:
+            return fault
     return None
 
 

@@ -5,7 +5,7 @@ depend on which clients share an actor, nor on whether actors or the server adde
 travels whole and is added in float64, in the order of client ids.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ import torch
 from flwr.app import Array, ArrayRecord, Message, RecordDict
 from torch import Tensor
 
-from fedmeta.wire import ARRAYS, FLAT, WEIGHT, MalformedRecord, flat_values, only, refuse_non_finite
+from fedmeta.wire import ARRAYS, FLAT, WEIGHT, MalformedRecord, flat_values, only
 
 BITS = 40
 """An update is rounded to multiples of 2^-40, about 1e-12."""
@@ -33,6 +33,10 @@ NORM = "client-update-norm"
 BLOCK = 1 << 15
 """Entries at a time: what a core's own cache holds, which is three times as fast as whole arrays."""
 
+SHIFT = 1.5 * 2.0 ** (52 - BITS)
+"""A float64 within 2^(51 - BITS) of it is a multiple of 2^-BITS, and its bits count them."""
+SHIFT_BITS = int(np.float64(SHIFT).view(np.int64))
+
 
 Vector = Tensor | npt.NDArray[np.float32]
 
@@ -50,14 +54,18 @@ def add(total: Tensor, update: Vector, weight: float) -> bool:
     values, sums = np.asarray(update), total.numpy()
     if not max(values.max(initial=0), -values.min(initial=0)) * weight <= LIMIT:
         return False
-    scaled, whole = np.empty(BLOCK), np.empty(BLOCK, dtype=np.int64)
+    shifted = np.empty(min(BLOCK, len(values)))
     for start in range(0, len(values), BLOCK):
         part = values[start : start + BLOCK]
-        float_part, whole_part = scaled[: len(part)], whole[: len(part)]
-        np.multiply(part, weight * 2.0**BITS, out=float_part, dtype=np.float64)
-        np.rint(float_part, out=float_part)
-        np.copyto(whole_part, float_part, casting="unsafe")
-        sums[start : start + BLOCK] += whole_part
+        floats = shifted[: len(part)]
+        np.copyto(floats, part)
+        if weight != 1:
+            floats *= weight
+        # The sum is rounded as rint would round, and read as an integer: a third of the time of converting one.
+        floats += SHIFT
+        counts = floats.view(np.int64)
+        counts -= SHIFT_BITS
+        sums[start : start + BLOCK] += counts
     return True
 
 
@@ -79,16 +87,18 @@ def mean(updates: Sequence[Tensor | None], sums: Sequence[Tensor], weights: Tens
     return ((total.to(torch.float64) * 2.0**-BITS + rest) / float(weights.sum())).to(torch.float32)
 
 
-def add_up(messages: Sequence[Message], replies: Sequence[Message]) -> list[Message]:
+def add_up(messages: Sequence[Message], replies: Iterable[Message]) -> list[Message]:
     """Replace the updates of one cohort's replies by their sum, where the messages ask for it.
 
     What is no valid update of ours stays as it is: the strategy refuses it by name. Replies keep metrics and weights,
-    and tell the norm of their update, so that nothing but the updates themselves is lost.
+    and tell the norm of their update, so that nothing but the updates themselves is lost. Replies that are made as they
+    are asked for are never there all at once with their updates.
     """
-    added = list(replies)
+    added: list[Message] = []
     sums: dict[tuple[str, int], Tensor] = {}
     carriers: dict[tuple[str, int], int] = {}
     for i, (message, reply) in enumerate(zip(messages, replies, strict=True)):
+        added.append(reply)
         found = _addend(message, reply)
         if found is None:
             continue
@@ -116,7 +126,6 @@ def _addend(message: Message, reply: Message) -> tuple[tuple[str, int], npt.NDAr
             return None
         size = int(only(message.content, "array")[FLAT].shape[0])
         update = flat_values(only(reply.content, "array"), size)
-        refuse_non_finite(update)
         tasks = float(metrics[WEIGHT])
     except (MalformedRecord, LookupError, TypeError, ValueError):
         return None

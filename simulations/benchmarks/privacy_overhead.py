@@ -52,7 +52,7 @@ def play(experiment: Experiment) -> list[Message]:
         Context(1, client + 1, {"partition-id": client, "simulated": True}, RecordDict(), {})
         for client in range(COHORT)
     ]
-    return train(messages, contexts)
+    return list(train(messages, contexts))
 
 
 def timed(call: Any) -> float:

@@ -17,8 +17,9 @@ from flwr.clientapp import ClientApp
 from clients.cohort import CohortApp, CohortHandler
 from clients.failures import CLIENT_APP_RAISED_EXCEPTION, describe
 from fedmeta.errors import ConfigurationError, did_you_mean
-from simulations.engine.flower_internals import error_reply, is_plain
-from simulations.engine.transport import pack, unpack
+from simulations.engine.flower_internals import error_reply, is_plain, with_content
+from simulations.engine.transport import fresh
+from strategies.checking import Outline, outline
 
 LIBRARIES = (*{sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")}, "<frozen ", __file__)
 """Where code lives that is not the user's."""
@@ -39,10 +40,11 @@ class Turn:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a turn: the reply, and the client's state after it."""
+    """What came of a turn: the reply, the client's state after it, and what the reply holds where that was asked."""
 
     reply: Message
     state: RecordDict
+    outline: Outline | None = None
 
 
 def load_app(reference: str | ClientApp) -> ClientApp:
@@ -68,8 +70,10 @@ def load_app(reference: str | ClientApp) -> ClientApp:
     return app
 
 
-def run_turns(app: ClientApp, turns: Sequence[Turn]) -> list[Outcome]:
+def run_turns(app: ClientApp, turns: Sequence[Turn], *, check: bool = False) -> list[Outcome]:
     """Run clients' turns, each to one outcome in the same order; an exception costs the client that raised it.
+
+    With `check` replies are looked at here, while what they hold is still in the cache.
 
     A cohort handler gets all turns of its message type at once, and shares what they share: it must not write to what
     it received. Any other app is called once a message through Flower's own path, with content of its own to write to.
@@ -83,7 +87,12 @@ def run_turns(app: ClientApp, turns: Sequence[Turn]) -> list[Outcome]:
         chosen = [turns[i] for i in members]
         found = _one_by_one(app, chosen) if handler is None else _together(handler, chosen)
         outcomes.update(zip(members, found, strict=True))
-    return [outcomes[index] for index in range(len(turns))]
+    ordered = [outcomes[index] for index in range(len(turns))]
+    return [_outlined(turn, each) for turn, each in zip(turns, ordered, strict=True)] if check else ordered
+
+
+def _outlined(turn: Turn, outcome: Outcome) -> Outcome:
+    return Outcome(outcome.reply, outcome.state, outline(turn.message, outcome.reply))
 
 
 def _cohort_handler(app: ClientApp, message_type: str) -> CohortHandler | None:
@@ -93,32 +102,34 @@ def _cohort_handler(app: ClientApp, message_type: str) -> CohortHandler | None:
 
 
 def _together(handler: CohortHandler, turns: Sequence[Turn]) -> list[Outcome]:
+    from strategies.partial_sums import add_up  # here, since it loads torch, which other apps may not need
+
     contexts = [_own_context(turn.context) for turn in turns]
     try:
-        replies = handler([turn.message for turn in turns], contexts)
-        if len(replies) != len(turns):
-            raise RuntimeError(f"the cohort handler gave {len(replies)} replies to {len(turns)} messages")
+        replies = add_up([turn.message for turn in turns], _replies(handler, turns, contexts))
     except (Exception, SystemExit) as error:
         if len(turns) == 1:
             return [Outcome(_failed(turns[0].message, error), turns[0].context.state)]
         # One client's fault must not cost the others: each goes alone, from its committed state.
         return [outcome for turn in turns for outcome in _together(handler, [turn])]
-    from strategies.partial_sums import add_up  # here, since it loads torch, which other apps may not need
+    return [Outcome(reply, context.state) for reply, context in zip(replies, contexts, strict=True)]
 
-    checked = [_checked(reply, turn.message) for reply, turn in zip(replies, turns, strict=True)]
-    added = add_up([turn.message for turn in turns], checked)
-    return [Outcome(reply, context.state) for reply, context in zip(added, contexts, strict=True)]
+
+def _replies(handler: CohortHandler, turns: Sequence[Turn], contexts: list[Context]) -> Iterator[Message]:
+    given = 0
+    for given, reply in enumerate(handler([turn.message for turn in turns], contexts), start=1):
+        if given <= len(turns):
+            yield _checked(reply, turns[given - 1].message)
+    if given != len(turns):
+        raise RuntimeError(f"the cohort handler gave {given} replies to {len(turns)} messages")
 
 
 def _one_by_one(app: ClientApp, turns: Sequence[Turn]) -> list[Outcome]:
-    # Unpickling gives each client records of its own at a third of a deep copy's cost; nobody can write to the bytes.
-    packed = {id(turn.message.content): pack(turn.message.content) for turn in turns}
-    return [_alone(app, turn, unpack(packed[id(turn.message.content)])) for turn in turns]
+    return [_alone(app, turn) for turn in turns]
 
 
-def _alone(app: ClientApp, turn: Turn, content: RecordDict) -> Outcome:
-    message = copy.copy(turn.message)
-    message.__dict__["_content"] = content
+def _alone(app: ClientApp, turn: Turn) -> Outcome:
+    message = with_content(turn.message, fresh(turn.message.content))
     context = _own_context(turn.context)
     _seed_generators(turn.seed)
     try:
@@ -145,7 +156,7 @@ def _seed_generators(seed: int) -> None:
     must not all draw the same. torch is left alone where the app has not loaded it.
     """
     random.seed(seed)
-    np.random.seed([seed & 0xFFFFFFFF, seed >> 32])
+    np.random.seed(seed & 0xFFFFFFFF)  # an array of two words, all of the seed, takes five times as long
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would ask every backend: a millisecond

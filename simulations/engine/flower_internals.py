@@ -3,9 +3,10 @@
 `tests/simulations/engine/test_flower_internals.py` says which of these broke when Flower changes.
 """
 
-from typing import Any
+from typing import Any, TypeVar
 
-from flwr.app import Error, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.app.message.recorddict import _SyncedDict
 from flwr.app.metadata import Metadata
 from flwr.clientapp import ClientApp
 from flwr.supercore.run import Run
@@ -13,11 +14,13 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from strategies.message_ids import give_id
 
-__all__ = ["adopt_identity", "empty_run", "error_reply", "give_id", "is_plain", "message_from"]
+__all__ = ["adopt_identity", "empty_run", "error_reply", "give_id", "is_plain", "message_from", "view", "with_content"]
 
 RUN_ID = 1
 SERVER_NODE_ID = 1
 """Flower's own id of the SuperLink; client nodes must not have it."""
+
+Kind = TypeVar("Kind", ArrayRecord, ConfigRecord, MetricRecord)
 
 NODE_UNAVAILABLE = 5
 CLIENT_APP_CRASHED = 8
@@ -44,6 +47,13 @@ def message_from(metadata: Metadata, content: RecordDict) -> Message:
     return Message(content=content, metadata=metadata)  # type: ignore[call-overload]
 
 
+def with_content(message: Message, content: RecordDict) -> Message:
+    """The same message with other content."""
+    changed = object.__new__(Message)
+    changed.__dict__.update(message.__dict__, _content=content)
+    return changed
+
+
 def error_reply(message: Message, code: int, reason: str) -> Message:
     """A reply that says why there is none."""
     return Message(Error(code, reason), reply_to=message)
@@ -55,3 +65,13 @@ def is_plain(app: ClientApp) -> bool:
 
     inner: Any = app
     return not inner._mods and inner._lifespan is _empty_lifespan and inner._call is None
+
+
+def view(records: RecordDict, kind: type[Kind]) -> _SyncedDict[Kind]:
+    """The records of a kind as RecordDict's own properties give them, but not checked again one by one.
+
+    What is in the view was checked when the records were filled; writes to the view reach them, as in Flower's own.
+    """
+    found: _SyncedDict[Kind] = _SyncedDict(records, kind)
+    found.__dict__["_data"].update({name: record for name, record in records.items() if isinstance(record, kind)})
+    return found

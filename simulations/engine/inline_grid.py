@@ -21,4 +21,4 @@ class InlineGrid(LocalGrid):
 
     def _execute(self, turns: Sequence[Turn], timeout: float | None) -> list[Outcome]:
         with generators_kept():
-            return run_turns(self._loaded, turns)
+            return run_turns(self._loaded, turns, check=self._check)

@@ -1,5 +1,6 @@
 """RayGrid: simulated clients on Ray actors."""
 
+import gc
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -91,7 +92,7 @@ class RayGrid(LocalGrid):
             log.info("%s", self.plan.describe())
             travels = in_memory or ray_session.has_other_machines()
             parcel = make_parcel(PACKAGES, app, datasets or {}, everywhere=in_memory) if travels else None
-            self._pool = ActorPool(self.plan, _settings(app, self._run_config), start_timeout, parcel)
+            self._pool = ActorPool(self.plan, _settings(app, self._run_config, check), start_timeout, parcel)
         except BaseException:
             self.close()
             raise
@@ -103,6 +104,7 @@ class RayGrid(LocalGrid):
         super().close()
         if self._pool is not None:
             self._pool.close()
+        gc.unfreeze()
         ray_session.leave()
 
     def _execute(self, turns: Sequence[Turn], timeout: float | None) -> list[Outcome]:
@@ -110,13 +112,17 @@ class RayGrid(LocalGrid):
         if self._confirmed:
             self._pool.revive()
         else:
+            # While actors start. What is there by now stays: to walk through it took 0.1 s every few dozen rounds.
+            gc.collect()
+            gc.freeze()
             self._pool.confirm()
             self._confirmed = True
         return Round(self._pool, turns, timeout, self._client_timeout).play()
 
 
-def _settings(app: str | ClientApp, run_config: Mapping[str, Any]) -> dict[str, Any]:
+def _settings(app: str | ClientApp, run_config: Mapping[str, Any], check: bool) -> dict[str, Any]:
     """Arguments of a Worker."""
     from ray import cloudpickle
 
-    return {"app": app if isinstance(app, str) else cloudpickle.dumps(app), "run_config": dict(run_config)}
+    pickled = app if isinstance(app, str) else cloudpickle.dumps(app)
+    return {"app": pickled, "run_config": dict(run_config), "check": check}

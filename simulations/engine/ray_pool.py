@@ -13,8 +13,7 @@ from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from fedmeta.errors import ConfigurationError, FedmetaError
 from simulations.engine import bootstrap, ray_session
 from simulations.engine.plan import Plan, fitting
-from simulations.engine.transport import pack
-from simulations.engine.worker import Job
+from simulations.engine.transport import Packed
 
 log = logging.getLogger("fedmeta.engine")
 
@@ -109,9 +108,9 @@ class ActorPool:
         """Note that an actor has answered a call."""
         self._warm.add(place)
 
-    def submit(self, place: int, broadcast: Any, jobs: list[Job]) -> Any:
-        """Give jobs to an actor; returns the future of their packed deliveries."""
-        return self._actors[place].run.remote(broadcast, pack(jobs))
+    def submit(self, place: int, broadcast: Any, jobs: Packed) -> Any:
+        """Give packed jobs to an actor; returns the future of their packed deliveries."""
+        return self._actors[place].run.remote(broadcast, jobs)
 
     def confirm(self) -> None:
         """Wait until every actor that is starting is ready.

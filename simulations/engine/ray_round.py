@@ -35,6 +35,9 @@ ATTEMPTS = 3
 CHUNKS_PER_ACTOR = 8
 """Turns that are not trained as a cohort go out in small chunks, to whichever actor is idle."""
 
+IN_LINE = 1 << 16
+"""Contents below this size travel with each call, which takes less than a way through the object store [bytes]."""
+
 LOST = (
     RayActorError,
     ObjectLostError,
@@ -101,8 +104,6 @@ class Round:
         An interrupt ends the actors that are at work, so that no later exchange waits for them.
         """
         try:
-            for place in range(self._pool.plan.actors):
-                self._feed(place, self._own[place])
             self._feed_idle()
             while self._running or self._waiting():
                 self._step()
@@ -139,16 +140,16 @@ class Round:
     def _feed_idle(self) -> None:
         """Give idle actors what waits: their own clients, then anybody's, then what waits for a busy or lost actor."""
         busy = {call.place for call in self._running.values()}
-        for place in range(self._pool.plan.actors):
-            if place not in busy:
-                self._feed(
-                    place, next((queue for queue in (self._own[place], self._anyone, *self._own) if queue), None)
-                )
-
-    def _feed(self, place: int, queue: deque[list[int]] | None) -> None:
-        if queue and self._pool.ready(place):
-            members = queue.popleft()
-            future = self._pool.submit(place, self._broadcast, [self._jobs[i] for i in members])
+        idle = [p for p in range(self._pool.plan.actors) if p not in busy and self._pool.ready(p)]
+        chosen = {place: self._own[place].popleft() for place in idle if self._own[place]}
+        for place in idle:
+            queue = next((queue for queue in (self._anyone, *self._own) if queue), None)
+            if place not in chosen and queue is not None:
+                chosen[place] = queue.popleft()
+        # Packed before the first is sent: the actor that gets it competes with this process for the cores.
+        packed = [pack([self._jobs[index] for index in members]) for members in chosen.values()]
+        for (place, members), jobs in zip(chosen.items(), packed, strict=True):
+            future = self._pool.submit(place, self._broadcast, jobs)
             self._running[future] = _Call(place, members, self._limit(place, len(members)))
 
     def _limit(self, place: int, clients: int) -> float:
@@ -240,7 +241,7 @@ def _balanced(bound: list[list[int]]) -> list[list[int]]:
 
 
 def _packed(turns: Sequence[Turn]) -> tuple[Any, list[Job]]:
-    """Distinct contents, by identity, in the object store; and one job a turn that points to them."""
+    """Distinct contents, by identity, in the object store where they are large; and jobs that point to them."""
     places: dict[int, int] = {}
     contents: list[RecordDict] = []
     jobs = []
@@ -252,4 +253,5 @@ def _packed(turns: Sequence[Turn]) -> tuple[Any, list[Job]]:
         state = turn.context.state if len(turn.context.state) else None
         config = dict(turn.context.node_config)
         jobs.append(Job(turn.message.metadata, places[id(content)], config, state, turn.seed))
-    return ray.put(pack(contents)), jobs
+    packed = pack(contents)
+    return packed if packed.nbytes < IN_LINE else ray.put(packed), jobs

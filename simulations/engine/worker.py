@@ -1,5 +1,6 @@
 """What an actor does: run the turns it is given with its own copy of the app."""
 
+import gc
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from fedmeta.errors import FedmetaError
 from simulations.engine.executor import Outcome, Turn, load_app, run_turns
 from simulations.engine.flower_internals import adopt_identity, message_from
 from simulations.engine.transport import Packed, pack, settled, unpack
+from strategies.checking import Outline
 
 
 @dataclass(frozen=True)
@@ -42,25 +44,28 @@ class Delivery:
         reply: of the client.
         changed: records of the state that are new or differ.
         removed: names of records that are gone.
+        outline: of the reply; None where nobody asked.
     """
 
     reply: Message
-    changed: RecordDict
+    changed: dict[str, Any]
     removed: tuple[str, ...]
+    outline: Outline | None
 
 
 def delivered(outcome: Outcome, before: RecordDict) -> Delivery:
     """What must travel: records that a client only read stay where they are."""
     changed = {name: record for name, record in outcome.state.items() if before.get(name) != record}
-    return Delivery(outcome.reply, RecordDict(changed), tuple(name for name in before if name not in outcome.state))
+    removed = tuple(name for name in before if name not in outcome.state)
+    return Delivery(outcome.reply, changed, removed, outcome.outline)
 
 
 def received(delivery: Delivery, before: RecordDict) -> Outcome:
     """The outcome again, from what travelled and the state that the driver holds."""
     if not delivery.changed and not delivery.removed:
-        return Outcome(delivery.reply, before)
+        return Outcome(delivery.reply, before, delivery.outline)
     kept = {name: record for name, record in before.items() if name not in delivery.removed}
-    return Outcome(delivery.reply, RecordDict({**kept, **settled(delivery.changed)}))
+    return Outcome(delivery.reply, RecordDict({**kept, **settled(RecordDict(delivery.changed))}), delivery.outline)
 
 
 class Worker:
@@ -69,10 +74,12 @@ class Worker:
     Args:
         app: `"package.module:attribute"`, or a ClientApp pickled by cloudpickle.
         run_config: what clients find in their context.
+        check: look at replies on the way.
     """
 
-    def __init__(self, app: str | bytes, run_config: Mapping[str, Any]) -> None:
+    def __init__(self, app: str | bytes, run_config: Mapping[str, Any], *, check: bool) -> None:
         adopt_identity()
+        self._check = check
         self._run_config = dict(run_config)
         self._reference = app
         self._app: ClientApp | None = None
@@ -85,6 +92,7 @@ class Worker:
         """
         if self._app is None:
             self._app = self._load()
+            gc.freeze()  # what was imported stays, and need not be walked through again and again
         return os.getpid()
 
     def _load(self) -> ClientApp:
@@ -108,7 +116,7 @@ class Worker:
         assert self._app is not None
         contents, jobs = unpack(broadcast), unpack(sent)
         turns = self._turns(contents, jobs)
-        outcomes = run_turns(self._app, turns)
+        outcomes = run_turns(self._app, turns, check=self._check)
         return pack([delivered(outcome, turn.context.state) for outcome, turn in zip(outcomes, turns, strict=True)])
 
     def _turns(self, contents: Sequence[RecordDict], jobs: Sequence[Job]) -> list[Turn]:

@@ -38,7 +38,8 @@ def ask(work, ledger, round=1, client=1, **node):
     )
     config = {"partition-id": client, "privacy-ledger": str(ledger), **node}
     message = Message(content, dst_node_id=1, message_type="train")
-    return train([message], [Context(1, 1, config, RecordDict(), {})])[0]
+    [reply] = train([message], [Context(1, 1, config, RecordDict(), {})])
+    return reply
 
 
 def test_its_ledger_counts_rounds_of_all_runs(tmp_path):

@@ -1,12 +1,19 @@
 """One client after the other, each with what is its own; failures name the user's line."""
 
+import weakref
+from collections.abc import Iterator
+from dataclasses import replace
+
 import numpy as np
+import torch
 from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from clients.cohort import CohortApp
+from fedmeta.wire import config_record, metric_record, vector_record
 from simulations.engine.executor import Outcome, Turn, run_turns
-from simulations.engine.flower_internals import adopt_identity, give_id
+from simulations.engine.flower_internals import adopt_identity, give_id, with_content
+from strategies.partial_sums import BITS
 
 
 def turns(count: int, kind: str = "train") -> list[Turn]:
@@ -95,3 +102,37 @@ def test_replies_in_the_wrong_order_are_not_taken_for_each_others() -> None:
         return [empty(message) for message in reversed(messages)]
 
     assert [bool(reason) for reason in reasons(run_turns(app, turns(2)))] == [True, True]
+
+
+def test_updates_that_are_made_as_they_are_asked_for_are_never_there_all_at_once() -> None:
+    app, alive = CohortApp(), []
+
+    @app.cohort_train()
+    def train(messages: list[Message], contexts: list[Context]) -> Iterator[Message]:
+        for message in messages:
+            alive.append(sum(reference() is not None for reference in arrays))
+            array = vector_record(torch.ones(3))
+            arrays.append(weakref.ref(array["flat"]))
+            facts = {"spec-hash": "s", "update-form": "delta"}
+            content = {"arrays": array, "metrics": metric_record({"num-examples": 1}), "config": config_record(facts)}
+            yield Message(RecordDict(content), reply_to=message)
+
+    arrays: list[weakref.ref[Array]] = []
+    asked = RecordDict({"arrays": vector_record(torch.zeros(3)), "config": config_record({"reduce": "uniform"})})
+    outcomes = run_turns(app, [replace(turn, message=with_content(turn.message, asked)) for turn in turns(4)])
+    assert max(alive) <= 1, "an update is gone once it is in the sum, but for the one that the loop still names"
+    assert [len(outcome.reply.content.array_records) for outcome in outcomes] == [1, 0, 0, 0]
+    assert outcomes[0].reply.content["arrays"]["flat"].numpy().tolist() == [4 * 2**BITS] * 3
+
+
+def test_replies_are_looked_at_where_they_are_made_when_asked() -> None:
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        return Message(RecordDict({"a": vector_record(torch.tensor([torch.nan]))}), reply_to=message)
+
+    assert run_turns(app, turns(1))[0].outline is None
+    found = run_turns(app, turns(1), check=True)[0].outline
+    assert found is not None and found.names == ("arrays a",) and "NaN" in str(found.fault)
+    assert run_turns(ClientApp(), turns(1), check=True)[0].outline is None, "an error is no reply to look at"

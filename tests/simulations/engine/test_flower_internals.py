@@ -1,6 +1,6 @@
 """What we take from Flower's internals; a failure here says what a new Flower changed."""
 
-from flwr.app import Message, RecordDict
+from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from clients.cohort import CohortApp
@@ -23,6 +23,21 @@ def test_a_message_is_rebuilt_from_its_halves() -> None:
     message = Message(RecordDict(), 5, "query.identity")
     again = internals.message_from(message.metadata, message.content)
     assert again.metadata.message_type == "query.identity" and again.has_content()
+
+
+def test_a_message_takes_other_content_and_stays_itself() -> None:
+    internals.adopt_identity()
+    message, other = Message(RecordDict(), 5, "train"), RecordDict({"m": MetricRecord({"n": 1})})
+    changed = internals.with_content(message, other)
+    assert changed.content is other and changed.metadata is message.metadata and not message.content
+
+
+def test_a_view_by_kind_is_flowers() -> None:
+    records = RecordDict({"m": MetricRecord({"n": 1}), "c": ConfigRecord({"n": 1})})
+    view = internals.view(records, MetricRecord)
+    assert type(view) is type(records.metric_records) and view == records.metric_records
+    view["more"] = MetricRecord()
+    assert "more" in records
 
 
 def test_error_codes_are_flowers() -> None:
