@@ -24,7 +24,7 @@ from simulations import InlineGrid, RayGrid
 from simulations.benchmarks import flower_runtime, pfl_runtime, trivial
 from simulations.benchmarks.meta_round import overhead_of_meta_strategy, useful_share
 
-CLIENTS, ROUNDS, REPEATS = 100, 5, 3
+CLIENTS, ROUNDS, REPEATS = 100, 5, 7
 FLOATS = (10_000, 100_000, 1_000_000)
 TARGETS = {10_000: 15.0, 100_000: 15.0, 1_000_000: 5.0}
 """Times that Flower's runtime must take longer than RayGrid under Flower's FedAvg."""

@@ -23,8 +23,8 @@ from strategies.directory import learn_directory
 from strategies.meta import MetaStrategy
 
 APP = "simulations.benchmarks.meta_round:app"
-COLD = 3
-"""Rounds before the clock: memory is touched for the first time in them."""
+COLD = 10
+"""Rounds before the clock: memory, Ray's and ours, is touched for the first time in them."""
 
 app = CohortApp()
 
