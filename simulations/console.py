@@ -21,6 +21,7 @@ from rich.table import Table
 from fedmeta.errors import ConfigurationError, did_you_mean
 from fedmeta.registry import Registry
 from fedmeta.statistics import SCORES, Evaluation
+from server.words import counted
 from simulations.result_tables import attack_table, calibration_table, deployment_table, detection_table, results_table
 
 if TYPE_CHECKING:
@@ -70,7 +71,8 @@ def run_with_progress(
     console.print(f"report: {result.path / 'report.html'}" if report else f"run directory: {result.path}")
     if result.failed_rounds:
         console.print(
-            f"[red]{len(result.failed_rounds)} of {result.rounds} rounds did not go well: the report lists why[/]"
+            f"[red]{len(result.failed_rounds)} of {counted(result.rounds, 'round')} did not go well: "
+            "the report lists why[/]"
         )
         return FAILED_ROUNDS
     return 0
@@ -122,7 +124,7 @@ def _in_words(opened: Any) -> str:
     from server.summary import in_one_line
 
     rounds = opened.experiment.server.rounds
-    return f"{in_one_line(opened.experiment)}; {rounds} round{'' if rounds == 1 else 's'}, into {opened.rundir.path}"
+    return f"{in_one_line(opened.experiment)}; {counted(rounds, 'round')}, into {opened.rundir.path}"
 
 
 def _progress(console: Console) -> Progress:

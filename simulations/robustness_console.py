@@ -8,6 +8,7 @@ from rich.table import Table
 
 from fedmeta.statistics import Estimate
 from server.report.certified import certified_caption
+from server.words import bounds, share
 
 
 def print_certificates(found: Mapping[str, Any]) -> None:
@@ -18,7 +19,7 @@ def print_certificates(found: Mapping[str, Any]) -> None:
     for curve in found["curves"]:
         table.add_column(f"sigma {curve['sigma']:g}", justify="right")
     for place in range(0, len(radii), 4):
-        cells = [_share(Estimate(**curve["accuracy"][place])) for curve in found["curves"]]
+        cells = [_share(Estimate.from_json(curve["accuracy"][place])) for curve in found["curves"]]
         table.add_row(f"{radii[place]:.2f}", *cells)
     for words, key in (("abstained", "abstained"), ("accuracy unsmoothed", "unsmoothed")):
         table.add_row(words, *(f"{100 * curve[key]:.1f} %" for curve in found["curves"]))
@@ -53,4 +54,4 @@ def print_query_detection(found: Mapping[str, Any]) -> None:
 
 
 def _share(found: Estimate) -> str:
-    return f"[bold]{100 * found.mean:.1f} %[/] ({100 * found.low:.1f} to {100 * found.high:.1f})"
+    return f"[bold]{share(found.mean)}[/] {bounds(found, share)}"

@@ -31,6 +31,7 @@ from server.report.troubles import troubles
 from server.rundir import RunDir
 from server.secure_aggregation import secure_rows
 from server.summary import in_one_line
+from server.words import counted, why_unknown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -94,7 +95,7 @@ def _subtitle(rundir: RunDir) -> str:
     experiment = rundir.experiment
     server = experiment.server
     return (
-        f"{in_one_line(experiment)}; clients by {experiment.partition.name}; {server.rounds} rounds, "
+        f"{in_one_line(experiment)}; clients by {experiment.partition.name}; {counted(server.rounds, 'round')}, "
         f"{server.sampling.name} sampling; seed {experiment.seed}."
     )
 
@@ -139,9 +140,9 @@ def _groups(results: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _interval(row: Row) -> str:
-    if row.estimate.count < 2:
-        return "one value, no interval"
-    return f"95 %: {row.format(row.estimate.low)} to {row.format(row.estimate.high)}"
+    if not row.estimate.known:
+        return why_unknown([row.estimate])
+    return f"95 %: {row.format(row.estimate.low).partition(' ')[0]} to {row.format(row.estimate.high)}"
 
 
 def _split(row: Row) -> str:
@@ -150,12 +151,13 @@ def _split(row: Row) -> str:
 
 def _protocol(evaluation: Evaluation) -> str:
     """What must stand beside a number."""
-    facts = evaluation.protocol
-    whose = "one pooled client" if evaluation.split == "pooled" else f"each of {len(evaluation.clients)} clients"
+    facts, after = evaluation.protocol, evaluation.after
+    pooled = evaluation.split == "pooled"
+    whose = "one pooled client" if pooled else f"each of {counted(len(evaluation.clients), 'client')}"
     manner = "transductive: a query set is judged together" if facts.get("transductive") else "inductive"
     return (
-        f"{_task_in_words(facts)}; {facts.get('episodes')} frozen episodes of {whose}, seed {facts.get('seed')}; "
-        f"{manner}; intervals over {evaluation.after.count} {evaluation.after.unit}."
+        f"{_task_in_words(facts)}; {counted(facts.get('episodes', 0), 'frozen episode')} of {whose}, "
+        f"seed {facts.get('seed')}; {manner}; intervals over {counted(after.count, after.unit.removesuffix('s'))}."
     )
 
 
@@ -173,7 +175,7 @@ def _task_in_words(facts: dict[str, Any]) -> str:
     if "support-fraction" in facts:
         return f"a client's own data, {100 * facts['support-fraction']:g} % of it support"
     if "ways" in facts:
-        return f"{facts['ways']}-way {facts['shots']}-shot, {facts['queries']} queries a class"
+        return f"{facts['ways']}-way {facts['shots']}-shot, {counted(facts['queries'], 'query')} a class"
     return f"{facts.get('shots')} support and {facts.get('queries')} query points"
 
 

@@ -17,6 +17,7 @@ from fedmeta.attacks.success import AttackSuccess
 from fedmeta.statistics import ERRORS, Estimate, Evaluation
 from server.detection import judged_round
 from server.report.episode import EpisodePicture
+from server.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -217,7 +218,7 @@ def steps_in_words(steps: int) -> str:
     >>> steps_in_words(1), steps_in_words(5)
     ('1 step', '5 steps')
     """
-    return f"{steps} step{'' if steps == 1 else 's'}"
+    return counted(steps, "step")
 
 
 def split_in_words(evaluation: Evaluation) -> str:

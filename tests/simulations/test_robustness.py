@@ -107,6 +107,17 @@ def test_certificates_are_kept_and_drawn(plain: Path) -> None:
     )
 
 
+def test_a_certificate_of_one_episode_has_no_interval(plain: Path) -> None:
+    asked = ["certify", str(plain), "--sigma", ".25", "--episodes", "1", "--queries", "2", "--samples", "20"]
+    done = CliRunner().invoke(app, asked)
+    assert done.exit_code == 0, done.output
+    said = " ".join(done.output.split())
+    assert "(no interval)" in said and "1 frozen episode, 2 queries of each" in said and "it takes 2 or more" in said
+    found = certificates(RunDir.open(plain, exclusive=False))
+    assert found is not None and found["curves"][0]["accuracy"][0]["low"] is None
+    assert "no interval from 1 episode" in (plain / "report.html").read_text()
+
+
 def test_query_detection_reports_both_attackers(plain: Path) -> None:
     words = ["detect-queries", str(plain), "--eps", ".3", "--episodes", "3", "--steps", "4"]
     done = CliRunner().invoke(app, [*words, "--detectors", "max_softmax,mahalanobis,off_binary", "--json"])
