@@ -26,6 +26,7 @@ from server.report.headline import SPLITS, Row, format_score, headline
 from server.report.inversion import inversion_caption, inversion_figure
 from server.report.leak import leak_caption, leak_figure
 from server.report.membership import membership_figure, membership_in_words
+from server.report.query_detection import query_detection_caption, query_detection_figure
 from server.report.template import TEMPLATE
 from server.report.troubles import troubles
 from server.rundir import RunDir
@@ -229,6 +230,10 @@ def _sections(
     if examined is not None:
         figures.append(("inversion", "A backdoor?", inversion_figure(examined), inversion_caption(examined), True))
     figures += evasion_figures(rundir.evasion())
+    queries = finding(rundir, "query-detection")
+    if queries is not None:
+        words = query_detection_caption(queries)
+        figures.append(("query-detection", "Attacked queries", query_detection_figure(queries), words, False))
     certified = certificates(rundir)
     if certified is not None:
         curves = certified_figure(certified)

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fedmeta.errors import ConfigurationError
+from fedmeta.query_detection import DETECTORS as REGISTERED
 from server.configuration import load
 from server.report.certified import certificates
 from server.rundir import RunDir
@@ -19,6 +20,7 @@ from simulations.bench.cells import make_plan
 from simulations.bench.grid_file import read_grid
 from simulations.bench.run import bench
 from simulations.command import app
+from simulations.robustness_console import print_query_detection
 
 GLYPHS: dict[str, Any] = {
     "data": {"name": "hershey", "writers": 2, "examples_per_writer": 2},
@@ -127,7 +129,31 @@ def test_query_detection_reports_both_attackers(plain: Path) -> None:
     for verdict in found["detectors"].values():
         assert verdict["plain"] is not None and verdict["adaptive"] is not None
         assert verdict["successes"][1] >= verdict["successes"][0] > 0
+        for own in (verdict["plain"], verdict["adaptive"]):
+            assert own["low"] is None or own["low"] <= own["auroc"] <= own["high"]
+    assert any(verdict["plain"]["low"] is not None for verdict in found["detectors"].values())
     assert json.loads((plain / "query-detection.json").read_text()) == found
+    page = (plain / "report.html").read_text()
+    assert "Attacked queries" in page and "3 frozen episodes, 3-way 1-shot, against PGD of 4 steps within Linf" in page
+
+
+def test_the_table_of_detectors_fits_a_terminal_also_with_what_is_unknown(capsys: pytest.CaptureFixture[str]) -> None:
+    known = {"auroc": 0.8, "low": 0.7123, "high": 0.9, "tpr": 1.0}
+    verdicts = {
+        name: {"plain": known, "adaptive": None, "successes": [100, 0], "clean": 900} for name in REGISTERED.entries()
+    }
+    verdicts |= {"alone": {"plain": {**known, "low": None, "high": None}, "adaptive": None, "successes": [1, 0]}}
+    facts = {"norm": "linf", "eps": 0.1, "steps": 20, "episodes": 1, "ways": 5, "shots": 1, "queries": 1}
+    print_query_detection({"detectors": verdicts, "protocol": facts})
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any("0.800 (0.712 to 0.900)" in line for line in lines), "no cell is broken"
+    said = " ".join(" ".join(lines).split())
+    assert "0.800 (no interval)" in said and "no interval from 1 episode: it takes 2" in said
+
+
+def test_unknown_detectors_are_refused(plain: Path) -> None:
+    words = ["detect-queries", str(plain)]
     assert "did you mean 'median'" in str(CliRunner().invoke(app, [*words, "--detectors", "medan"]).exception)
 
 
