@@ -122,8 +122,8 @@ def table_of(scheme: Scheme, rounds: int, delta: float, found: list[Answer]) -> 
     event = Event(Gaussian(1.0), scheme, count=rounds)
     title = f"{scheme}; {event.neighbours.value} neighbours, {counted(rounds, 'round')}, delta {delta:g}"
     table = Table(title=title, title_justify="left")
-    for column, justify in (("accountant", "left"), ("epsilon", "right"), ("noise multiplier", "right"), ("", "left")):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for column in ("accountant", "epsilon", "noise multiplier", "note"):
+        table.add_column(column, justify="right" if column in ("epsilon", "noise multiplier") else "left")
     known = [answer for answer in found if answer.epsilon is not None]
     best = min(known, key=lambda answer: (answer.noise_multiplier, answer.epsilon), default=None)
     for answer in found:
