@@ -64,23 +64,27 @@ def audit_membership(
     rng = np.random.default_rng(derive(experiment.seed, 0, SERVER, "shadow federations"))
     included = fair_halves(shadows, len(clients), rng)
     episodes = {client: _tasks(workload, client, tasks) for client in clients}
+    cost = f"{shadows} trainings of {counted(experiment.server.rounds, 'round')} each"
+    said(f"{shadows} shadow federations of {counted(len(clients), 'client')}: {cost}")
     losses = np.zeros((shadows, len(clients), tasks))
-    rounds = counted(experiment.server.rounds, "round")
-    said(f"{shadows} shadow federations of {counted(len(clients), 'client')}: {shadows} trainings of {rounds} each")
-    for shadow in range(shadows):
+    for shadow, there in enumerate(included):
         begun = time.perf_counter()
-        absent = frozenset(client for client, there in zip(clients, included[shadow], strict=True) if not there)
+        absent = frozenset(client for client, within in zip(clients, there, strict=True) if not within)
         seed = derive(experiment.seed, shadow, SERVER, "shadow") % 2**31
         losses[shadow] = _shadow_losses(experiment, engine, seed, absent, episodes)
         said(f"shadow {shadow + 1} of {shadows}: {time.perf_counter() - begun:.1f} s")
-    observed = logit_scaled(losses).mean(axis=2)
+    found = {"shadows": shadows, "clients": len(clients), "tasks": tasks, **_judged(rundir, losses, included, rng)}
+    write_finding(rundir, "membership", found)
+    write_report(rundir, None)
+    return found
+
+
+def _judged(rundir: RunDir, losses: np.ndarray, included: np.ndarray, rng: np.random.Generator) -> dict[str, Any]:
+    """What losses `[shadows, clients, tasks]` tell of who was in, `[shadows, clients]`, beside the run's claim."""
     claim, why = _claim(rundir)
-    online, offline = lira(observed, included, rng)
+    online, offline = lira(logit_scaled(losses).mean(axis=2), included, rng)
     delta = 0.0 if claim is None else claim["delta"]
-    found = {
-        "shadows": shadows,
-        "clients": len(clients),
-        "tasks": tasks,
+    return {
         "members": int(included.sum()),
         "others": int((~included).sum()),
         "fprs": list(FPRS),
@@ -91,9 +95,6 @@ def audit_membership(
         "bound": claim,
         "no_bound": why,
     }
-    write_finding(rundir, "membership", found)
-    write_report(rundir, None)
-    return found
 
 
 def exceeds(found: dict[str, Any]) -> bool:

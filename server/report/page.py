@@ -15,18 +15,13 @@ from server.detection import detection_of_run, detection_rows
 from server.findings import finding
 from server.report import plots
 from server.report.calibration import calibration_caption, reliability_figure
-from server.report.certified import certificates, certified_caption, certified_figure
 from server.report.confidential import privacy_facts
 from server.report.deployment import deployment_rows
 from server.report.episode import EpisodePicture
-from server.report.evasion import evasion_figures
+from server.report.examinations import examination_figures
 from server.report.explain import explanation_figures
 from server.report.glyphs import glyph_figure
 from server.report.headline import SPLITS, Row, format_score, headline
-from server.report.inversion import inversion_caption, inversion_figure
-from server.report.leak import leak_caption, leak_figure
-from server.report.membership import membership_figure, membership_in_words
-from server.report.query_detection import query_detection_caption, query_detection_figure
 from server.report.template import TEMPLATE
 from server.report.troubles import troubles
 from server.rundir import RunDir
@@ -219,25 +214,7 @@ def _sections(
         ("episode", "An episode", _episode(picture), _episode_caption(picture), _has_glyphs(picture)),
         *explanation_figures(finding(rundir, "explain")),
     ]
-    leak = rundir.leak()
-    if leak is not None:
-        figures.append(("leak", "What one update shows", leak_figure(leak), leak_caption(leak), True))
-    members = finding(rundir, "membership")
-    if members is not None:
-        words = membership_in_words(members)
-        figures.append(("membership", "Who took part?", membership_figure(members), words, False))
-    examined = rundir.detection()
-    if examined is not None:
-        figures.append(("inversion", "A backdoor?", inversion_figure(examined), inversion_caption(examined), True))
-    figures += evasion_figures(rundir.evasion())
-    queries = finding(rundir, "query-detection")
-    if queries is not None:
-        words = query_detection_caption(queries)
-        figures.append(("query-detection", "Attacked queries", query_detection_figure(queries), words, False))
-    certified = certificates(rundir)
-    if certified is not None:
-        curves = certified_figure(certified)
-        figures.append(("certified", "Certified accuracy", curves, certified_caption(certified), False))
+    figures += examination_figures(rundir)
     attacked = successes(results)
     if attacked:
         lasting = persistence_in_words(results.get("attack_persistence") or {})

@@ -213,11 +213,7 @@ def curve_figure(picture: EpisodePicture) -> Figure:
 
 
 def steps_in_words(steps: int) -> str:
-    """A count with its noun.
-
-    >>> steps_in_words(1), steps_in_words(5)
-    ('1 step', '5 steps')
-    """
+    """A count with its noun, such as `5 steps`."""
     return counted(steps, "step")
 
 

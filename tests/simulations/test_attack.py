@@ -151,7 +151,7 @@ def test_what_a_run_does_not_allow_is_refused_on_the_command_line(tmp_path: Path
     for arguments, words in (
         (("--attacks", "apgd_dlr"), "2 classes are too few"),
         (("--attacks", "pgd", "--set", "pgd.targets=3"), "2 classes are too few"),
-        (("--attacks", "pgd", "--on", "support"), "Reptile gives none: its inner steps are detached"),
+        (("--attacks", "pgd", "--on", "support"), "'reptile' gives none: its inner steps are detached"),
         (("--attacks", "pgd", "--eps", "1.5"), "eps = 1.5 is above 1"),
         (("--attacks", "pgd", "--eps=-.1"), "eps = -0.1 is no radius"),
     ):
