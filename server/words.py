@@ -46,13 +46,18 @@ def share_with_bounds(found: Estimate) -> str:
 
 
 def why_unknown(estimates: Iterable[Estimate]) -> str:
-    """What it takes to have an interval, where some estimate has none; empty where all have one.
+    """Why some estimates have no interval, and what it takes, the fewest values first; empty where all have one.
 
-    >>> why_unknown([Estimate(0.5, float("nan"), float("nan"), 1, "episodes")])
-    'no interval from 1 episode: it takes 2 or more that differ'
+    >>> unknown = float("nan")
+    >>> why_unknown([Estimate(0.5, unknown, unknown, 1, "episodes"), Estimate(0.2, unknown, unknown, 6, "clients")])
+    'no interval from 1 episode: it takes 2 or more'
+    >>> why_unknown([Estimate(0.2, unknown, unknown, 6, "clients")])
+    'no interval where all 6 clients have the same value'
     """
-    for found in estimates:
-        if found.count and not found.known:
-            alike = counted(found.count, found.unit.removesuffix("s")) + ("" if found.count == 1 else " all alike")
-            return f"no interval from {alike}: it takes 2 or more that differ"
-    return ""
+    unknown = [found for found in estimates if found.count and not found.known]
+    if not unknown:
+        return ""
+    least = min(unknown, key=lambda found: found.count)
+    if least.count == 1:
+        return f"no interval from {counted(1, least.unit.removesuffix('s'))}: it takes 2 or more"
+    return f"no interval where all {least.count} {least.unit} have the same value"
