@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import tomllib
 import warnings
 from collections.abc import Mapping
@@ -22,6 +23,12 @@ from fedmeta.parameters import parameters_of
 from fedmeta.privacy.secagg_settings import check_secagg
 from fedmeta.privacy.settings import check_privacy
 from fedmeta.registry import Registry
+
+SEVERAL = {
+    "experiment": ("server.preaggregators", "evaluation.deployment"),
+    "grid": ("setups", "attacks", "defences", "compare"),
+}
+"""Lists of tables, by the kind of a file."""
 
 SHOULD = "Input should be "
 """How pydantic begins most of what it has to say."""
@@ -64,13 +71,30 @@ def read_toml(path: str | Path, kind: str) -> dict[str, Any]:
     try:
         found = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"'{path}' is not valid TOML: {error}") from error
+        raise ConfigurationError(_twice(text, path, kind) or f"'{path}' is not valid TOML: {error}") from error
     # Both kinds lie side by side: a list of all keys that the other kind has would not say so.
     if kind == "experiment" and "seeds" in found:
         raise ConfigurationError(f"'{path}' is a grid file, of many experiments: fedmeta bench {path}")
     if kind == "grid" and "seeds" not in found and "data" in found:
         raise ConfigurationError(f"'{path}' is an experiment file, and no grid of many: fedmeta simulate {path}")
     return found
+
+
+def _twice(text: str, path: str | Path, kind: str) -> str:
+    """What to write in place of a table that stands twice, which TOML forbids; empty where none does."""
+    heads = re.findall(r"^\s*\[\s*([\w.-]+)\s*\]\s*(?:#.*)?$", text, re.MULTILINE)
+    # Below [[a]] there may be an [a.b] for each.
+    alone = [head for head in heads if f"[[{head.partition('.')[0]}]]" not in text]
+    name = next((head for place, head in enumerate(alone) if head in alone[:place]), None)
+    if name is None:
+        return ""
+    if name in SEVERAL[kind]:
+        remedy = f"write [[{name}]] above each, in double brackets"
+    elif name in ("attack", "attacks"):
+        remedy = "an experiment has one [attack]; a grid file compares several, each under [[attacks]] (fedmeta bench)"
+    else:
+        remedy = f"put all its keys under one [{name}]"
+    return f"'{path}': the table [{name}] stands there more than once: {remedy}"
 
 
 def parse_experiment(
@@ -200,6 +224,8 @@ def _explain(error: ValidationError) -> str:
             lines.append(f"{place} = {fault['input']!r} must be a list, such as [{fault['input']!r}]")
         elif fault["type"] == "missing":
             lines.append(f"'{place}' is missing")
+        elif fault["type"] in ("model_type", "model_attributes_type") and isinstance(fault["input"], list):
+            lines.append(f"{place} is one table: write [{place}] once, in single brackets")
         elif fault["type"] in ("model_type", "model_attributes_type"):
             lines.append(f"{place} = {fault['input']!r} must be a table: set {place}.name to that")
         elif fault["type"] == "string_pattern_mismatch":

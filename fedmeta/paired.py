@@ -19,13 +19,13 @@ class Interval:
 
     Attributes:
         mean: over all values.
-        low, high: bounds; equal to the mean where there is one seed.
+        low, high: bounds; None where there is one seed.
         seeds: how many were resampled.
     """
 
     mean: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     seeds: int
 
 
@@ -55,7 +55,7 @@ def seed_interval(
     counts = np.array([len(cluster) for cluster in clusters], dtype=np.float64)
     mean, total = float(sums.sum() / counts.sum()), len(clusters)
     if total == 1:
-        return Interval(mean, mean, mean, 1)
+        return Interval(mean, None, None, 1)
     if total <= ENUMERATED:
         drawn = np.indices((total,) * total).reshape(total, -1).T
     else:

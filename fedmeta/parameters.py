@@ -136,7 +136,7 @@ def parameters_of(cls: type) -> dict[str, Parameter]:
     }
 
 
-def check_parameters(cls: type, given: dict[str, Any], where: str) -> dict[str, Any]:
+def check_parameters(cls: type, given: dict[str, Any], where: str, called: str | None = None) -> dict[str, Any]:
     """Validate settings against a plug-in's declaration and fill in the defaults.
 
     What two settings may not be together a plug-in refuses by a static method `check_together(values, where)`.
@@ -145,6 +145,7 @@ def check_parameters(cls: type, given: dict[str, Any], where: str) -> dict[str, 
         cls: the plug-in dataclass.
         given: name -> value, as read from TOML, JSON or keyword arguments.
         where: how to name the place in an error, such as `learner`.
+        called: how to name the plug-in there, such as `learner 'maml'`; None: by its class.
 
     Returns:
         Every parameter of `cls` with its value, lists turned into tuples, integers into floats where a float is due.
@@ -157,7 +158,7 @@ def check_parameters(cls: type, given: dict[str, Any], where: str) -> dict[str, 
     for name in given:
         if name not in declared:
             raise ConfigurationError(
-                f"{where}.{name} is not a parameter of {cls.__name__}{did_you_mean(name, list(declared))}"
+                f"{where}.{name} is not a parameter of {called or cls.__name__}{did_you_mean(name, list(declared))}"
             )
     values = {}
     for name, declaration in declared.items():

@@ -89,7 +89,17 @@ class Registry:
 
     def check(self, name: str, given: dict[str, Any], where: str = "") -> dict[str, Any]:
         """Validated parameters of the named class with defaults filled in; see `check_parameters`."""
-        return check_parameters(self.get(name), given, where or self.singular)
+        return check_parameters(self.get(name), given, where or self.singular, f"{self.singular} '{name}'")
+
+    def name_of(self, made: object) -> str:
+        """What a configuration calls an object's class; the class's own name where it is not registered.
+
+        A class that has several names is called by all of them.
+        """
+        kind = type(made)
+        target = f"{kind.__module__}:{kind.__name__}"
+        names = [name for name, entry in self.entries().items() if entry.target == target]
+        return " or ".join(names) or kind.__name__
 
     def make(self, name: str, *arguments: Any, where: str = "", **given: Any) -> Any:
         """Construct the named class from positional collaborators and validated parameters."""

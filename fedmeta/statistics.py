@@ -1,15 +1,18 @@
-"""Intervals and summaries of evaluations: plain records that travel as JSON."""
+"""Summaries of evaluations: plain records that travel as JSON."""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 
 from fedmeta.calibration import calibration_error
-
-Unit = Literal["episodes", "clients"]
+from fedmeta.estimates import Estimate as Estimate
+from fedmeta.estimates import Unit as Unit
+from fedmeta.estimates import estimate as estimate
+from fedmeta.estimates import json_object
+from fedmeta.estimates import within as within
 
 ERRORS = frozenset({"mse", "mae"})
 """Scores of which less is better."""
@@ -20,56 +23,6 @@ SCORE_BOUNDS = {"accuracy": (0.0, 1.0), **dict.fromkeys(ERRORS, (0.0, math.inf))
 
 SCORES = ("accuracy", "return", *sorted(ERRORS))
 """Scores that a running training tells beside its loss."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean with its 95 % interval.
-
-    Attributes:
-        mean: of the sample.
-        low, high: Student's t interval of the mean; equal to the mean where one value gives no interval.
-        count: number of independent units.
-        unit: what was taken as independent: episodes (one client) or clients (their means).
-    """
-
-    mean: float
-    low: float
-    high: float
-    count: int
-    unit: Unit
-
-
-def estimate(values: Sequence[float] | np.ndarray, unit: Unit) -> Estimate:
-    """Mean and 95 % t interval of independent values.
-
-    Raises:
-        ValueError: no values.
-
-    >>> e = estimate([0.0, 1.0, 0.0, 1.0], "episodes")
-    >>> round(e.mean, 3), round(e.low, 3), round(e.high, 3)
-    (0.5, -0.419, 1.419)
-    """
-    from scipy.special import stdtrit
-
-    sample = np.asarray(values, dtype=np.float64)
-    if sample.size == 0:
-        raise ValueError("no values to estimate from")
-    mean = float(sample.mean())
-    if sample.size == 1:
-        return Estimate(mean, mean, mean, 1, unit)
-    half = float(stdtrit(sample.size - 1, 0.975)) * float(sample.std(ddof=1)) / math.sqrt(sample.size)
-    return Estimate(mean, mean - half, mean + half, int(sample.size), unit)
-
-
-def within(found: Estimate, low: float, high: float) -> Estimate:
-    """The same with an interval inside the values that there can be: a mean of shares lies in [0, 1].
-
-    >>> within(Estimate(0.1, -0.2, 0.4, 3, "clients"), 0.0, 1.0).low
-    0.0
-    """
-    # The bound second: Python's max and min keep a NaN that comes first.
-    return replace(found, low=max(found.low, low), high=min(found.high, high))
 
 
 @dataclass(frozen=True)
@@ -152,25 +105,25 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; `Evaluation.from_json` reads it back."""
-        estimates = {key: [asdict(item) for item in getattr(self, key)] for key in ("loss", "score", "brier")}
-        bins = [[list(row) for row in each] for each in self.bins]
-        return {**asdict(self), **estimates, "steps": list(self.steps), "bins": bins, "ece": list(self.ece)}
+        found = asdict(self, dict_factory=json_object)
+        lists = {key: list(found[key]) for key in ("loss", "score", "brier", "steps", "ece")}
+        return {**found, **lists, "bins": [[list(row) for row in each] for each in self.bins]}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Evaluation":
         """Rebuild from `to_json`; null, which stands for NaN and infinity in files, becomes NaN."""
-        estimates = {key: tuple(map(_estimate_from, data.get(key, ()))) for key in ("loss", "score", "brier")}
+        estimates = {key: tuple(map(Estimate.from_json, data.get(key, ()))) for key in ("loss", "score", "brier")}
         baselines = {
-            name: {figure: _estimate_from(item) for figure, item in figures.items()}
+            name: {figure: Estimate.from_json(item) for figure, item in figures.items()}
             for name, figures in data.get("baselines", {}).items()
         }
         if data.get("baseline") is not None:  # files from when there was but one
-            baselines["pixel nearest neighbour"] = {data["score_name"]: _estimate_from(data["baseline"])}
-        measures = {name: tuple(map(_estimate_from, items)) for name, items in data.get("measures", {}).items()}
+            baselines["pixel nearest neighbour"] = {data["score_name"]: Estimate.from_json(data["baseline"])}
+        measures = {name: tuple(map(Estimate.from_json, items)) for name, items in data.get("measures", {}).items()}
         ece = tuple(math.nan if value is None else value for value in data.get("ece", ()))
         read = {"steps": tuple(data["steps"]), "bins": tuple(data.get("bins", ())), "ece": ece}
         known = {key: value for key, value in data.items() if key != "baseline"}
-        lead = None if data.get("lead") is None else _estimate_from(data["lead"])
+        lead = None if data.get("lead") is None else Estimate.from_json(data["lead"])
         return cls(**{**known, **estimates, **read, "baselines": baselines, "measures": measures, "lead": lead})
 
 
@@ -182,11 +135,6 @@ def strongest(means: Mapping[str, float], score_name: str) -> str | None:
     """
     best = min if score_name in ERRORS else max
     return best(means, key=lambda name: means[name]) if means else None
-
-
-def _estimate_from(item: Mapping[str, Any]) -> Estimate:
-    mean, low, high = (math.nan if item[key] is None else item[key] for key in ("mean", "low", "high"))
-    return Estimate(mean, low, high, item["count"], item["unit"])
 
 
 @dataclass(frozen=True)

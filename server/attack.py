@@ -12,6 +12,7 @@ from fedmeta.errors import ConfigurationError
 from fedmeta.experiment import AttackSection, Experiment
 from fedmeta.params import ParamSpec
 from server.rundir import RunDir
+from server.words import counted
 
 SPLITS = {"test": "each client's own tasks", "pooled": "tasks across all test clients"}
 
@@ -88,9 +89,9 @@ def persistence_in_words(found: Mapping[str, Any]) -> str:
     if "half_life" not in found or not found["at_stop"][-1] > 0:
         return ""
     share, rounds = found["at_stop"][-1], found["half_life"][-1]
-    later = f"had halved {rounds} round{'' if rounds == 1 else 's'} later"
+    later = f"had halved {counted(rounds, 'round')} later"
     then = f"had not halved by round {found['measured_until']}" if rounds is None else later
-    where = f"{100 * share:.0f} % after {found['steps'][-1]} adaptation steps"
+    where = f"{100 * share:.0f} % after {counted(found['steps'][-1], 'adaptation step')}"
     return f"after the attackers left in round {found['stop']} the {found['of']}, {where}, {then}"
 
 

@@ -33,6 +33,9 @@ class Callback:
     soon as its last model has been validated, at most one round later, and is then judged as any run.
     """
 
+    def on_start(self, rounds: int) -> None:
+        """Once, when all is checked and the clients are known, before the first round to play; `rounds` are played."""
+
     def on_round_end(self, record: Mapping[str, Any]) -> str | None:
         """After every round, with its record as it stands in metrics.jsonl; the checkpoint is written by then."""
 
@@ -56,6 +59,11 @@ class Callbacks:
     each: Sequence[Callback]
     asked: str | None = None
     rounds: int = field(default=0)
+
+    def started(self) -> None:
+        """Tell that nothing stands against the run any more."""
+        for callback in self.each:
+            callback.on_start(self.rounds)
 
     def round_ended(self, record: Mapping[str, Any]) -> None:
         """Tell of a round and, where it had one, of its validation."""

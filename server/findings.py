@@ -7,7 +7,7 @@ from typing import Any, Literal
 from server.files import finite, read_json, store
 from server.rundir import RunDir
 
-Examination = Literal["explain", "membership"]
+Examination = Literal["explain", "membership", "query-detection"]
 
 
 def write_finding(rundir: RunDir, of: Examination, found: Mapping[str, Any]) -> None:

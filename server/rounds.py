@@ -146,6 +146,7 @@ def _run(
     standing = _standing(rundir, workload, strategy, grid)
     early = EarlyStopping(experiment.evaluation, rundir.metrics())
     hooks.rounds, stopped, ending, validated = standing.round, None, early.reason, True
+    hooks.started()
     while standing.round < experiment.server.rounds:
         stopped = strategy.exhausted()
         if stopped is not None:

@@ -10,6 +10,7 @@ from flwr.serverapp import Grid
 from fedmeta.errors import ConfigurationError
 from fedmeta.experiment import Experiment
 from fedmeta.privacy.secagg_settings import group_plan
+from server.words import counted
 from strategies.group_defence import GroupPromise
 from strategies.secagg_encoding import NoisedSums
 from strategies.secure_aggregation import SecureAggregationGrid
@@ -133,4 +134,5 @@ def _sums(found: Mapping[str, Any]) -> str:
     if not found["sums"]:
         return "no sum"
     smallest, largest = found["smallest_sum"], found["largest_sum"]
-    return f"{found['sums']} sums of {smallest if smallest == largest else f'{smallest} to {largest}'} clients"
+    clients = counted(largest, "client") if smallest == largest else f"{smallest} to {largest} clients"
+    return f"{counted(found['sums'], 'sum')} of {clients}"

@@ -90,7 +90,7 @@ class AdversarialGrid(GridDecorator):
         super().__init__(grid)
         if not isinstance(attack, UpdateAttack):
             raise ConfigurationError(
-                f"{type(attack).__name__} does not act on updates: malicious clients carry it out themselves"
+                f"attack '{ATTACKS.name_of(attack)}' does not act on updates: malicious clients carry it out themselves"
             )
         if not getattr(grid, "in_clear", True):
             raise ConfigurationError(

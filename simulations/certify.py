@@ -128,7 +128,7 @@ def _curve(
         "sigma": smoothing.sigma,
         "largest": smoothing.largest,
         "accuracy": [
-            asdict(within(estimate([row[place].item() for row in rows], "episodes"), 0.0, 1.0))
+            within(estimate([row[place].item() for row in rows], "episodes"), 0.0, 1.0).to_json()
             for place in range(len(radii))
         ],
         "abstained": abstained / asked,

@@ -235,7 +235,7 @@ def main() -> None:
     try:
         app()
     except FedmetaError as error:
-        print(f"fedmeta: {error}", file=sys.stderr)
+        print("\n".join([f"fedmeta: {error}", *getattr(error, "__notes__", ())]), file=sys.stderr)
         sys.exit(2)
 
 

@@ -21,6 +21,8 @@ from rich.table import Table
 from fedmeta.errors import ConfigurationError, did_you_mean
 from fedmeta.registry import Registry
 from fedmeta.statistics import SCORES, Evaluation
+from server.callbacks import Callback
+from server.words import counted
 from simulations.result_tables import attack_table, calibration_table, deployment_table, detection_table, results_table
 
 if TYPE_CHECKING:
@@ -51,18 +53,10 @@ def run_with_progress(
 
     check_engine(engine)
     opened: Opened = open_run(source, overrides, out, resume)
-    console.print(f"[bold]{opened.experiment.name}[/]: {_in_words(opened)}")
+    bar = _Bar(console, opened.experiment.server.rounds, f"[bold]{opened.experiment.name}[/]: {_in_words(opened)}")
     try:
-        with _progress(console) as progress:
-            # A run that is continued is not at its beginning; a finished one is judged again alone.
-            played = len(opened.rundir.metrics()) if resume is not None else 0
-            task = progress.add_task(
-                "starting" if played < opened.experiment.server.rounds else "judging",
-                total=opened.experiment.server.rounds,
-                completed=played,
-            )
-            tell = [lambda record: _advance(progress, task, record)]
-            result = play(opened, engine, tell, draw=report)
+        with bar:
+            result = play(opened, engine, draw=report, callbacks=[bar])
     except KeyboardInterrupt:
         console.print(f"interrupted; continue with: fedmeta simulate --resume {opened.rundir.path}")
         return INTERRUPTED
@@ -70,7 +64,8 @@ def run_with_progress(
     console.print(f"report: {result.path / 'report.html'}" if report else f"run directory: {result.path}")
     if result.failed_rounds:
         console.print(
-            f"[red]{len(result.failed_rounds)} of {result.rounds} rounds did not go well: the report lists why[/]"
+            f"[red]{len(result.failed_rounds)} of {counted(result.rounds, 'round')} did not go well: "
+            "the report lists why[/]"
         )
         return FAILED_ROUNDS
     return 0
@@ -122,7 +117,38 @@ def _in_words(opened: Any) -> str:
     from server.summary import in_one_line
 
     rounds = opened.experiment.server.rounds
-    return f"{in_one_line(opened.experiment)}; {rounds} round{'' if rounds == 1 else 's'}, into {opened.rundir.path}"
+    return f"{in_one_line(opened.experiment)}; {counted(rounds, 'round')}, into {opened.rundir.path}"
+
+
+class _Bar(Callback):
+    """A run's progress. It is announced when nothing stands against it any more: what is refused is no run."""
+
+    def __init__(self, console: Console, rounds: int, announcement: str) -> None:
+        self._console, self._rounds, self._announcement = console, rounds, announcement
+        self._checking = console.status("checking and starting")
+        self._progress = _progress(console)
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> None:
+        self._checking.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._checking.stop()
+        if self._task is not None:
+            self._progress.stop()
+
+    def on_start(self, rounds: int) -> None:
+        """A run that is continued is not at its beginning; a finished one is judged again alone."""
+        self._checking.stop()
+        self._console.print(self._announcement)
+        first = "starting" if rounds < self._rounds else "judging"
+        self._task = self._progress.add_task(first, total=self._rounds, completed=rounds)
+        self._progress.start()
+
+    def on_round_end(self, record: Mapping[str, Any]) -> None:
+        """One round further, with its figures."""
+        assert self._task is not None
+        _advance(self._progress, self._task, record)
 
 
 def _progress(console: Console) -> Progress:

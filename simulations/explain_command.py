@@ -56,7 +56,7 @@ def tables(found: Mapping[str, Any]) -> "list[Table]":
     if "flags" in found:
         flags = found["flags"]
         title = f"Scores of {flags['aggregator']} by layer, round {flags['round']}"
-        table = Table("client", "", "score", "ordinary", "most of it", title=title)
+        table = Table("client", "status", "score", "ordinary", "most of it", title=title)
         for client in flags["clients"]:
             most = sorted(client["shares"].items(), key=lambda item: -item[1])[:3]
             words = ", ".join(f"{layer} {100 * share:.0f} %" for layer, share in most)
@@ -66,7 +66,9 @@ def tables(found: Mapping[str, Any]) -> "list[Table]":
         made.append(table)
     if "worth" in found:
         worth = found["worth"]
-        table = Table("client", "", "Shapley", "± 1.96 se", "leave-one-out", title="Worth, in nats of validation loss")
+        table = Table(
+            "client", "status", "Shapley", "± 1.96 se", "leave-one-out", title="Worth, in nats of validation loss"
+        )
         for client in sorted(worth["clients"], key=lambda client: -client["shapley"]):
             figures = (client["shapley"], 1.96 * (client["error"] or 0.0), client["leave_one_out"])
             table.add_row(str(client["client"]), _marks(client), *(f"{value:.2g}" for value in figures))

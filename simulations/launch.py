@@ -25,6 +25,7 @@ from server.rounds import Observer, Prepare, RunResult
 from server.rundir import RunDir
 from simulations.adversarial_grid import attacked
 from simulations.engine.local_grid import LocalGrid
+from simulations.shipped import where_to_start
 
 Engine = Literal["ray", "inline"]
 
@@ -82,10 +83,17 @@ def check_engine(engine: str) -> None:
 
 @dataclass(frozen=True)
 class Opened:
-    """A run that is ready to be played: a checked experiment and its directory."""
+    """A run that is ready to be played.
+
+    Attributes:
+        experiment: checked.
+        rundir: its directory.
+        advice: what to do where the run turns out to be impossible; empty where nothing is known.
+    """
 
     experiment: Experiment
     rundir: RunDir
+    advice: str = ""
 
 
 def open_run(
@@ -98,8 +106,13 @@ def open_run(
     if resume is None:
         if source is None:
             raise ConfigurationError("no experiment: give a file, or a run directory to resume")
-        experiment = load(source, overrides)
-        return Opened(experiment, RunDir.create(folder_of(out) if out is not None else None, experiment))
+        advice = where_to_start(source, overrides or {})
+        try:
+            experiment = load(source, overrides)
+        except FedmetaError as error:
+            _advise(error, advice)
+            raise
+        return Opened(experiment, RunDir.create(folder_of(out) if out is not None else None, experiment), advice)
     if source is not None or out is not None:
         raise ConfigurationError(
             "a resumed run uses its own experiment and directory: give neither a file nor an output folder"
@@ -117,6 +130,11 @@ def open_run(
             "new run for that"
         )
     return Opened(experiment, rundir)
+
+
+def _advise(error: FedmetaError, advice: str) -> None:
+    if advice:
+        error.add_note(advice)
 
 
 def _differences(old: Experiment, new: Experiment, shown: int = 3) -> str:
@@ -163,6 +181,8 @@ def play(
                 judge=judge,
             )
     except FedmetaError as error:
+        if rundir.unstarted:
+            _advise(error, opened.advice)
         rundir.discard(error)  # it cannot be as it is: nothing of it is worth keeping
         raise
     finally:

@@ -1,6 +1,7 @@
 """`fedmeta audit --membership`: shadow federations with and without each client, and LiRA on their adapted losses."""
 
-import logging
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,18 @@ from server.findings import write_finding
 from server.privacy import privacy_statement
 from server.report import write_report
 from server.rundir import RunDir
+from server.words import counted
 from simulations.effort import check_counts
 from simulations.stage import Stage, open_stage
 
-log = logging.getLogger("fedmeta.audit")
-
 
 def audit_membership(
-    directory: str | Path, *, shadows: int = 16, tasks: int = 4, engine: str = "inline"
+    directory: str | Path,
+    *,
+    shadows: int = 16,
+    tasks: int = 4,
+    engine: str = "inline",
+    said: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Ask whether the model of an experiment tells which clients trained it, and write `membership.json` in the run.
 
@@ -40,6 +45,7 @@ def audit_membership(
         shadows: federations, even; time is so many times the run's training.
         tasks: frozen tasks of each client, of which the adapted query loss is observed.
         engine: `ray` or `inline`.
+        said: is told what the audit will cost before it begins, and a line after each shadow.
 
     Returns:
         As stored: `online` and `offline` (`fedmeta.audit.membership.Attack`), `bound` (None where nothing is claimed
@@ -58,20 +64,27 @@ def audit_membership(
     rng = np.random.default_rng(derive(experiment.seed, 0, SERVER, "shadow federations"))
     included = fair_halves(shadows, len(clients), rng)
     episodes = {client: _tasks(workload, client, tasks) for client in clients}
+    cost = f"{shadows} trainings of {counted(experiment.server.rounds, 'round')} each"
+    said(f"{shadows} shadow federations of {counted(len(clients), 'client')}: {cost}")
     losses = np.zeros((shadows, len(clients), tasks))
-    for shadow in range(shadows):
-        absent = frozenset(client for client, there in zip(clients, included[shadow], strict=True) if not there)
+    for shadow, there in enumerate(included):
+        begun = time.perf_counter()
+        absent = frozenset(client for client, within in zip(clients, there, strict=True) if not within)
         seed = derive(experiment.seed, shadow, SERVER, "shadow") % 2**31
         losses[shadow] = _shadow_losses(experiment, engine, seed, absent, episodes)
-        log.info("shadow %d of %d", shadow + 1, shadows)
-    observed = logit_scaled(losses).mean(axis=2)
+        said(f"shadow {shadow + 1} of {shadows}: {time.perf_counter() - begun:.1f} s")
+    found = {"shadows": shadows, "clients": len(clients), "tasks": tasks, **_judged(rundir, losses, included, rng)}
+    write_finding(rundir, "membership", found)
+    write_report(rundir, None)
+    return found
+
+
+def _judged(rundir: RunDir, losses: np.ndarray, included: np.ndarray, rng: np.random.Generator) -> dict[str, Any]:
+    """What losses `[shadows, clients, tasks]` tell of who was in, `[shadows, clients]`, beside the run's claim."""
     claim, why = _claim(rundir)
-    online, offline = lira(observed, included, rng)
+    online, offline = lira(logit_scaled(losses).mean(axis=2), included, rng)
     delta = 0.0 if claim is None else claim["delta"]
-    found = {
-        "shadows": shadows,
-        "clients": len(clients),
-        "tasks": tasks,
+    return {
         "members": int(included.sum()),
         "others": int((~included).sum()),
         "fprs": list(FPRS),
@@ -82,9 +95,6 @@ def audit_membership(
         "bound": claim,
         "no_bound": why,
     }
-    write_finding(rundir, "membership", found)
-    write_report(rundir, None)
-    return found
 
 
 def exceeds(found: dict[str, Any]) -> bool:

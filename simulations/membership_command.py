@@ -28,7 +28,9 @@ def audit_members(
             f"--membership audits the run in a directory, as it is, not '{target}' with --set or --out: simulate the "
             "experiment first, then give its directory"
         )
-    found = audit_membership(target, shadows=shadows, tasks=tasks, engine=engine)
+    found = audit_membership(
+        target, shadows=shadows, tasks=tasks, engine=engine, said=lambda line: None if as_json else typer.echo(line)
+    )
     typer.echo(json.dumps(found, indent=2) if as_json else membership_in_words(found))
     if exceeds(found):
         typer.echo("membership shows more than the claim allows", err=True)

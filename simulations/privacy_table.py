@@ -12,6 +12,7 @@ from fedmeta.privacy.accountants import ACCOUNTANTS
 from fedmeta.privacy.accounting import bounds, calibrate, check_delta
 from fedmeta.privacy.events import Event, Gaussian
 from fedmeta.privacy.schemes import Scheme
+from server.words import counted
 
 
 @dataclass(frozen=True)
@@ -119,10 +120,10 @@ def as_json_object(scheme: Scheme, rounds: int, delta: float, found: list[Answer
 def table_of(scheme: Scheme, rounds: int, delta: float, found: list[Answer]) -> Table:
     """The answers as a table; the least bound stands out."""
     event = Event(Gaussian(1.0), scheme, count=rounds)
-    title = f"{scheme}; {event.neighbours.value} neighbours, {rounds} rounds, delta {delta:g}"
+    title = f"{scheme}; {event.neighbours.value} neighbours, {counted(rounds, 'round')}, delta {delta:g}"
     table = Table(title=title, title_justify="left")
-    for column, justify in (("accountant", "left"), ("epsilon", "right"), ("noise multiplier", "right"), ("", "left")):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for column in ("accountant", "epsilon", "noise multiplier", "note"):
+        table.add_column(column, justify="right" if column in ("epsilon", "noise multiplier") else "left")
     known = [answer for answer in found if answer.epsilon is not None]
     best = min(known, key=lambda answer: (answer.noise_multiplier, answer.epsilon), default=None)
     for answer in found:

@@ -1,6 +1,5 @@
 """`fedmeta detect-queries`: are attacked queries told from clean ones, also where the attacker knows how?"""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,12 @@ from fedmeta.query_detection import DETECTORS, make_detector
 from fedmeta.query_detection.judge import Effort, judge
 from fedmeta.tasks import Episode
 from fedmeta.workload import Workload
-from server.files import finite, store
+from server.files import finite
+from server.findings import write_finding
+from server.report import draw_episode, write_report
 from simulations.detect import clean_episodes, open_model
 from simulations.effort import MOST_STEPS, check_counts
 
-FILE = "query-detection.json"
 CLIENTS, EACH = 10, 4
 """Training clients whose clean episodes a detector is fitted on, and episodes of each."""
 
@@ -29,6 +29,8 @@ def detect_queries(
     effort: Effort = Effort(),
 ) -> dict[str, Any]:
     """Judge detectors on a run's last model against PGD and against an attacker who knows them; kept in its directory.
+
+    Its report is drawn again.
 
     Args:
         directory: of a run with a checkpoint.
@@ -76,7 +78,8 @@ def detect_queries(
             },
         }
     )
-    store(rundir.path / FILE, json.dumps(found, indent=1).encode())
+    write_finding(rundir, "query-detection", found)
+    write_report(rundir, draw_episode(workload, workload.spec.flatten(params)))
     return found
 
 

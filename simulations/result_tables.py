@@ -5,7 +5,8 @@ from typing import Any
 
 from rich.table import Table
 
-from fedmeta.statistics import Evaluation
+from fedmeta.statistics import Estimate, Evaluation
+from server.words import bounds, counted, share, why_unknown
 
 
 def results_table(results: Mapping[str, Any]) -> Table:
@@ -14,11 +15,16 @@ def results_table(results: Mapping[str, Any]) -> Table:
 
     rows = headline(results)
     splits = list(dict.fromkeys(row.split for row in rows))
-    table = Table(title="On clients never seen in training (95 % interval)", title_justify="left")
+    table = Table(
+        title="On clients never seen in training (95 % interval)",
+        title_justify="left",
+        caption=why_unknown(row.estimate for row in rows) or None,
+        caption_justify="left",
+    )
     table.add_column("")
     for split in splits:
         units = next(row.estimate for row in rows if row.split == split)
-        table.add_column(f"{split}\n(over {units.count} {units.unit})", justify="right")
+        table.add_column(f"{split}\n(over {counted(units.count, units.unit.removesuffix('s'))})", justify="right")
     for model, label in dict.fromkeys((row.model, row.label) for row in rows):
         name = label if model == "none" else f"{label}, {model}"
         found = {row.split: row for row in rows if (row.model, row.label) == (model, label)}
@@ -67,7 +73,8 @@ def attack_table(results: Mapping[str, Any]) -> Table | None:
         table.add_row(str(steps), *(_share(estimates[row]) for _, estimates in columns))
     hint = "" if success.lift or not attacked else ". Name a run without attackers in attack.clean for the lift over it"
     lasting = persistence_in_words(results.get("attack_persistence") or {})
-    table.caption = "; ".join(part for part in (in_words(success.protocol) + hint, lasting) if part)
+    unknown = why_unknown(found for _, estimates in columns for found in estimates)
+    table.caption = "; ".join(part for part in (in_words(success.protocol) + hint, lasting, unknown) if part)
     return table
 
 
@@ -99,11 +106,11 @@ def detection_table(results: Mapping[str, Any]) -> Table | None:
     return table
 
 
-def _share(estimate: Any) -> str:
-    return f"[bold]{100 * estimate.mean:.1f} %[/] ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
+def _share(estimate: Estimate) -> str:
+    return f"[bold]{share(estimate.mean)}[/] {bounds(estimate, share)}"
 
 
 def _cell(row: Any) -> str:
-    mean, low, high = (row.format(value) for value in (row.estimate.mean, row.estimate.low, row.estimate.high))
     beside = f"\n[dim]{row.beside}[/]" if row.beside else ""
-    return f"[bold]{mean}[/] ({low.removesuffix(' %')} to {high}){beside}"
+    interval = f" {bounds(row.estimate, row.format)}" if row.estimate.count else ""
+    return f"[bold]{row.format(row.estimate.mean)}[/]{interval}{beside}"

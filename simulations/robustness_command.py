@@ -94,7 +94,7 @@ def certify(
 
 
 def detect_queries(
-    directory: Annotated[Path, typer.Argument(help="A run directory.")],
+    directory: Annotated[Path, typer.Argument(help="A run directory, whose report then shows the figures.")],
     eps: Annotated[float, typer.Option(help="Radius of the attacks, in units of pixels.")] = 0.1,
     norm: Annotated[str, typer.Option(help="linf or l2.")] = "linf",
     detectors: Annotated[str, typer.Option(help="Names with commas between; by default all.")] = "",
@@ -107,7 +107,6 @@ def detect_queries(
 
     from fedmeta.evasion.ball import Ball
     from fedmeta.query_detection.judge import Effort
-    from simulations.query_detection import FILE
     from simulations.query_detection import detect_queries as examine
     from simulations.robustness_console import print_query_detection
 
@@ -117,7 +116,7 @@ def detect_queries(
         typer.echo(json.dumps(found, indent=2))
     else:
         print_query_detection(found)
-        typer.echo(f"figures: {directory / FILE}")
+        _say_where(directory)
 
 
 def _say_where(directory: Path) -> None:

@@ -8,6 +8,9 @@ from rich.table import Table
 
 from fedmeta.statistics import Estimate
 from server.report.certified import certified_caption
+from server.report.evasion import NORMS
+from server.report.query_detection import ATTACKERS, detector_rows, query_detection_caption
+from server.words import bounds, share
 
 
 def print_certificates(found: Mapping[str, Any]) -> None:
@@ -18,7 +21,7 @@ def print_certificates(found: Mapping[str, Any]) -> None:
     for curve in found["curves"]:
         table.add_column(f"sigma {curve['sigma']:g}", justify="right")
     for place in range(0, len(radii), 4):
-        cells = [_share(Estimate(**curve["accuracy"][place])) for curve in found["curves"]]
+        cells = [_share(Estimate.from_json(curve["accuracy"][place])) for curve in found["curves"]]
         table.add_row(f"{radii[place]:.2f}", *cells)
     for words, key in (("abstained", "abstained"), ("accuracy unsmoothed", "unsmoothed")):
         table.add_row(words, *(f"{100 * curve[key]:.1f} %" for curve in found["curves"]))
@@ -29,28 +32,18 @@ def print_certificates(found: Mapping[str, Any]) -> None:
 
 def print_query_detection(found: Mapping[str, Any]) -> None:
     """What `fedmeta detect-queries` says."""
-    facts = found["protocol"]
-    table = Table(
-        title=f"Attacked queries told from clean ones, {facts['norm']} eps {facts['eps']:g}",
-        title_justify="left",
-        caption_justify="left",
-        caption=f"{facts['episodes']} episodes, {facts['ways']}-way {facts['shots']}-shot; PGD of {facts['steps']} "
-        "steps, and an attacker who also lowers the detector's score. Successful attacks only; off_binary is a sanity "
-        "baseline.",
-    )
-    table.add_column("detector")
-    for attacker in ("plain", "adaptive"):
-        for figure in ("AUROC", "TPR at 5 % FPR", "attacks"):
-            table.add_column(f"{attacker}: {figure}", justify="right")
-    for name, verdict in found["detectors"].items():
-        cells = []
-        for place, attacker in enumerate(("plain", "adaptive")):
-            own = verdict[attacker]
-            cells += ["-", "-"] if own is None else [f"{own['auroc']:.3f}", f"{100 * own['tpr']:.1f} %"]
-            cells.append(str(verdict["successes"][place]))
-        table.add_row(name, *cells)
-    Console().print(table)
+    console, facts = Console(), found["protocol"]
+    title = f"Attacked queries told from clean ones, {NORMS[facts['norm']]} eps {facts['eps']:g}"
+    table = Table(title=title, title_justify="left")
+    for column in ("detector", "attacker"):
+        table.add_column(column)
+    for column in ("AUROC (95 %)", "TPR at\n5 % FPR", "attacks"):
+        table.add_column(column, justify="right")
+    for detector, attacker, *figures in detector_rows(found):
+        table.add_row(detector if attacker == ATTACKERS[0] else "", attacker, *figures)
+    console.print(table)
+    console.print(query_detection_caption(found))
 
 
 def _share(found: Estimate) -> str:
-    return f"[bold]{100 * found.mean:.1f} %[/] ({100 * found.low:.1f} to {100 * found.high:.1f})"
+    return f"[bold]{share(found.mean)}[/] {bounds(found, share)}"

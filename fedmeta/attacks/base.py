@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedmeta.attacks import ATTACKS
 from fedmeta.errors import FedmetaError
 from fedmeta.parameters import require_number
 
@@ -119,7 +120,7 @@ class UpdateAttack(ABC):
         return dict(memory)
 
     def _check(self, rows: Tensor, generator: torch.Generator | None) -> None:
-        name = type(self).__name__
+        name = ATTACKS.name_of(self)
         if rows.shape[0] < self.known_rows:
             raise AttackImpossible(
                 f"{name} needs at least {self.known_rows} known updates and has {rows.shape[0]}: "

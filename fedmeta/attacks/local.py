@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from torch import Tensor
 
+from fedmeta.attacks import ATTACKS
 from fedmeta.attacks.aims import Aim, aim_at
 from fedmeta.attacks.poisoning import poison_queries, poison_support
 from fedmeta.attacks.triggers import Trigger, TriggerName, make_trigger, unchanged
@@ -106,8 +107,8 @@ class LocalAttack:
             ConfigurationError: says where it acts.
         """
         raise ConfigurationError(
-            f"{type(self).__name__} does not act on updates: malicious clients carry it out themselves in a run, see "
-            "attack.method; for a function of updates take another, such as make_attack('ipm')"
+            f"attack '{ATTACKS.name_of(self)}' does not act on updates: malicious clients carry it out themselves "
+            "in a run, see attack.method; for a function of updates take another, such as make_attack('ipm')"
         )
 
     def check(self, experiment: "Experiment", data: Any) -> None:

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from fedmeta.attacks.aims import Aim
 from fedmeta.attacks.triggers import Trigger
+from fedmeta.estimates import Estimate, Unit, estimate, json_object, within
 from fedmeta.evaluation import fitting_episodes
 from fedmeta.execution import Execution, over_tasks, resolve, stackable
 from fedmeta.learners.base import MetaLearner
 from fedmeta.learners.functional import ways_of
 from fedmeta.params import Params
-from fedmeta.statistics import Estimate, Unit, estimate, within
 from fedmeta.tasks import AnsweringTask, Batch, Episode
 
 
@@ -122,12 +122,12 @@ class AttackSuccess:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; `AttackSuccess.from_json` reads it back."""
-        return asdict(self)
+        return asdict(self, dict_factory=json_object)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "AttackSuccess":
         """Rebuild from `to_json`."""
-        estimates = {key: tuple(Estimate(**item) for item in data[key]) for key in ("rate", "clean", "lift")}
+        estimates = {key: tuple(map(Estimate.from_json, data[key])) for key in ("rate", "clean", "lift")}
         return cls(**{**data, **estimates, "steps": tuple(data["steps"])})
 
 

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, NoReturn, Protocol
 
 import numpy as np
 
+from fedmeta.data import PARTITIONS
 from fedmeta.data.base import ClientInfo, ClientRole, EpisodeShape, TaskSource
 from fedmeta.data.partitions import IID, SEED, Centralised, Dirichlet
 from fedmeta.errors import ConfigurationError
@@ -103,7 +104,7 @@ def federate_families(data: FamilyData, partition: Any, seed: int, name: str) ->
         train = partition.clients
     else:
         raise ConfigurationError(
-            f"data '{name}' draws tasks and has no examples for partition '{type(partition).__name__}': set "
+            f"data '{name}' draws tasks and has no examples for partition '{PARTITIONS.name_of(partition)}': set "
             "partition.name to family (every client its own), iid (all alike) or centralised"
         )
     wanted: dict[ClientRole, int] = {

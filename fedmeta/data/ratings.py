@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from fedmeta.data import PARTITIONS
 from fedmeta.data.base import ClientInfo, ClientRole, EpisodeShape
 from fedmeta.data.ratings_files import RatingTable, make_ratings, read_folder, read_package
 from fedmeta.data.ratings_films import COUNTS, FLAGS, films_of_folder, films_of_package, flags_of, popularity_of
@@ -170,8 +171,8 @@ class RatedItems:
         if not by_user and not isinstance(partition, Centralised):
             of = f" of column '{partition.column}'" if isinstance(partition, ByColumn) else ""
             raise ConfigurationError(
-                f"data 'ratings' makes a client of each user, which partition '{type(partition).__name__}'{of} does "
-                "not: set partition.name to column (with column = user and per_client = 1) or centralised"
+                f"data 'ratings' makes a client of each user, which partition '{PARTITIONS.name_of(partition)}'{of} "
+                "does not: set partition.name to column (with column = user and per_client = 1) or centralised"
             )
         count = len(self.users)
         test = max(1, round(partition.test_fraction * count)) if by_user else min(partition.test_clients, count)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from fedmeta.data import PARTITIONS
 from fedmeta.data.base import ClientInfo, EpisodeShape, TaskSource
 from fedmeta.errors import ConfigurationError
 from fedmeta.parameters import parameter
@@ -59,7 +60,8 @@ class Sinusoid:
             train = partition.clients
         else:
             raise ConfigurationError(
-                f"data 'sinusoid' has no classes for partition '{type(partition).__name__}': set partition.name to iid"
+                f"data 'sinusoid' has no classes for partition '{PARTITIONS.name_of(partition)}': set "
+                "partition.name to iid"
             )
         roles = (
             ["train"] * train + ["validation"] * (partition.validation_clients or 0) + ["test"] * partition.test_clients

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fedmeta.deployment import DEPLOYMENTS
 from fedmeta.errors import ConfigurationError
 from fedmeta.learners.base import Adapted, MetaLearner, Metrics
 from fedmeta.params import Params
@@ -27,7 +28,7 @@ class Deployed(ABC):
     def __post_init__(self) -> None:
         if self.task.kind != "classification":
             raise ConfigurationError(
-                f"evaluation.deployment: {type(self).__name__} needs classes, and this task is {self.task.kind}. "
+                f"evaluation.deployment: {DEPLOYMENTS.name_of(self)} needs classes, and this task is {self.task.kind}. "
                 "Remove it"
             )
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fedmeta.deployment.base import Deployed
 from fedmeta.errors import ConfigurationError
+from fedmeta.learners import LEARNERS
 from fedmeta.learners.base import Adapted
 from fedmeta.learners.functional import features, outputs, require_head
 from fedmeta.learners.inner_loop import descend, last
@@ -36,7 +37,7 @@ class RandomFineTune(Deployed):
         if self.head != "ways":
             raise ConfigurationError(
                 "evaluation.deployment: random_finetune needs a head that comes with the model, which learner "
-                f"'{type(self.learner).__name__}' does not deploy. Use matching_head, or remove it"
+                f"'{LEARNERS.name_of(self.learner)}' does not deploy. Use matching_head, or remove it"
             )
         require_head(self.model, "random_finetune")
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fedmeta.errors import ConfigurationError
+from fedmeta.learners import LEARNERS
 from fedmeta.learners.base import Adapted, MetaLearner
 from fedmeta.learners.functional import ways_of
 from fedmeta.params import Params
@@ -42,7 +43,7 @@ class Suspect:
         if self.stamped == "both" and self._differentiable is None:
             raise ConfigurationError(
                 f"a trigger on supports can be inverted only through an adaptation that keeps its gradients, which "
-                f"{type(self.learner).__name__} does not: look for one on queries"
+                f"learner '{LEARNERS.name_of(self.learner)}' does not: look for one on queries"
             )
 
     @property

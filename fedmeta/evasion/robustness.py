@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from fedmeta.estimates import Estimate, estimate, json_object, within
 from fedmeta.evasion.ball import Ball
 from fedmeta.evasion.base import Evasion
 from fedmeta.evasion.pgd import input_gradient
@@ -17,7 +18,6 @@ from fedmeta.execution import Execution, over_tasks, resolve, stackable, to_devi
 from fedmeta.learners.base import MetaLearner
 from fedmeta.learners.draws import task_seed
 from fedmeta.params import Params
-from fedmeta.statistics import Estimate, estimate, within
 from fedmeta.tasks import Episode
 
 
@@ -71,9 +71,9 @@ class Robustness:
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""
         return {
-            "clean": asdict(self.clean),
-            "attacks": [asdict(figure) for figure in self.figures],
-            "worst": [asdict(figure) for figure in self.worst],
+            "clean": self.clean.to_json(),
+            "attacks": [asdict(figure, dict_factory=json_object) for figure in self.figures],
+            "worst": [asdict(figure, dict_factory=json_object) for figure in self.worst],
             "zero_gradients": self.zero_gradients,
         }
 

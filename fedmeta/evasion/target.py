@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fedmeta.errors import ConfigurationError
 from fedmeta.evasion.base import Logits
+from fedmeta.learners import LEARNERS
 from fedmeta.learners.base import MetaLearner
 from fedmeta.learners.functional import ways_of
 from fedmeta.params import Params
@@ -116,7 +117,8 @@ def check_differentiable(learner: MetaLearner, params: Params, episode: Episode,
 
 def _refusal(learner: MetaLearner, reason: str) -> str:
     return (
-        f"an attack on the support needs gradients through the adaptation, and {type(learner).__name__} gives none: "
-        f"{reason}. Attack the query (--on query), use the black-box attack 'square', or a learner such as maml, anil, "
+        f"an attack on the support needs gradients through the adaptation, and learner "
+        f"'{LEARNERS.name_of(learner)}' gives none: {reason}. "
+        "Attack the query (--on query), use the black-box attack 'square', or a learner such as maml, anil, "
         "boil, imaml, metasgd, abml, protonet or matchingnet"
     )

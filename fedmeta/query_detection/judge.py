@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fedmeta.detection.ranking import ranking
+from fedmeta.detection.ranking import auroc_over_groups, tpr_at_fpr
 from fedmeta.evasion.ball import Ball
 from fedmeta.evasion.losses import margin
 from fedmeta.evasion.pgd import PGD, ascend
@@ -41,14 +42,15 @@ class Verdict:
     """One detector against both attackers; None where one of them never succeeded, or no clean query was right.
 
     Attributes:
-        plain: area under the ROC curve and share caught at 5 % false alarms, against PGD.
+        plain: against PGD, `auroc` (area under the ROC curve) with `low` and `high` (95 %, over episodes; None where
+            they cannot be told), and `tpr`, the share caught at 5 % false alarms.
         adaptive: against the attacker who knows the detector.
         successes: successful attacks of either, on which alone a detector is judged.
         clean: clean queries that are answered rightly, against which it is judged.
     """
 
-    plain: Mapping[str, float] | None
-    adaptive: Mapping[str, float] | None
+    plain: Mapping[str, float | None] | None
+    adaptive: Mapping[str, float | None] | None
     successes: tuple[int, int]
     clean: int
 
@@ -163,11 +165,21 @@ def _spread(scores: Tensor) -> float:
 
 
 def _verdict(own: _Found) -> Verdict:
-    clean = torch.cat(own.clean)
-    figures, counts = [], []
-    for attacked in (torch.cat(own.plain), torch.cat(own.adaptive)):
-        scores = torch.cat([clean, attacked]).tolist()
-        rated = ranking(scores, [False] * len(clean) + [True] * len(attacked))
-        figures.append(None if rated is None else {"auroc": rated.auroc, "tpr": rated.tpr_at_fpr})
-        counts.append(len(attacked))
-    return Verdict(figures[0], figures[1], (counts[0], counts[1]), len(clean))
+    clean = _lists(own.clean)
+    plain, adaptive = _lists(own.plain), _lists(own.adaptive)
+    counts = [sum(map(len, scores)) for scores in (plain, adaptive, clean)]
+    return Verdict(_rated(plain, clean), _rated(adaptive, clean), (counts[0], counts[1]), counts[2])
+
+
+def _rated(attacked: Sequence[list[float]], clean: Sequence[list[float]]) -> dict[str, float | None] | None:
+    area = auroc_over_groups(attacked, clean)
+    positive, negative = (list(chain.from_iterable(scores)) for scores in (attacked, clean))
+    caught = tpr_at_fpr(positive + negative, [True] * len(positive) + [False] * len(negative))
+    if area is None or caught is None:
+        return None
+    told = area.to_json()
+    return {"auroc": area.mean, "low": told["low"], "high": told["high"], "tpr": caught}
+
+
+def _lists(scores: Sequence[Tensor]) -> list[list[float]]:
+    return [own.tolist() for own in scores]

@@ -10,6 +10,7 @@ import numpy as np
 from fedmeta.calibration import BINS
 from fedmeta.statistics import Estimate, Evaluation
 from server.report import plots
+from server.words import bounds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,4 +74,8 @@ def _draw(axes: Axes, evaluation: Evaluation) -> None:
 
 
 def _with_interval(found: Estimate) -> str:
-    return f"{found.mean:.3f} ({found.low:.3f} to {found.high:.3f})"
+    return f"{_figure(found.mean)} {bounds(found, _figure)}"
+
+
+def _figure(value: float) -> str:
+    return f"{value:.3f}"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from fedmeta.statistics import Estimate
 from server.files import finite, read_json, store
 from server.report.plots import ACCENT, INK, MUTED, SECOND, WRONG, label, panels, percent
+from server.words import counted, why_unknown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,7 +34,8 @@ def certified_figure(found: dict[str, Any]) -> Figure:
     figure, (axes,) = panels(1)
     radii = found["radii"]
     for curve, colour in zip(found["curves"], (ACCENT, SECOND, WRONG, MUTED), strict=False):
-        means, lows, highs = ([each[key] for each in curve["accuracy"]] for key in ("mean", "low", "high"))
+        estimates = [Estimate.from_json(each) for each in curve["accuracy"]]
+        means, lows, highs = ([getattr(each, key) for each in estimates] for key in ("mean", "low", "high"))
         axes.step(radii, means, where="post", color=colour, lw=1.5, label=f"sigma {curve['sigma']:g}")
         axes.fill_between(radii, lows, highs, step="post", color=colour, alpha=0.15, lw=0)
     axes.set_ylim(0, 1)
@@ -45,9 +48,11 @@ def certified_figure(found: dict[str, Any]) -> Figure:
 def certified_caption(found: dict[str, Any]) -> str:
     """The protocol in words."""
     facts = found["protocol"]
+    unknown = why_unknown(Estimate.from_json(each) for curve in found["curves"] for each in curve["accuracy"])
     return (
         f"Randomised smoothing of the adapted model of round {found['round']}, clean supports of {facts['ways']} ways "
-        f"and {facts['shots']} shots: {facts['episodes']} frozen episodes, {facts['queries']} queries of each, "
+        f"and {counted(facts['shots'], 'shot')}: {counted(facts['episodes'], 'frozen episode')}, "
+        f"{counted(facts['queries'], 'query')} of each, "
         f"n0 = {facts['select']}, n = {facts['count']}, alpha = {facts['alpha']:g}; the model was not trained on "
-        "noise. Bands: 95 % over episodes."
+        f"noise. Bands: 95 % over episodes{'; ' if unknown else ''}{unknown}."
     )

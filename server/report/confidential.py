@@ -4,6 +4,7 @@ from typing import Any
 
 from server.privacy import privacy_statement
 from server.rundir import RunDir
+from server.words import counted
 
 
 def privacy_facts(rundir: RunDir, metrics: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -92,7 +93,7 @@ def audit_in_words(found: dict[str, Any]) -> str:
 
 
 def _releases(said: dict[str, Any]) -> str:
-    text = f"{said['releases']} in {said['rounds']} rounds"
+    text = f"{said['releases']} in {counted(said['rounds'], 'round')}"
     if said["unreleased"]:
         text += f"; {said['unreleased']} reserved and never confirmed, after a crash: counted as spent"
     return text

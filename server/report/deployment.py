@@ -1,6 +1,7 @@
 """What defences at deployment cost in accuracy and save in attack success, from a finished run's results."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from fedmeta.attacks.success import AttackSuccess
@@ -9,6 +10,7 @@ from fedmeta.parameters import parameters_of
 from fedmeta.statistics import Estimate, Evaluation
 from server.report.headline import format_score
 from server.report.plots import steps_in_words
+from server.words import bounds
 
 
 def deployment_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -65,5 +67,5 @@ def _name(found: Mapping[str, Any]) -> str:
 
 
 def _cell(score_name: str, found: Estimate) -> str:
-    mean, low, high = (format_score(score_name, value) for value in (found.mean, found.low, found.high))
-    return f"{mean} ({low.removesuffix(' %')} to {high})"
+    say = partial(format_score, score_name)
+    return f"{say(found.mean)} {bounds(found, say)}"

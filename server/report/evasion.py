@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fedmeta.statistics import Estimate
 from server.report.plots import ACCENT, INK, MUTED, SECOND, WRONG, empty_figure, label, panels, percent, steps_in_words
+from server.words import counted, share_with_bounds, why_unknown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,7 +58,9 @@ def table_in_words(record: Mapping[str, Any]) -> str:
 def protocol_in_words(record: Mapping[str, Any]) -> str:
     """All that must stand beside the numbers."""
     facts = record["protocol"]
-    task = f"{facts['ways']}-way {facts['shots']}-shot, {facts['queries']} queries a class" if "ways" in facts else ""
+    task = ""
+    if "ways" in facts:
+        task = f", {facts['ways']}-way {facts['shots']}-shot, {counted(facts['queries'], 'query')} a class"
     manner = "transductive: queries are judged together" if facts["transductive"] else "inductive"
     words = [
         f"{NORMS[facts['norm']]}, eps {', '.join(f'{eps:g}' for eps in facts['eps'])} for inputs in [0, 1]",
@@ -64,8 +68,8 @@ def protocol_in_words(record: Mapping[str, Any]) -> str:
         f"attacks on the adapted model ({steps_in_words(facts['steps'])} of adaptation): "
         + ", ".join(_attack_in_words(name, own) for name, own in facts["attacks"].items()),
         "worst over attacks: " + ("by query" if facts["on"] == "query" else "by episode"),
-        f"{facts['episodes']} frozen episodes across test clients{', ' if task else ''}{task}, "
-        f"seed {facts['episode_seed']}, the same for every model; {manner}; 95 % intervals over episodes",
+        f"{counted(facts['episodes'], 'frozen episode')} across test clients{task}, "
+        f"seed {facts['episode_seed']}, the same for every model; {manner}; {_intervals(record)}",
     ]
     zero = record["zero_gradients"]
     if zero is not None:
@@ -81,9 +85,9 @@ def curve(record: Mapping[str, Any]) -> Figure:
         own = [clean["mean"], *(one["accuracy"]["mean"] for one in record["attacks"] if one["attack"] == name)]
         style = ("--", ":", "-.", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)))[place % 6]
         axes.plot(radii, own, color=(ACCENT, SECOND, MUTED)[place % 3], lw=1.4, ls=style, marker="o", ms=3, label=name)
-    worst = [clean, *(one["accuracy"] for one in record["worst"])]
-    axes.vlines(radii, [one["low"] for one in worst], [one["high"] for one in worst], color=WRONG, lw=1, alpha=0.6)
-    axes.plot(radii, [one["mean"] for one in worst], color=WRONG, lw=2, marker="o", ms=5, label="worst of all")
+    worst = [Estimate.from_json(one) for one in (clean, *(one["accuracy"] for one in record["worst"]))]
+    axes.vlines(radii, [one.low for one in worst], [one.high for one in worst], color=WRONG, lw=1, alpha=0.6)
+    axes.plot(radii, [one.mean for one in worst], color=WRONG, lw=2, marker="o", ms=5, label="worst of all")
     if "ways" in record["protocol"]:
         axes.axhline(1 / record["protocol"]["ways"], color=MUTED, lw=1, ls=":")
     axes.set_ylim(-0.03, 1.03)
@@ -149,5 +153,10 @@ def _slot(slot: int) -> str:
 
 
 def _share(estimate: Mapping[str, Any]) -> str:
-    """A mean in per cent with its interval."""
-    return f"{100 * estimate['mean']:.1f} % ({100 * estimate['low']:.1f} to {100 * estimate['high']:.1f})"
+    return share_with_bounds(Estimate.from_json(estimate))
+
+
+def _intervals(record: Mapping[str, Any]) -> str:
+    found = [record["clean"], *(figure["accuracy"] for figure in (*record["attacks"], *record["worst"]))]
+    unknown = why_unknown(map(Estimate.from_json, found))
+    return "95 % intervals over episodes" + (f"; {unknown}" if unknown else "")

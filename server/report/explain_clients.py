@@ -9,6 +9,7 @@ import numpy as np
 
 from server.report.explain_episode import ON_CELL, diverging
 from server.report.plots import ACCENT, INK, MUTED, SECOND, label, panels
+from server.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -144,8 +145,8 @@ def worth_caption(found: Mapping[str, Any]) -> str:
             "bars: 95 % intervals"
         )
     return (
-        f"Loss after adaptation on {found['episodes']} episodes of validation clients, of the model that the server "
-        f"makes of the mean of some clients' updates: {found['loss_without']:.4g} with none of them, "
+        f"Loss after adaptation on {counted(found['episodes'], 'episode')} of validation clients, of the model that "
+        f"the server makes of the mean of some clients' updates: {found['loss_without']:.4g} with none of them, "
         f"{found['loss_with_all']:.4g} with all. {found['evaluations']} coalitions were judged: {how}. One round, and "
         "the plain mean: not what the run's aggregator made of them."
     )

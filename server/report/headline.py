@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedmeta.statistics import Estimate, Evaluation
+from server.words import counted, share
 
 SPLITS = {"test": "each client's own tasks", "pooled": "tasks across all test clients"}
 
@@ -42,13 +43,14 @@ class Row:
 
 
 def format_score(score_name: str, value: float, *, signed: bool = False) -> str:
-    """Accuracy in per cent, an error with four digits; a difference of two with its sign.
+    """Accuracy in per cent, an error with four digits; a difference of two with its sign, of accuracies in points.
 
     >>> format_score("accuracy", 0.9312), format_score("mse", 0.123456), format_score("accuracy", 0.076, signed=True)
-    ('93.1 %', '0.1235', '+7.6 %')
+    ('93.1 %', '0.1235', '+7.6 points')
     """
-    sign = "+" if signed else ""
-    return f"{100 * value:{sign}.1f} %" if score_name == "accuracy" else f"{value:{sign}.4g}"
+    if score_name != "accuracy":
+        return f"{value:+.4g}" if signed else f"{value:.4g}"
+    return f"{100 * value:+.1f} points" if signed else share(value)
 
 
 def headline(results: Mapping[str, Any]) -> list[Row]:
@@ -81,12 +83,11 @@ def _rows(model: str, split: str, evaluation: Evaluation) -> list[Row]:
         before = {measure: found[0] for measure, found in evaluation.measures.items()}
         rows.append(Row(model, split, "before adaptation", name, evaluation.before, _beside(before, name)))
     if last > 0:
-        words, place = f"after adaptation ({last} step{'s' if last > 1 else ''})", evaluation.steps.index(last)
+        words, place = f"after adaptation ({counted(last, 'step')})", evaluation.steps.index(last)
         after = {measure: found[place] for measure, found in evaluation.measures.items()}
         rows.append(Row(model, split, words, name, evaluation.after, _beside(after, name)))
     if evaluation.lead is not None:
-        words = f"{'after' if last > 0 else 'without'} adaptation less {evaluation.strongest}, paired"
-        rows.append(Row(model, split, words, name, evaluation.lead, signed=True))
+        rows.append(Row(model, split, f"paired lead over {evaluation.strongest}", name, evaluation.lead, signed=True))
     return rows
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from server.report.plots import INK, MUTED, WRONG, empty_figure
+from server.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,8 +51,8 @@ def inversion_caption(found: Mapping[str, Any]) -> str:
     else:
         verdict = f"no slot stands out: the largest index is {_index(easiest)}, {chance}"
     return (
-        f"The smallest triggers on {where} of {inversion['episodes'][0]} clean episodes; {verdict}. "
-        f"On {inversion['episodes'][1]} other episodes that of slot {easiest['slot']} misleads "
+        f"The smallest triggers on {where} of {counted(inversion['episodes'][0], 'clean episode')}; {verdict}. "
+        f"On {counted(inversion['episodes'][1], 'other episode')} that of slot {easiest['slot']} misleads "
         f"{100 * easiest['held_out']:.0f} % of the queries."
     )
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from fedmeta.audit.membership import most_caught
 from server.report.plots import ACCENT, INK, MUTED, SECOND, label, panels
+from server.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -84,8 +85,9 @@ def _claim(found: Mapping[str, Any]) -> str:
 
 def _few(found: Mapping[str, Any]) -> str:
     trials = (
-        f"{found['shadows']} shadow federations of {found['clients']} clients, {found['members']} members and "
-        f"{found['others']} others, {found['tasks']} tasks each"
+        f"{found['shadows']} shadow federations of {counted(found['clients'], 'client')}, "
+        f"{counted(found['members'], 'member')} and {counted(found['others'], 'other')}, "
+        f"{counted(found['tasks'], 'task')} each"
     )
     if found["others"] * min(found["fprs"]) >= 10:
         return f"{trials[0].upper()}{trials[1:]}."

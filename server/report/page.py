@@ -15,22 +15,19 @@ from server.detection import detection_of_run, detection_rows
 from server.findings import finding
 from server.report import plots
 from server.report.calibration import calibration_caption, reliability_figure
-from server.report.certified import certificates, certified_caption, certified_figure
 from server.report.confidential import privacy_facts
 from server.report.deployment import deployment_rows
 from server.report.episode import EpisodePicture
-from server.report.evasion import evasion_figures
+from server.report.examinations import examination_figures
 from server.report.explain import explanation_figures
 from server.report.glyphs import glyph_figure
 from server.report.headline import SPLITS, Row, format_score, headline
-from server.report.inversion import inversion_caption, inversion_figure
-from server.report.leak import leak_caption, leak_figure
-from server.report.membership import membership_figure, membership_in_words
 from server.report.template import TEMPLATE
 from server.report.troubles import troubles
 from server.rundir import RunDir
 from server.secure_aggregation import secure_rows
 from server.summary import in_one_line
+from server.words import counted, why_unknown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -94,7 +91,7 @@ def _subtitle(rundir: RunDir) -> str:
     experiment = rundir.experiment
     server = experiment.server
     return (
-        f"{in_one_line(experiment)}; clients by {experiment.partition.name}; {server.rounds} rounds, "
+        f"{in_one_line(experiment)}; clients by {experiment.partition.name}; {counted(server.rounds, 'round')}, "
         f"{server.sampling.name} sampling; seed {experiment.seed}."
     )
 
@@ -139,9 +136,9 @@ def _groups(results: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _interval(row: Row) -> str:
-    if row.estimate.count < 2:
-        return "one value, no interval"
-    return f"95 %: {row.format(row.estimate.low)} to {row.format(row.estimate.high)}"
+    if not row.estimate.known:
+        return why_unknown([row.estimate])
+    return f"95 %: {row.format(row.estimate.low).partition(' ')[0]} to {row.format(row.estimate.high)}"
 
 
 def _split(row: Row) -> str:
@@ -150,12 +147,13 @@ def _split(row: Row) -> str:
 
 def _protocol(evaluation: Evaluation) -> str:
     """What must stand beside a number."""
-    facts = evaluation.protocol
-    whose = "one pooled client" if evaluation.split == "pooled" else f"each of {len(evaluation.clients)} clients"
+    facts, after = evaluation.protocol, evaluation.after
+    pooled = evaluation.split == "pooled"
+    whose = "one pooled client" if pooled else f"each of {counted(len(evaluation.clients), 'client')}"
     manner = "transductive: a query set is judged together" if facts.get("transductive") else "inductive"
     return (
-        f"{_task_in_words(facts)}; {facts.get('episodes')} frozen episodes of {whose}, seed {facts.get('seed')}; "
-        f"{manner}; intervals over {evaluation.after.count} {evaluation.after.unit}."
+        f"{_task_in_words(facts)}; {counted(facts.get('episodes', 0), 'frozen episode')} of {whose}, "
+        f"seed {facts.get('seed')}; {manner}; intervals over {counted(after.count, after.unit.removesuffix('s'))}."
     )
 
 
@@ -173,7 +171,7 @@ def _task_in_words(facts: dict[str, Any]) -> str:
     if "support-fraction" in facts:
         return f"a client's own data, {100 * facts['support-fraction']:g} % of it support"
     if "ways" in facts:
-        return f"{facts['ways']}-way {facts['shots']}-shot, {facts['queries']} queries a class"
+        return f"{facts['ways']}-way {facts['shots']}-shot, {counted(facts['queries'], 'query')} a class"
     return f"{facts.get('shots')} support and {facts.get('queries')} query points"
 
 
@@ -216,21 +214,7 @@ def _sections(
         ("episode", "An episode", _episode(picture), _episode_caption(picture), _has_glyphs(picture)),
         *explanation_figures(finding(rundir, "explain")),
     ]
-    leak = rundir.leak()
-    if leak is not None:
-        figures.append(("leak", "What one update shows", leak_figure(leak), leak_caption(leak), True))
-    members = finding(rundir, "membership")
-    if members is not None:
-        words = membership_in_words(members)
-        figures.append(("membership", "Who took part?", membership_figure(members), words, False))
-    examined = rundir.detection()
-    if examined is not None:
-        figures.append(("inversion", "A backdoor?", inversion_figure(examined), inversion_caption(examined), True))
-    figures += evasion_figures(rundir.evasion())
-    certified = certificates(rundir)
-    if certified is not None:
-        curves = certified_figure(certified)
-        figures.append(("certified", "Certified accuracy", curves, certified_caption(certified), False))
+    figures += examination_figures(rundir)
     attacked = successes(results)
     if attacked:
         lasting = persistence_in_words(results.get("attack_persistence") or {})

@@ -17,6 +17,7 @@ from fedmeta.attacks.success import AttackSuccess
 from fedmeta.statistics import ERRORS, Estimate, Evaluation
 from server.detection import judged_round
 from server.report.episode import EpisodePicture
+from server.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -212,12 +213,8 @@ def curve_figure(picture: EpisodePicture) -> Figure:
 
 
 def steps_in_words(steps: int) -> str:
-    """A count with its noun.
-
-    >>> steps_in_words(1), steps_in_words(5)
-    ('1 step', '5 steps')
-    """
-    return f"{steps} step{'' if steps == 1 else 's'}"
+    """A count with its noun, such as `5 steps`."""
+    return counted(steps, "step")
 
 
 def split_in_words(evaluation: Evaluation) -> str:

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from server.words import counted
 from simulations.bench.cells import Cell, Plan, make_plan
 from simulations.bench.estimate import estimate, in_words
 from simulations.bench.files import PAGE
@@ -42,7 +43,7 @@ def plan_bench(file: Path, out: Path | None, workers: int | None) -> int:
     wall = found.wall(at_once)
     assert wall is not None
     console.print(
-        f"about {in_words(wall)} with {at_once} cell{'' if at_once == 1 else 's'} at once, {in_words(found.seconds)} "
+        f"about {in_words(wall)} with {counted(at_once, 'cell')} at once, {in_words(found.seconds)} "
         "of one "
         f"core ({found.why})"
     )
@@ -60,7 +61,8 @@ def run_bench(file: Path, out: Path | None, engine: str, workers: int | None) ->
     plan = make_plan(read_grid(file))
     place = default_place(plan) if out is None else out
     runs = len(jobs_of(plan, place))
-    console.print(f"[bold]{plan.grid.name}[/]: {len(plan.cells)} cells, {runs} different runs, into {place}")
+    size = f"{counted(len(plan.cells), 'cell')}, {counted(runs, 'different run')}"
+    console.print(f"[bold]{plan.grid.name}[/]: {size}, into {place}")
     try:
         with _progress(console) as progress:
             task = progress.add_task("starting", total=runs)
@@ -93,7 +95,7 @@ def _progress(console: Console) -> Progress:
 def _cells_table(plan: Plan) -> Table:
     """How many cells of every defence are run: a line each, since a matrix of many is wider than a terminal."""
     grid = plan.grid
-    attacks = f"{len(grid.attacks)} attack{'' if len(grid.attacks) == 1 else 's'}"
+    attacks = counted(len(grid.attacks), "attack")
     title = f"{grid.name}: {attacks}, seeds {', '.join(map(str, grid.seeds))}"
     table = Table(title=title, title_justify="left")
     table.add_column("set-up")
@@ -124,10 +126,7 @@ def _refused(cells: Iterable[Cell], shown: int = 4) -> list[str]:
 
 
 def _notes(plan: Plan) -> list[str]:
-    return [
-        f"warning: {text} ({len(where)} combination{'' if len(where) == 1 else 's'})"
-        for text, where in plan.notes.items()
-    ]
+    return [f"warning: {text} ({counted(len(where), 'combination')})" for text, where in plan.notes.items()]
 
 
 def _places(plan: Plan) -> int:

@@ -9,6 +9,7 @@ from fedmeta.paired import Interval
 from server.files import store
 from server.report.template import STYLE
 from server.summary import in_one_line
+from server.words import counted
 from simulations.bench.columns import COLUMNS, ROBUST, Column
 from simulations.bench.figures import adaptation_figures, round_figures
 from simulations.bench.files import PAGE
@@ -24,7 +25,7 @@ from simulations.bench.summary import (
     break_lift,
 )
 from simulations.bench.table import missing_lines
-from simulations.bench.words import counted, difference_kind, in_print, p_in_print, with_interval
+from simulations.bench.words import difference_kind, in_print, p_in_print, with_interval
 
 
 def write_page(report: BenchReport, out: Path) -> Path:
@@ -90,7 +91,10 @@ def _facts(report: BenchReport) -> list[str]:
     attacked = (
         []
         if evasion is None
-        else [f"evasion: PGD, {evasion.steps} steps, {evasion.norm} eps {evasion.eps:g}, {evasion.episodes} episodes"]
+        else [
+            f"evasion: PGD, {counted(evasion.steps, 'step')}, {evasion.norm} eps {evasion.eps:g}, "
+            f"{counted(evasion.episodes, 'episode')}"
+        ]
     )
     return [
         counted(len(report.outcomes), "cell"),
@@ -151,7 +155,7 @@ def _maps(report: BenchReport, rows: Sequence[Row]) -> list[dict[str, Any]]:
         name = f"{column.name}@{step}" if column.by_step else column.name
         if column.bad is None or column.name == "drop" or not any(name in row.intervals for row in rows):
             continue
-        after = f" after {step} steps" if column.by_step else ""
+        after = f" after {counted(step, 'step')}" if column.by_step else ""
         lines = [_map_line(report, rows, attack.label, column, name) for attack in report.plan.grid.attacks]
         found.append(
             {

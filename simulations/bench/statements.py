@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from fedmeta.experiment import Experiment
 from fedmeta.paired import ENUMERATED, least_p
 from fedmeta.workload import Workload
+from server.words import counted
 from simulations.bench.cells import Plan
 from simulations.bench.grid_file import NONE
 from simulations.bench.outcome import Outcome
@@ -160,7 +161,7 @@ def _intervals(plan: Plan, runs: Sequence[Experiment]) -> list[str]:
     ]
     if seeds < CLAIM_SEEDS or episodes < CLAIM_EPISODES:
         said.append(
-            f"{seeds} seed{'' if seeds == 1 else 's'} and {episodes} test episodes show the order of size: a claim "
+            f"{counted(seeds, 'seed')} and {counted(episodes, 'test episode')} show the order of size: a claim "
             f"that one defence beats another wants {CLAIM_SEEDS} and {CLAIM_EPISODES}."
         )
     return said

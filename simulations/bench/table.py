@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.table import Table
 
+from server.words import counted
 from simulations.bench.columns import COLUMNS, ROBUST, Column
 from simulations.bench.questions import unanswered
 from simulations.bench.report import BenchReport
@@ -54,7 +55,7 @@ def worst_table(report: BenchReport) -> Table:
 
 def _matrix(report: BenchReport, setup: str, name: str) -> Table:
     column = next(column for column in COLUMNS if column.name == name.partition("@")[0])
-    after = f" after {name.partition('@')[2]} steps" if "@" in name else ""
+    after = f" after {counted(int(name.partition('@')[2]), 'step')}" if "@" in name else ""
     title = ", ".join(filter(None, (setup, f"{column.title}{after}"))) + " (95 % over seeds)"
     table = Table(title=title, title_justify="left")
     table.add_column("attack")

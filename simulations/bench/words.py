@@ -4,15 +4,6 @@ from fedmeta.paired import Interval
 from simulations.bench.columns import COLUMNS, Kind
 
 
-def counted(count: int, what: str) -> str:
-    """How many of something.
-
-    >>> counted(1, "seed"), counted(3, "seed")
-    ('1 seed', '3 seeds')
-    """
-    return f"{count} {what}" + ("" if count == 1 else "s")
-
-
 def in_print(kind: Kind, value: float | None, score_name: str) -> str:
     """A value of a column: shares in per cent, differences in points with their sign, errors as numbers.
 
@@ -39,7 +30,7 @@ def with_interval(kind: Kind, found: Interval | None, score_name: str) -> str:
     if found is None:
         return "-"
     mean = in_print(kind, found.mean, score_name)
-    if found.seeds < 2:
+    if found.low is None or found.high is None:
         return mean
     low, high = (in_print(kind, bound, score_name).removesuffix(" %") for bound in (found.low, found.high))
     return f"{mean} [{low}, {high}]"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fedmeta.code_hash import code_path
 from fedmeta.errors import ConfigurationError, FedmetaError
 from fedmeta.statistics import SCORES
+from server.words import counted
 
 if TYPE_CHECKING:
     from fedmeta.experiment import Experiment
@@ -44,7 +45,7 @@ def run_deployed(
 
         if flower.insecure:
             console.print(INSECURE, style="bold red", markup=False)
-        say(f"{experiment.name}: {experiment.server.rounds} rounds, into {out} on the SuperLink's machine")
+        say(f"{experiment.name}: {counted(experiment.server.rounds, 'round')}, into {out} on the SuperLink's machine")
         try:
             ended = supervise(
                 flower, lambda: flower.submit(place, run_config), Patience(resubmissions=resubmissions), say

@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from server.report.headline import format_score
+from server.words import counted
 from simulations.console import INTERRUPTED, log_to
 from simulations.tune.report import BEST, TuneReport, failures, in_words
 from simulations.tune.run import plan_search, play_search
@@ -74,7 +75,7 @@ def print_tuning(report: TuneReport, console: Console) -> None:
         shares = ", ".join(f"{key} {100 * share:.0f} %" for key, share in report.importances.items())
         console.print(f"what made trials good (PED-ANOVA): {shares}")
     counts = ", ".join(f"{report.count(state)} {state}" for state in ("complete", "pruned", "failed"))
-    console.print(f"{len(report.trials)} trials: {counts}")
+    console.print(f"{counted(len(report.trials), 'trial')}: {counts}")
     for line in failures(report.trials):
         console.print(f"[red]{line}[/]")
     if report.privacy is not None:
@@ -89,6 +90,6 @@ def privacy_in_words(said: Mapping[str, Any]) -> str:
     shown = {key: "no bound" if said[key] is None else f"{said[key]:.3g}" for key in figures}
     return (
         f"{said['title'].lower()}: epsilon {shown['epsilon']} at delta {said['delta']:g} for one {said['unit']}, the "
-        f"best of {said['drawn']} trials, whose number was drawn ({said['law']}); one run {shown['one_run']}, all "
-        f"of them published {shown['all_runs']}"
+        f"best of {counted(said['drawn'], 'trial')}, whose number was drawn ({said['law']}); one run "
+        f"{shown['one_run']}, all of them published {shown['all_runs']}"
     )

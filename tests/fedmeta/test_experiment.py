@@ -2,12 +2,13 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from fedmeta.errors import ConfigurationError
 from fedmeta.experiment import Experiment
-from fedmeta.experiment_file import load_experiment, parse_experiment, parse_override
+from fedmeta.experiment_file import load_experiment, parse_experiment, parse_override, read_toml
 from server.configuration import load
 
 
@@ -98,3 +99,25 @@ def test_overrides_are_read_as_toml_or_text() -> None:
         parse_override("seed")
     with pytest.raises(ConfigurationError, match="'seed' is a value"):
         parse_experiment({"seed": 1}, {"seed.deeper": 2})
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "words"),
+    [
+        ("[attack]\nfraction = 0.1\n[attack] # again\n", "experiment", "an experiment has one [attack]; a grid file"),
+        ("[attacks]\n[attacks]\n", "experiment", "each under [[attacks]] (fedmeta bench)"),
+        ("[attacks]\n[attacks]\n", "grid", "[attacks] stands there more than once: write [[attacks]] above each"),
+        ("[server]\nrounds = 1\n[server]\n", "experiment", "put all its keys under one [server]"),
+        ("[[defences]]\n[defences.aggregator]\n[[defences]]\n[defences.aggregator]\nx = \n", "grid", "not valid TOML"),
+    ],
+)
+def test_a_table_that_stands_twice_is_told_with_what_to_write(tmp_path: Path, text: str, kind: str, words: str) -> None:
+    (tmp_path / "twice.toml").write_text(text)
+    with pytest.raises(ConfigurationError) as caught:
+        read_toml(tmp_path / "twice.toml", kind)
+    assert words in str(caught.value) and "Cannot declare" not in str(caught.value)
+
+
+def test_a_list_where_one_table_belongs() -> None:
+    with pytest.raises(ConfigurationError, match=r"attack is one table: write \[attack\] once, in single brackets"):
+        parse_experiment({"attack": [{"fraction": 0.1}, {"fraction": 0.2}]})

@@ -61,6 +61,21 @@ def test_a_plugin_that_cannot_be_loaded_is_named() -> None:
         broken.register("broken", "other:Y", "")
 
 
+@pytest.mark.parametrize("registry", registries().values(), ids=lambda registry: registry.kind)
+def test_errors_use_the_names_of_configurations(registry: Registry) -> None:
+    for name in registry.entries():
+        made = object.__new__(registry.get(name))
+        assert name in registry.name_of(made).split(" or ")
+    assert registry.name_of(Sample(rate=1)) == "Sample", "what is not registered has no such name"
+
+
+def test_a_foreign_parameter_is_told_with_the_name_that_was_chosen() -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"partition\.writer is not a parameter of partition 'alphabet_writer'"
+    ):
+        registries()["partitions"].check("alphabet_writer", {"writer": 3})
+
+
 @dataclass(frozen=True)
 class Sample:
     """A plug-in with every type of parameter."""

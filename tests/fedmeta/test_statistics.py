@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from fedmeta.statistics import ClientScores, Evaluation, estimate, summarise
+from fedmeta.statistics import ClientScores, Estimate, Evaluation, estimate, summarise, within
 from server.files import finite
 from server.report import headline
 
@@ -14,15 +14,37 @@ from server.report import headline
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=50))
 def test_interval_is_students(values: list[float]) -> None:
     found = estimate(values, "episodes")
-    sem = stats.sem(values)
-    expected = (
-        stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=sem) if sem > 0 else (np.mean(values),) * 2
-    )
+    if min(values) == max(values):
+        assert not found.known
+        return
+    scale = max(stats.sem(values), 1e-300)
+    expected = stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=scale)
     assert (found.low, found.high) == pytest.approx(expected, abs=1e-12)
 
 
-def test_one_value_gives_no_interval_and_none_is_refused() -> None:
-    assert estimate([0.3], "clients").low == 0.3
+@pytest.mark.parametrize("values", [[0.3], [1.0], [0.3, 0.3, 0.3], [np.nan, 0.5]])
+def test_values_without_spread_have_no_interval(values: list[float]) -> None:
+    found = within(estimate(values, "clients"), 0.0, 1.0)
+    assert not found.known and found.count == len(values)
+    told = found.to_json()
+    assert told["low"] is None and told["high"] is None
+    back = Estimate.from_json(told)
+    assert not back.known and back.mean == pytest.approx(found.mean, nan_ok=True)
+    assert not Estimate.from_json({**told, "low": 0.3, "high": 0.3}).known, "files from before have no width instead"
+
+
+@pytest.mark.parametrize(("value", "bounds"), [(0.0, (0.0, 1.0)), (1.0, (0.0, 1.0)), (-1.0, (-1.0, 1.0))])
+def test_values_all_at_an_end_have_an_exact_interval(value: float, bounds: tuple[float, float]) -> None:
+    """Clopper and Pearson's, of no hit in n, in the units of the values."""
+    low, high = bounds
+    found = within(estimate([value] * 7, "episodes"), low, high)
+    exact = stats.binomtest(0, 7).proportion_ci(method="exact").high * (high - low)
+    expected = (value, value + exact) if value == low else (value - exact, value)
+    assert (found.low, found.high) == pytest.approx(expected)
+    assert not within(estimate([0.0] * 7, "episodes"), 0.0, np.inf).known, "an error has no upper end"
+
+
+def test_no_value_is_refused() -> None:
     with pytest.raises(ValueError, match="no values"):
         estimate([], "clients")
 

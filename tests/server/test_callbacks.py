@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from fedmeta.errors import FedmetaError
 from fedmeta.experiment import EvaluationSection
 from server.callbacks import Callback, Ending
 from server.configuration import load
@@ -28,8 +29,12 @@ class Listener(Callback):
 
     def __init__(self, stop_after: int | None = None) -> None:
         self.heard: list[Any] = []
+        self.started: list[int] = []
         self.stop_after = stop_after
         self.ending: Ending | None = None
+
+    def on_start(self, rounds):
+        self.started.append(rounds)
 
     def on_round_end(self, record):
         self.heard.append(record["round"])
@@ -57,8 +62,20 @@ def test_all_that_happens_is_told_in_its_order(tmp_path: Path) -> None:
     result = run(tmp_path / "run", listener, server__rounds=3)
     told = [1, 2, (2, "validation"), 3, (3, "validation")]
     assert listener.heard[:5] == told and listener.heard[5:7] == [(3, "test"), (3, "pooled")]
+    assert listener.started == [0]
     assert listener.ending is not None and listener.ending.reason is None and listener.ending.rounds == 3
     assert listener.ending.results == result.results and "stopped" not in result.results
+
+
+def test_a_run_that_cannot_be_has_not_started(tmp_path: Path) -> None:
+    listener = Listener()
+    with pytest.raises(FedmetaError):
+        run(tmp_path / "run", listener, server__sampling__clients=5)
+    assert listener.started == []
+    run(tmp_path / "run", server__rounds=2)
+    again = Listener()
+    play(open_run(None, resume=tmp_path / "run"), "inline", draw=False, callbacks=[again])
+    assert again.started == [2]
 
 
 def test_a_callback_ends_a_run_whose_last_model_is_validated(tmp_path: Path) -> None:

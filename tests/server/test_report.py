@@ -85,7 +85,8 @@ def test_a_run_on_glyphs_with_every_figure(tmp_path: Path, monkeypatch: pytest.M
         "after adaptation (1 step)",
     ]
     for row in rows:
-        assert row.format(row.estimate.mean) in text and "%" in row.format(row.estimate.mean)
+        said = row.format(row.estimate.mean)
+        assert said in text and said.endswith(" points" if row.signed else " %")
     for name in ("learning", "adaptation", "calibration", "episode", "clients"):
         assert (result.path / "plots" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     judged = result.evaluation("test")

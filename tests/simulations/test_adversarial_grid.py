@@ -82,7 +82,7 @@ def test_without_anything_to_know_the_attackers_stay_honest_and_say_so(caplog: p
         arrays = ArrayRecord({"a": Array(np.zeros(1)), "b": Array(np.zeros(1)), "n": Array(np.array([0]))})
         for attack, malicious, words in (
             (make_attack("ipm"), {0, 1, 2}, "no update of this round is known"),
-            (make_attack("alie"), {1, 2}, "ALIE needs at least 2 known updates and has 1"),
+            (make_attack("alie"), {1, 2}, "alie needs at least 2 known updates and has 1"),
         ):
             grid = AdversarialGrid(inner, attack, malicious)
             strategy = FedAvg(fraction_evaluate=0.0, min_available_nodes=3)

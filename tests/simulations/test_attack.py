@@ -14,6 +14,7 @@ from server.rundir import RunDir
 from simulations import simulate
 from simulations.attack import attack, plan_of
 from simulations.command import app
+from simulations.console import print_evasion
 
 RAW: dict[str, Any] = {
     "data": {"name": "hershey", "writers": 2, "examples_per_writer": 2},
@@ -150,10 +151,22 @@ def test_what_a_run_does_not_allow_is_refused_on_the_command_line(tmp_path: Path
     for arguments, words in (
         (("--attacks", "apgd_dlr"), "2 classes are too few"),
         (("--attacks", "pgd", "--set", "pgd.targets=3"), "2 classes are too few"),
-        (("--attacks", "pgd", "--on", "support"), "Reptile gives none: its inner steps are detached"),
+        (("--attacks", "pgd", "--on", "support"), "'reptile' gives none: its inner steps are detached"),
         (("--attacks", "pgd", "--eps", "1.5"), "eps = 1.5 is above 1"),
         (("--attacks", "pgd", "--eps=-.1"), "eps = -0.1 is no radius"),
     ):
         done = invoke(place, *arguments, "--episodes", "2")
         assert isinstance(done.exception, ConfigurationError) and words in str(done.exception), done.output
     assert not (tmp_path / "run" / "evasion.json").exists()
+
+
+def test_one_episode_gives_no_interval(finished, capsys: pytest.CaptureFixture[str]) -> None:
+    """One value shows no spread: null in files, `no interval` in print and on the page, with what it takes."""
+    found = attack(finished.path, plan_of("linf", ".1", "fgsm", "query"), episodes=1)
+    stored = RunDir.open(finished.path, exclusive=False).evasion()[-1]
+    for estimate in (found["clean"], stored["clean"], stored["worst"][0]["accuracy"]):
+        assert estimate["low"] is None and estimate["high"] is None and estimate["count"] == 1
+    print_evasion(found)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "(no interval)" in said and "1 frozen episode across" in said and "it takes 2 or more" in said
+    assert "no interval from 1 episode" in (finished.path / "report.html").read_text()

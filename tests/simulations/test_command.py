@@ -14,6 +14,7 @@ from fedmeta.errors import ConfigurationError, FedmetaError
 from server.configuration import from_run_config, load
 from simulations import simulate
 from simulations.command import app
+from simulations.shipped import shipped_for, where_to_start
 
 TINY = """
 name = "tiny"
@@ -168,6 +169,29 @@ def test_mistakes_are_one_line_without_a_traceback(tmp_path: Path) -> None:
     for line, (code, out, err) in found.items():
         assert code == 2 and err.startswith("fedmeta: ") and "Traceback" not in err + out, (line, err)
         assert MISTAKES.get(line, MISTAKES["simulate nowhere.toml"]) in err
+
+
+def test_a_refused_run_is_not_announced_and_points_at_the_file_for_its_data(tiny: Path, tmp_path: Path) -> None:
+    """The data of another scenario fit no other key: one is named, and where all fit."""
+    place = tmp_path / "run"
+    words = ["simulate", str(tiny), "--set", "data.name=ratings", "--engine", "inline", "--out", str(place)]
+    done = process(*words, cwd=tmp_path)
+    assert done.returncode == 2 and not place.exists()
+    assert done.stdout.strip() == "", "no directory, and no bar"
+    refusal, advice = done.stderr.strip().splitlines()[-2:]
+    assert "partition 'iid'" in refusal and "Traceback" not in done.stderr
+    assert "for 'ratings' start from " in advice and advice.endswith("configs/ratings.toml (or ratings-films.toml)")
+    call("simulate", str(tiny), "--set", "server.rounds=1", "--engine", "inline", "--no-report", "--out", str(place))
+
+
+@pytest.mark.parametrize(
+    ("data", "first"), [("hershey", "demo"), ("omniglot", "omniglot-maml"), ("udhr", "text"), ("nodes", None)]
+)
+def test_shipped_files_are_known_by_their_data(data: str, first: str | None) -> None:
+    found = shipped_for(data)
+    assert [path.stem for path in found[:1]] == ([] if first is None else [first])
+    assert where_to_start({"data": {"name": data}}, {"data.name": data}) == "", "no other data than its own"
+    assert bool(where_to_start({"data": {"name": "sinusoid"}}, {"data.name": data})) == bool(found)
 
 
 def test_an_unknown_engine_leaves_no_run_directory(tmp_path: Path) -> None:

@@ -7,9 +7,7 @@ Every component behind a `make_*` is tried with the parameters that it declares,
 import importlib
 import math
 import pkgutil
-import signal
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -56,6 +54,7 @@ MATRICES: tuple[Any, ...] = (
         None,
     ),
 )
+Fault = Callable[..., "str | None"]
 PATIENCE = 20
 """Seconds, after which a call hangs."""
 
@@ -109,31 +108,11 @@ def degenerate(value: Any) -> tuple[Any, ...]:
     return NUMBERS
 
 
-class Hangs(BaseException):
-    """No end in sight."""
-
-
-@contextmanager
-def patience() -> Iterator[None]:
-    def late(*_: Any) -> None:
-        raise Hangs
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(PATIENCE)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def fault(call: Callable[[], Any], name: str, finite: bool) -> str | None:
+def fault_within(patience: Any, call: Callable[[], Any], name: str, finite: bool) -> str | None:
     """What is wrong with how a call took a degenerate `name`; None for a result or a clear error."""
     try:
-        with patience():
+        with patience(PATIENCE) as wait:
             found = call()
-    except Hangs:
-        return f"no end after {PATIENCE} s"
     except (ValueError, TypeError) as error:
         if isinstance(error, UnicodeError) or not str(error).strip():
             return f"{type(error).__name__} without a clear word: {error}"
@@ -141,7 +120,15 @@ def fault(call: Callable[[], Any], name: str, finite: bool) -> str | None:
         return None if any(word in words for word in words_of(name)) else f"{name} is not named: {error}"
     except Exception as error:
         return f"{type(error).__name__}: {error}"
+    if wait.over:
+        return f"no end after {PATIENCE} s"
     return f"gave NaN: {found}" if finite and has_nan(found) else None
+
+
+@pytest.fixture(scope="module")
+def fault(patience: Any) -> Fault:
+    """`fault(call, name, finite)`, see `fault_within`."""
+    return partial(fault_within, patience)
 
 
 def words_of(name: str) -> tuple[str, ...]:
@@ -173,7 +160,7 @@ def has_nan(value: Any) -> bool:
     return isinstance(value, list | tuple) and any(map(has_nan, value))
 
 
-def faults(calls: tuple[Call, ...], finite: bool = True) -> list[str]:
+def faults(calls: tuple[Call, ...], fault: Fault, finite: bool = True) -> list[str]:
     found = []
     for call in calls:
         call.target(**call.good)  # it works as it is
@@ -381,8 +368,8 @@ def test_every_public_name_is_tried() -> None:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", CALLS)
-def test_a_call_gives_a_result_or_names_what_is_wrong(name: str) -> None:
-    assert faults(CALLS[name]) == []
+def test_a_call_gives_a_result_or_names_what_is_wrong(name: str, fault: Fault) -> None:
+    assert faults(CALLS[name], fault) == []
 
 
 # --- components behind factories ---
@@ -419,7 +406,7 @@ def alternatives(value: Any) -> tuple[Any, ...]:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", REGISTRIES)
-def test_every_component_takes_its_parameters_or_names_them(kind: str) -> None:
+def test_every_component_takes_its_parameters_or_names_them(kind: str, fault: Fault) -> None:
     registry, found = REGISTRIES[kind], []
     for name in registry.entries():
         good = settings_of(registry.get(name))
@@ -450,7 +437,7 @@ def test_a_factory_refuses_names_that_there_are_not(name: str) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", ["strategies.AGGREGATORS", "strategies.PREAGGREGATORS"])
-def test_rules_take_any_matrix_or_name_it(kind: str) -> None:
+def test_rules_take_any_matrix_or_name_it(kind: str, fault: Fault) -> None:
     registry, found = REGISTRIES[kind], []
     for name in registry.entries():
         rule = registry.make(name, **settings_of(registry.get(name)))
@@ -463,7 +450,7 @@ def test_rules_take_any_matrix_or_name_it(kind: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_attacks_on_updates_take_any_matrix_or_name_it() -> None:
+def test_attacks_on_updates_take_any_matrix_or_name_it(fault: Fault) -> None:
     from fedmeta.attacks import ATTACKS
     from fedmeta.attacks.base import UpdateAttack
 
@@ -486,7 +473,7 @@ def test_attacks_on_updates_take_any_matrix_or_name_it() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_models_of_a_size_that_there_is_not_are_refused() -> None:
+def test_models_of_a_size_that_there_is_not_are_refused(fault: Fault) -> None:
     from fedmeta.models import MODELS, make_model
 
     found = []
@@ -502,7 +489,7 @@ def test_models_of_a_size_that_there_is_not_are_refused() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_places_and_engines(tmp_path: Path) -> None:
+def test_places_and_engines(tmp_path: Path, fault: Fault) -> None:
     from simulations import simulate
     from simulations.bench import bench
     from simulations.tune import tune
@@ -537,7 +524,7 @@ def test_places_and_engines(tmp_path: Path) -> None:
     assert not any(tmp_path.iterdir()), "what was refused left nothing"
 
 
-def test_shares_of_a_pool() -> None:
+def test_shares_of_a_pool(fault: Fault) -> None:
     """Refused before Ray is started or joined; another test of this process may have started it."""
     import ray
 

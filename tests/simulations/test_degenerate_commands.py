@@ -5,10 +5,8 @@ A command or an option that is added is tried without a line here, but for the w
 
 import json
 import shutil
-import signal
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -163,30 +161,11 @@ def altered(words: list[str], parameter: Any, word: str) -> list[str]:
     return words
 
 
-class Hangs(BaseException):
-    """No end in sight; no `except Exception` of ours may swallow it."""
-
-
-@contextmanager
-def patience() -> Iterator[None]:
-    def late(*_: Any) -> None:
-        raise Hangs
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(PATIENCE)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def fault(words: list[str]) -> str | None:
+def fault(words: list[str], patience: Any) -> str | None:
     """What is wrong with how the command took its words; None where it gave a result or a clear error."""
-    try:
-        with patience():
-            done = CliRunner().invoke(app, words)
-    except Hangs:
+    with patience(PATIENCE) as wait:
+        done = CliRunner().invoke(app, words)
+    if wait.over:
         return f"no end after {PATIENCE} s"
     error = done.exception
     if error is None or isinstance(error, SystemExit):
@@ -214,7 +193,7 @@ def half_written(place: Path) -> list[str]:
     return found
 
 
-def faults(command: str, home: Path) -> list[str]:
+def faults(command: str, home: Path, patience: Any) -> list[str]:
     """Of one command, over all its parameters and their degenerate words."""
     found = []
     words, out = calls(home)[command], home / "out"
@@ -223,7 +202,7 @@ def faults(command: str, home: Path) -> list[str]:
             if word.endswith("/empty") and command in DEFAULTS and parameter.param_type_name == "argument":
                 continue
             shutil.rmtree(out, ignore_errors=True)
-            what = fault([*command.split(), *altered(words, parameter, word)])
+            what = fault([*command.split(), *altered(words, parameter, word)], patience)
             left = half_written(out) if out.is_dir() else []
             if what or left:
                 found.append(f"{command} {parameter.opts[0]} {word[:40]!r}: {what or 'left ' + ', '.join(left)}")
@@ -236,8 +215,8 @@ def test_every_command_is_tried(home: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("command", QUICK)
-def test_degenerate_words_meet_a_result_or_a_clear_error(home: Path, command: str) -> None:
-    assert faults(command, home) == []
+def test_degenerate_words_meet_a_result_or_a_clear_error(home: Path, command: str, patience: Any) -> None:
+    assert faults(command, home, patience) == []
 
 
 @pytest.mark.slow
@@ -245,5 +224,5 @@ def test_degenerate_words_meet_a_result_or_a_clear_error(home: Path, command: st
 @pytest.mark.usefixtures("glyphs")
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("command", sorted(set(COMMANDS) - set(QUICK)))
-def test_degenerate_words_of_commands_that_train(home: Path, command: str) -> None:
-    assert faults(command, home) == []
+def test_degenerate_words_of_commands_that_train(home: Path, command: str, patience: Any) -> None:
+    assert faults(command, home, patience) == []

@@ -80,6 +80,7 @@ def test_explain_writes_figures_and_draws_them(finished) -> None:
     console = Console(width=160)
     with console.capture() as captured:
         for table in tables(found):
+            assert all(column.header for column in table.columns), "every column has a name"
             console.print(table)
     for words in ("What adaptation changes", "Scores of multi_krum by layer, round 1", "Worth, in nats"):
         assert words in captured.get()

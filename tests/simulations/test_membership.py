@@ -68,6 +68,9 @@ def test_six_shadows_of_a_private_run_beside_its_claim(tmp_path) -> None:
     arguments = ["audit", str(tmp_path / "run"), "--membership", "--engine", "inline", "--shadows", "6", "--tasks", "1"]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
+    first, *shadows = done.output.splitlines()[:7]
+    assert first == "6 shadow federations of 14 clients: 6 trainings of 1 round each", "its cost before its beginning"
+    assert [line.partition(":")[0] for line in shadows] == [f"shadow {index} of 6" for index in range(1, 7)]
     assert "Few: 6 shadow federations of 14 clients" in done.output and "at delta 0.001 allows AUROC" in done.output
     found = json.loads((tmp_path / "run" / "membership.json").read_text())
     assert (found["members"], found["others"]) == (42, 42) and not exceeds(found)

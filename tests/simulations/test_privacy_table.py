@@ -1,6 +1,9 @@
 """`fedmeta privacy`: every accountant side by side, as a table and as JSON; bad input in words."""
 
 import json
+import re
+import tomllib
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -66,3 +69,11 @@ def test_bad_input(words, said):
 def test_a_delta_too_large_for_the_population_is_warned_of():
     with pytest.warns(UserWarning, match="1 / 5"):
         call(*["--noise-multiplier", "1", "--sampling-rate", "0.1", "--delta", "0.5", "--population", "5"])
+
+
+def test_the_readme_names_the_extra_that_an_accountant_needs() -> None:
+    root = Path(__file__).resolve().parents[2]
+    line = next(line for line in (root / "README.md").read_text().splitlines() if line.startswith("fedmeta privacy "))
+    extra = re.search(r"pip install 'fedmeta\[(\w+)\]'", line)
+    extras = tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert extra is not None and any("dp-accounting" in package for package in extras[extra[1]])

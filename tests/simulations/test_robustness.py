@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fedmeta.errors import ConfigurationError
+from fedmeta.query_detection import DETECTORS as REGISTERED
 from server.configuration import load
 from server.report.certified import certificates
 from server.rundir import RunDir
@@ -19,6 +20,7 @@ from simulations.bench.cells import make_plan
 from simulations.bench.grid_file import read_grid
 from simulations.bench.run import bench
 from simulations.command import app
+from simulations.robustness_console import print_query_detection
 
 GLYPHS: dict[str, Any] = {
     "data": {"name": "hershey", "writers": 2, "examples_per_writer": 2},
@@ -107,6 +109,17 @@ def test_certificates_are_kept_and_drawn(plain: Path) -> None:
     )
 
 
+def test_a_certificate_of_one_episode_has_no_interval(plain: Path) -> None:
+    asked = ["certify", str(plain), "--sigma", ".25", "--episodes", "1", "--queries", "2", "--samples", "20"]
+    done = CliRunner().invoke(app, asked)
+    assert done.exit_code == 0, done.output
+    said = " ".join(done.output.split())
+    assert "(no interval)" in said and "1 frozen episode, 2 queries of each" in said and "it takes 2 or more" in said
+    found = certificates(RunDir.open(plain, exclusive=False))
+    assert found is not None and found["curves"][0]["accuracy"][0]["low"] is None
+    assert "no interval from 1 episode" in (plain / "report.html").read_text()
+
+
 def test_query_detection_reports_both_attackers(plain: Path) -> None:
     words = ["detect-queries", str(plain), "--eps", ".3", "--episodes", "3", "--steps", "4"]
     done = CliRunner().invoke(app, [*words, "--detectors", "max_softmax,mahalanobis,off_binary", "--json"])
@@ -116,7 +129,31 @@ def test_query_detection_reports_both_attackers(plain: Path) -> None:
     for verdict in found["detectors"].values():
         assert verdict["plain"] is not None and verdict["adaptive"] is not None
         assert verdict["successes"][1] >= verdict["successes"][0] > 0
+        for own in (verdict["plain"], verdict["adaptive"]):
+            assert own["low"] is None or own["low"] <= own["auroc"] <= own["high"]
+    assert any(verdict["plain"]["low"] is not None for verdict in found["detectors"].values())
     assert json.loads((plain / "query-detection.json").read_text()) == found
+    page = (plain / "report.html").read_text()
+    assert "Attacked queries" in page and "3 frozen episodes, 3-way 1-shot, against PGD of 4 steps within Linf" in page
+
+
+def test_the_table_of_detectors_fits_a_terminal_also_with_what_is_unknown(capsys: pytest.CaptureFixture[str]) -> None:
+    known = {"auroc": 0.8, "low": 0.7123, "high": 0.9, "tpr": 1.0}
+    verdicts = {
+        name: {"plain": known, "adaptive": None, "successes": [100, 0], "clean": 900} for name in REGISTERED.entries()
+    }
+    verdicts |= {"alone": {"plain": {**known, "low": None, "high": None}, "adaptive": None, "successes": [1, 0]}}
+    facts = {"norm": "linf", "eps": 0.1, "steps": 20, "episodes": 1, "ways": 5, "shots": 1, "queries": 1}
+    print_query_detection({"detectors": verdicts, "protocol": facts})
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any("0.800 (0.712 to 0.900)" in line for line in lines), "no cell is broken"
+    said = " ".join(" ".join(lines).split())
+    assert "0.800 (no interval)" in said and "no interval from 1 episode: it takes 2" in said
+
+
+def test_unknown_detectors_are_refused(plain: Path) -> None:
+    words = ["detect-queries", str(plain)]
     assert "did you mean 'median'" in str(CliRunner().invoke(app, [*words, "--detectors", "medan"]).exception)
 
 

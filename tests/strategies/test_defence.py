@@ -100,7 +100,7 @@ def test_a_draw_too_small_for_the_rule_keeps_the_model(tmp_path: Path) -> None:
         ),
         (
             configured({"name": "krum", "f": 1}, {"name": "nnm", "g": 1}),
-            r"server\.preaggregators\[0\]\.g is not a parameter of NNM",
+            r"server\.preaggregators\[0\]\.g is not a parameter of preaggregator 'nnm'",
         ),
         (
             configured({"name": "krum", "f": 1}, {"name": "nnm", "f": -1}),

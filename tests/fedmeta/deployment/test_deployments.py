@@ -115,7 +115,7 @@ def test_what_does_not_fit_is_refused() -> None:
         deploy("matching_head", made("abml")[0], body="adapted")
     waves = {"data": {"name": "sinusoid"}, "partition": {"name": "iid"}, "model": {"name": "sinusoid"}}
     task = {"ways": 1, "shots": 2, "queries": 2}
-    with pytest.raises(ConfigurationError, match="MatchingHead needs classes"):
+    with pytest.raises(ConfigurationError, match="matching_head needs classes"):
         load(
             {
                 **waves,

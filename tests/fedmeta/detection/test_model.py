@@ -144,7 +144,7 @@ def test_a_trigger_on_the_support_too_is_inverted_through_the_adaptation(name: s
 def test_an_adaptation_without_gradients_cannot_be_inverted_through() -> None:
     model = Network(nn.Flatten(), nn.Linear(SIDE * SIDE, WAYS))
     learner = make_learner("reptile", model)
-    with pytest.raises(ConfigurationError, match="Reptile does not: look for one on queries"):
+    with pytest.raises(ConfigurationError, match="'reptile' does not: look for one on queries"):
         Suspect(learner, learner.init(torch.Generator()), episodes(1, 0), 2, "both")
 
 

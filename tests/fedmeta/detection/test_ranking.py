@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import rankdata
 
-from fedmeta.detection.ranking import Ranking, auroc, average_precision, ranking, tpr_at_fpr
+from fedmeta.detection.ranking import Ranking, auroc, auroc_over_groups, average_precision, ranking, tpr_at_fpr
 
 # Few distinct values, so that ties are the rule; both classes present.
 SCORED = st.lists(st.tuples(st.sampled_from([-math.inf, -1.0, 0.0, 0.5, 3.0, math.inf]), st.booleans()), min_size=2)
@@ -71,3 +71,35 @@ def test_five_per_cent_allows_one_false_alarm_in_twenty_and_none_in_nineteen() -
     labels = [False, True, *([False] * 19)]
     assert tpr_at_fpr(scores, labels) == 1.0
     assert tpr_at_fpr(scores[:-1], labels[:-1]) == 0.0
+
+
+EPISODES = st.lists(st.tuples(*[st.lists(st.sampled_from([0.0, 0.5, 1.0, math.nan]), max_size=4)] * 2), min_size=1)
+
+
+@given(EPISODES)
+def test_auroc_over_groups_is_auroc_of_all_scores(episodes: list[tuple[list[float], list[float]]]) -> None:
+    positive, negative = [list(part) for part in zip(*episodes, strict=True)]
+    flat = [[score for own in part for score in own] for part in (positive, negative)]
+    plain = auroc(flat[0] + flat[1], [True] * len(flat[0]) + [False] * len(flat[1]))
+    found = auroc_over_groups(positive, negative, resamples=50)
+    assert (found is None) == (plain is None)
+    if found is not None:
+        assert found.mean == pytest.approx(plain) and found.count == len(episodes)
+        assert not found.known or found.low < found.high
+
+
+def test_the_interval_draws_whole_episodes() -> None:
+    """As a plain bootstrap over episodes, done by hand; one episode, or none that differs, has none."""
+    rng = np.random.default_rng(1)
+    positive = [rng.normal(1.0 + shift, 1, 8) for shift in rng.normal(0, 1, 12)]
+    negative = [rng.normal(shift, 1, 10) for shift in rng.normal(0, 1, 12)]
+    found = auroc_over_groups(positive, negative)
+    drawn = []
+    for rows in rng.integers(12, size=(2000, 12)):
+        high, low = (np.concatenate([part[row] for row in rows]) for part in (positive, negative))
+        drawn.append(auroc(np.concatenate([high, low]), [True] * len(high) + [False] * len(low)))
+    assert found is not None
+    assert (found.low, found.high) == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.02)
+    for part in ((positive[:1], negative[:1]), ([[2.0], [3.0]], [[0.0], [1.0]])):
+        alone = auroc_over_groups(*part)
+        assert alone is not None and not alone.known

@@ -116,7 +116,7 @@ def test_a_moved_support_spoils_clean_queries(name: str, request: pytest.Fixture
 def test_a_learner_without_gradients_on_its_support_is_refused(name: str) -> None:
     learner, params, episode = smooth(name, **FLAT[name])
     plan = Plan(eps=(0.1,), attacks=attacks_of(["pgd"]), on="support")
-    with pytest.raises(ConfigurationError, match=rf"{type(learner).__name__} gives none.*--on query"):
+    with pytest.raises(ConfigurationError, match=rf"'{name}' gives none.*--on query"):
         robustness(learner, params, [episode], plan)
     robustness(learner, params, [episode], Plan(eps=(0.1,), attacks=attacks_of(["pgd"], {"pgd": {"steps": 2}})))
     blind = Plan(eps=(0.1,), attacks=attacks_of(["noise"]), on="support")

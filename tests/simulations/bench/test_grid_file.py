@@ -54,7 +54,7 @@ def test_the_base_may_be_a_file_beside_the_grid(waves: dict[str, Any], tmp_path:
         ({"attacks": [{"method": "sign_flop"}]}, "unknown attack 'sign_flop'; did you mean 'sign_flip'"),
         ({"attacks": [{"method": "ipm", "fractoin": 0.1}]}, r"attacks.0.fractoin'; did you mean 'fraction'"),
         ({"attacks": [{"method": "ipm", "clean": "runs/x"}]}, "attacks.0.clean"),
-        ({"attacks": [{"method": {"name": "ipm", "tua": 3.0}}]}, "method.tua is not a parameter of IPM"),
+        ({"attacks": [{"method": {"name": "ipm", "tua": 3.0}}]}, "method.tua is not a parameter of attack"),
         ({"defences": [{"aggregator": "krumm"}]}, "did you mean 'krum'"),
         ({"defences": [{"aggregator": "krum"}, {"aggregator": "krum"}]}, "two entries are called 'krum'"),
         ({"f": None, "defences": [{"aggregator": "krum"}]}, "aggregator.f is missing"),

@@ -36,5 +36,5 @@ def test_zero_weights() -> None:
 def test_unknown_names_and_parameters_are_errors() -> None:
     with pytest.raises(ConfigurationError, match="did you mean 'mean'"):
         make_aggregator("meen")
-    with pytest.raises(ConfigurationError, match=r"f is not a parameter of Mean"):
+    with pytest.raises(ConfigurationError, match=r"f is not a parameter of aggregator"):
         make_aggregator("mean", f=2)

@@ -1,0 +1,63 @@
+"""How counts and intervals are said, on a console and in a report."""
+
+from collections.abc import Callable, Iterable
+
+from fedmeta.statistics import Estimate
+
+
+def counted(count: int, what: str) -> str:
+    """How many of something.
+
+    >>> counted(1, "seed"), counted(3, "seed"), counted(2, "query")
+    ('1 seed', '3 seeds', '2 queries')
+    """
+    many = f"{what.removesuffix('y')}ies" if what.endswith("ry") else f"{what}s"
+    return f"{count} {what if count == 1 else many}"
+
+
+def bounds(found: Estimate, say: Callable[[float], str]) -> str:
+    """What stands behind a mean, without its unit.
+
+    >>> bounds(Estimate(0.5, 0.25, 0.75, 3, "episodes"), lambda value: f"{100 * value:.0f} %")
+    '(25 to 75)'
+    """
+    if not found.known:
+        return "(no interval)"
+    low, high = (say(value).partition(" ")[0] for value in (found.low, found.high))
+    return f"({low} to {high})"
+
+
+def share(value: float) -> str:
+    """A share in per cent.
+
+    >>> share(0.9312)
+    '93.1 %'
+    """
+    return f"{100 * value:.1f} %"
+
+
+def share_with_bounds(found: Estimate) -> str:
+    """A share in per cent with its interval.
+
+    >>> share_with_bounds(Estimate(0.9312, 0.9, 0.96, 3, "episodes"))
+    '93.1 % (90.0 to 96.0)'
+    """
+    return f"{share(found.mean)} {bounds(found, share)}"
+
+
+def why_unknown(estimates: Iterable[Estimate]) -> str:
+    """Why some estimates have no interval, and what it takes, the fewest values first; empty where all have one.
+
+    >>> unknown = float("nan")
+    >>> why_unknown([Estimate(0.5, unknown, unknown, 1, "episodes"), Estimate(0.2, unknown, unknown, 6, "clients")])
+    'no interval from 1 episode: it takes 2 or more'
+    >>> why_unknown([Estimate(0.2, unknown, unknown, 6, "clients")])
+    'no interval where all 6 clients have the same value'
+    """
+    unknown = [found for found in estimates if found.count and not found.known]
+    if not unknown:
+        return ""
+    least = min(unknown, key=lambda found: found.count)
+    if least.count == 1:
+        return f"no interval from {counted(1, least.unit.removesuffix('s'))}: it takes 2 or more"
+    return f"no interval where all {least.count} {least.unit} have the same value"
