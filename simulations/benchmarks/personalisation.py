@@ -22,7 +22,7 @@ from fedmeta.data import DATASETS
 from fedmeta.data.arrays import dataset_from_arrays
 from fedmeta.data.class_dataset import ClassDataset
 from fedmeta.parameters import parameter
-from fedmeta.statistics import estimate
+from fedmeta.statistics import estimate, within
 from fedmeta.tasks import TASKS, Task
 from server.configuration import load
 from server.rounds import run_experiment
@@ -120,8 +120,8 @@ def measure(method: dict[str, Any], seed: int, rounds: int, steps: int) -> dict[
 
 def interval(values: list[float], low: float, high: float) -> str:
     """Mean and 95 % t interval over seeds, within the range that is possible."""
-    found = estimate(values, "episodes")
-    return f"{found.mean:.1f} [{max(low, found.low):.1f}, {min(high, found.high):.1f}]"
+    found = within(estimate(values, "episodes"), low, high)
+    return f"{found.mean:.1f} [{found.low:.1f}, {found.high:.1f}]" if found.known else f"{found.mean:.1f} [unknown]"
 
 
 def main() -> None:
