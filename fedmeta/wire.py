@@ -5,15 +5,16 @@ A model or an update is ONE flat float32 array, since Flower ships every array a
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
-from torch import Tensor
 
 from fedmeta import npy
+
+if TYPE_CHECKING:  # torch is loaded where a tensor is made: engines carry other people's apps, which may need none
+    from torch import Tensor
 
 FLAT = "flat"
 ARRAYS, METRICS, CONFIG = "arrays", "metrics", "config"
@@ -52,7 +53,7 @@ class MalformedRecord(ValueError):
     """A record from the other side that does not hold what the contract says; the text names what."""
 
 
-def vector_record(vector: Tensor) -> ArrayRecord:
+def vector_record(vector: "Tensor") -> ArrayRecord:
     """A flat vector `[D]` as an ArrayRecord of one float32 array."""
     values = np.ascontiguousarray(vector.detach().cpu().numpy(), dtype=np.float32)
     record = ArrayRecord()  # filled below: its constructor takes four times as long to find out what it was given
@@ -61,18 +62,20 @@ def vector_record(vector: Tensor) -> ArrayRecord:
     return record
 
 
-def read_vector(record: ArrayRecord, size: int) -> Tensor:
+def read_vector(record: ArrayRecord, size: int) -> "Tensor":
     """The flat vector `[size]` of a record; the caller owns it.
 
     Raises:
         MalformedRecord: other keys, another dtype, another shape, or a value that is not finite.
     """
+    import torch
+
     values = flat_values(record, size)
     refuse_non_finite(values)
     return torch.from_numpy(np.array(values))
 
 
-def read_row(record: ArrayRecord, row: Tensor) -> float:
+def read_row(record: ArrayRecord, row: "Tensor") -> float:
     """Read the flat vector of a record to a float32 `row` `[D]`; returns its Euclidean norm.
 
     The norm is that of what is still warm in the cache, and shows on the way whether all values are finite.
@@ -80,6 +83,8 @@ def read_row(record: ArrayRecord, row: Tensor) -> float:
     Raises:
         MalformedRecord: as `read_vector`.
     """
+    import torch
+
     values = flat_values(record, len(row))
     row.numpy()[:] = values
     square = float(torch.dot(row, row))

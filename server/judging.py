@@ -17,7 +17,7 @@ from fedmeta.wire import vector_record
 from server.rundir import RunDir
 from strategies.judging import Judging
 from strategies.meta import MetaStrategy, vector_hash
-from strategies.replies import group_reasons
+from strategies.reasons import group_reasons
 
 log = logging.getLogger("fedmeta.server")
 

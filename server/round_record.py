@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 from fedmeta.statistics import ERRORS, Evaluation
-from strategies.replies import group_reasons
+from strategies.reasons import group_reasons
 from strategies.round_report import RELEASED, RoundReport
 
 log = logging.getLogger("fedmeta.server")

@@ -35,7 +35,7 @@ from strategies.holdings import misfits
 from strategies.meta import MetaStrategy
 from strategies.node_keys import registered_keys
 from strategies.private_rounds import PrivateRounds
-from strategies.replies import group_reasons
+from strategies.reasons import group_reasons
 
 log = logging.getLogger("fedmeta.server")
 

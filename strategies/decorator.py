@@ -5,22 +5,22 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
-from torch import Tensor
 
-if TYPE_CHECKING:  # Flower's internals, for types only
+if TYPE_CHECKING:  # Flower's internals, for types only; and torch, which checked grids of other apps do without
     from flwr.proto.node_pb2 import NodeInfo
     from flwr.supercore.run import Run
+    from torch import Tensor
 
 
 @runtime_checkable
 class Remembering(Protocol):
     """A grid with a state that lasts over rounds, and so belongs into the checkpoint of a run."""
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self) -> "dict[str, Tensor]":
         """What the next round depends on."""
         ...
 
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
+    def load_state(self, state: "Mapping[str, Tensor]") -> None:
         """Continue from `state()`."""
         ...
 

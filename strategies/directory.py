@@ -10,7 +10,7 @@ from flwr.serverapp import Grid
 
 from fedmeta.errors import FedmetaError
 from fedmeta.wire import CONFIG, MalformedRecord, config_record, only
-from strategies.replies import group_reasons
+from strategies.reasons import group_reasons
 
 QUERY_IDENTITY = "query.identity"
 IDENTITY: dict[str, type] = {

@@ -13,7 +13,7 @@ from fedmeta.experiment import Component
 from fedmeta.statistics import ClientScores, Evaluation, summarise
 from fedmeta.wire import ARRAYS, CLEAN, CONFIG, TROUBLE, MalformedRecord, config_record, only
 from strategies.directory import Directory, Member, by_message, why_failed
-from strategies.replies import group_reasons
+from strategies.reasons import group_reasons
 
 log = logging.getLogger("fedmeta.strategies")
 

@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -160,17 +159,3 @@ def _read_update(client: int, reply: Message, size: int, row: Tensor | None, spe
             raise MalformedRecord(f"an update in a sum without its {NORM}")
         return Update(client, None, metrics[NORM], tasks, metrics, read_sum(reply.content, size), idle)
     return Update(client, row, read_row(only(reply.content, "array"), row), tasks, metrics, idle=idle)
-
-
-def group_reasons(reasons: Mapping[int, str]) -> list[str]:
-    """One line for alike failures, naming how many and which clients.
-
-    >>> group_reasons({3: "ValueError: a", 5: "ValueError: a", 7: "KeyError: b"})
-    ['2 clients (3, 5): ValueError: a', '1 client (7): KeyError: b']
-    """
-    lines = []
-    for reason, count in Counter(reasons.values()).most_common():
-        clients = [str(client) for client, why in reasons.items() if why == reason]
-        shown = ", ".join(clients[:5]) + (", ..." if count > 5 else "")
-        lines.append(f"{count} client{'s' if count > 1 else ''} ({shown}): {reason}")
-    return lines

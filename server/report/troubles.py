@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from strategies.replies import group_reasons
+from strategies.reasons import group_reasons
 from strategies.round_report import RELEASED
 
 KINDS = {

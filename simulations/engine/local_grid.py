@@ -19,7 +19,7 @@ from fedmeta.seeding import derive
 from simulations.engine.executor import Outcome, Turn
 from simulations.engine.flower_internals import NODE_UNAVAILABLE, adopt_identity, empty_run, error_reply, give_id
 from strategies.checking import refuse
-from strategies.replies import group_reasons
+from strategies.reasons import group_reasons
 
 log = logging.getLogger("fedmeta.engine")
 

@@ -77,6 +77,7 @@ def test_a_folder_with_modules_named_like_ours_and_nothing_left_at_the_end(tmp_p
                 mine = [reply.content["me"] for reply in ask(two)]
                 assert {me["engine"] for me in mine} == {CHECKOUT_ENGINE}, mine
                 assert not any(me["torch"] for me in mine), "an app without torch loads none"
+                assert "torch" not in sys.modules, "nor does the driver"
                 assert {me["threads"] for me in mine} == {"1"}
             grid = RayGrid(app, 2, actors=2)
             pids = [reply.content["me"]["pid"] for reply in ask(grid)]
