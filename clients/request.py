@@ -21,7 +21,7 @@ class Request:
     Attributes:
         client: the stable client id.
         workload: data, learner and specification of the experiment in the message, in the client's configuration.
-        vector: `[D]`, the global model.
+        vector: `[D]`, the global model; clients of a cohort may share it, so that nobody may write to it.
         round: of the run, counted from 1; 0 outside one.
         config: the scalars that came along.
         last_update: `[D]`, what the last round did to the model; None where it is not told, as it is to attackers.
@@ -63,8 +63,13 @@ def workload_of(message: Message, context: Context) -> tuple[Workload, dict[str,
     return workload, config
 
 
-def read_request(message: Message, context: Context) -> Request:
+def read_request(message: Message, context: Context, known: dict[int, Tensor] | None = None) -> Request:
     """Read a message that carries a model.
+
+    Args:
+        message: train or evaluate.
+        context: of the client.
+        known: models on their device by the identity of their record, for messages that share one; is added to.
 
     Raises:
         MalformedRecord: no experiment, a model of another specification, or an array that is not the flat vector.
@@ -75,15 +80,23 @@ def read_request(message: Message, context: Context) -> Request:
         raise MalformedRecord(
             f"the server's model has spec {str(expected)[:12]}, this client's {workload.spec.hash[:12]}"
         )
-    vector = read_vector(_model_record(message.content), workload.spec.size())
+    device = device_of(workload.experiment)
+    vector = _vector(_model_record(message.content), workload.spec.size(), device, {} if known is None else known)
     # Flower's own strategies call it by another name.
     round = int(config.get("round", config.get("server-round", 0)))
     told = message.content.array_records.get(LAST_UPDATE)
     last_update = None if told is None else read_vector(told, workload.spec.size())
-    device, client = device_of(workload.experiment), client_id(context)
+    client = client_id(context)
     chosen = _configured(workload, config, round, client)
     of_run = None if chosen is workload else workload
-    return Request(client, chosen, vector.to(device), round, config, last_update, of_run)
+    return Request(client, chosen, vector, round, config, last_update, of_run)
+
+
+def _vector(record: ArrayRecord, size: int, device: torch.device, known: dict[int, Tensor]) -> Tensor:
+    found = known.get(id(record))
+    if found is None or len(found) != size or found.device.type != device.type:
+        found = known[id(record)] = read_vector(record, size).to(device)
+    return found
 
 
 def _configured(workload: Workload, config: dict[str, Any], round: int, client: int) -> Workload:

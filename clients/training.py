@@ -47,9 +47,10 @@ def train(messages: list[Message], contexts: list[Context]) -> Iterator[Message]
     groups: dict[tuple[int, int, str, bool, int | None], list[int]] = {}
     requests: dict[int, Request] = {}
     reserved: dict[int, Reservation] = {}
+    models: dict[int, Tensor] = {}
     for index, (message, context) in enumerate(zip(messages, contexts, strict=True)):
         try:
-            request = requests[index] = read_request(message, context)
+            request = requests[index] = read_request(message, context, models)
             _check_masked(request, message, context)
             form = _update_form(request)
             reservation = reserve(request, context)
@@ -152,13 +153,19 @@ def train_group(protection: Protection, attacker: Attacker | None = None) -> Coh
     return train_cohort(
         workload.learner,
         workload.spec,
-        torch.stack([request.vector for request in requests]),
+        _shared([request.vector for request in requests]),
         len(requests),
         sample,
         plan if attacker is None else attacker.plan(plan),
         personal=personal.to(device),
         frozen={name: value.to(device) for name, value in frozen.items()},
     )
+
+
+def _shared(vectors: Sequence[Tensor]) -> Tensor:
+    """`[D]` where all clients start from one vector, else `[C, D]`."""
+    alike = all(vector is vectors[0] for vector in vectors)
+    return vectors[0] if alike else torch.stack(list(vectors))
 
 
 def draw_tasks(request: Request, context: Context, step: int, count: int) -> list[Episode]:

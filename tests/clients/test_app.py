@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp.strategy import FedAvg
 
+from clients.request import read_request
 from fedmeta.params import ParamSpec
 from fedmeta.wire import ARRAYS, CONFIG, config_record, read_vector, vector_record
 from fedmeta.workload import Workload
@@ -51,6 +52,16 @@ def test_delta_and_model_differ_by_the_model(workload: Workload, grid: InlineGri
     for delta, model in zip(deltas, models, strict=True):
         assert torch.allclose(start + delta, model) and delta.norm() < 0.5 * start.norm()
     assert not torch.equal(deltas[0], deltas[1]), "clients have tasks of their own"
+
+
+def test_messages_with_one_model_share_it_and_others_do_not(workload: Workload, grid: InlineGrid) -> None:
+    context = Context(1, 1000, {"partition-id": 0, "num-partitions": 5, "simulated": True}, RecordDict(), {})
+    content, known = request(workload), {}
+    first, same = (read_request(Message(content, 1000, "train"), context, known).vector for _ in range(2))
+    other = read_request(Message(request(workload), 1000, "train"), context, known).vector
+    assert first is same and other is not first and torch.equal(first, other)
+    before, _ = first.clone(), train(workload, content, grid)
+    assert torch.equal(first, before) and torch.equal(read_vector(content[ARRAYS], len(before)), before)
 
 
 def test_a_cohort_gives_what_its_members_give_alone(workload: Workload, grid: InlineGrid) -> None:
