@@ -25,7 +25,11 @@ class CohortApp(ClientApp):
         """Register a handler of train messages for a whole cohort, and for single messages as a cohort of one."""
 
         def register(handler: CohortHandler) -> CohortHandler:
-            self.train(action)(lambda message, context: next(iter(handler([message], [context]))))
+            def alone(message: Message, context: Context) -> Message:
+                [reply] = handler([message], [context])
+                return reply
+
+            self.train(action)(alone)
             self.cohort_handlers["train" if action == "default" else f"train.{action}"] = handler
             return handler
 

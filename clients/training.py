@@ -43,6 +43,7 @@ def train(messages: list[Message], contexts: list[Context]) -> Iterator[Message]
     Returns:
         The replies, each made when it is asked for: updates are not there twice.
     """
+    failed: dict[int, Message] = {}
     replies: dict[int, Callable[[], Message]] = {}
     groups: dict[tuple[int, int, str, bool, int | None], list[int]] = {}
     requests: dict[int, Request] = {}
@@ -57,7 +58,7 @@ def train(messages: list[Message], contexts: list[Context]) -> Iterator[Message]
             if reservation is not None:
                 reserved[index] = reservation
         except Exception as error:
-            replies[index] = partial(_failure, message, context, error)
+            failed[index] = _failure(message, context, error)  # at once: an error keeps all that it passed alive
             continue
         # An attacker trains in a way of its own, and so alone.
         alone = index if is_attacker(request) else None
@@ -72,7 +73,7 @@ def train(messages: list[Message], contexts: list[Context]) -> Iterator[Message]
         for row, index in enumerate(members):
             reply = partial(_reply, messages[index], protection, result, row, idle)
             replies[index] = partial(_confirmed, reply, reserved[index]) if index in reserved else reply
-    return (replies[index]() for index in range(len(messages)))
+    return (failed[index] if index in failed else replies[index]() for index in range(len(messages)))
 
 
 def _confirmed(make: Callable[[], Message], reservation: Reservation) -> Message:

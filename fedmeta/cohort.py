@@ -11,6 +11,7 @@ from fedmeta.execution import Execution, over_tasks
 from fedmeta.learners.base import MetaLearner, Metrics, personal_prefix
 from fedmeta.optimisers import Optimiser
 from fedmeta.params import Params, ParamSpec
+from fedmeta.precision import Precision
 from fedmeta.tasks import Episode
 
 Sample = Callable[[int, int, int], Sequence[Episode]]
@@ -48,6 +49,7 @@ class LocalPlan:
         execution: `auto`, `loop` or `vmap`.
         chunk_size: tasks batched at once under vmap; None for all. Where memory runs out, half as many, once, with a
             warning.
+        precision: of the arithmetic; parameters and updates are float32 in any.
         reduce: per-task gradients to one.
         objective: what takes the place of the learner's `meta_gradient`, of any task in the same way; batched like it.
         gradient: what takes the place of both, as client and step say; its tasks are then trained one by one.
@@ -60,6 +62,7 @@ class LocalPlan:
     scale: float = 1.0
     execution: Execution = "auto"
     chunk_size: int | None = None
+    precision: Precision = "float32"
     reduce: Reduction = mean_of_tasks
     objective: Gradient | None = None
     gradient: TaskGradient | None = None

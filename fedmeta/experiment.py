@@ -113,6 +113,9 @@ class ClientSection(_Section):
     chunk_size: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
         "auto", description="tasks batched at once under vmap; auto: as many as memory holds; none: all [tasks]"
     )
+    precision: Literal["float32", "tf32", "bf16"] = Field(
+        "float32", description="of training's products and convolutions; tf32: on a GPU; parameters stay float32"
+    )
     adversarial: Component = _component("none", "adversarial training: what the outer step descends instead")
 
 
@@ -369,6 +372,8 @@ class Experiment(_Section):
             del relevant["fedex"]
         if not self.secagg.enabled:
             del relevant["secagg"]
+        if self.client.precision == "float32":
+            del relevant["client"]["precision"]
         if self.client.adversarial.name == "none":
             del relevant["client"]["adversarial"]
         if self.attack.method.name == "none":

@@ -13,6 +13,7 @@ from fedmeta.cohort_batches import train_together
 from fedmeta.execution import resolve
 from fedmeta.learners.base import MetaLearner, Metrics
 from fedmeta.params import Params, ParamSpec
+from fedmeta.precision import computing_in
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,9 @@ def train_cohort(
         raise ValueError(f"no value for the frozen parameters {', '.join(missing)}")
     cohort = Cohort(learner, spec, sample, plan, {name: value.detach() for name, value in (frozen or {}).items()})
     alone = plan.gradient is not None or plan.may_be_empty  # no equal tasks to batch
-    if alone or resolve(plan.execution, learner.model, shared.device) == "loop":
-        progress = _one_by_one(cohort, start)
-    else:
-        progress = train_together(cohort, start)
+    looped = alone or resolve(plan.execution, learner.model, shared.device) == "loop"
+    with computing_in(plan.precision, shared.device):
+        progress = _one_by_one(cohort, start) if looped else train_together(cohort, start)
     return _collect(progress, start, spec.size())
 
 

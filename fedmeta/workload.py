@@ -241,6 +241,7 @@ class Workload:
             scale=schedule(client.schedule, self.experiment.server.progress(round)),
             execution=client.execution,
             chunk_size=self.tasks_at_once,
+            precision=client.precision,
             objective=self.adversarial_gradient(round) if adversarial else None,
         )
 

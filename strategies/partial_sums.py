@@ -34,8 +34,10 @@ BLOCK = 1 << 15
 """Entries at a time: what a core's own cache holds, which is three times as fast as whole arrays."""
 
 SHIFT = 1.5 * 2.0 ** (52 - BITS)
-"""A float64 within 2^(51 - BITS) of it is a multiple of 2^-BITS, and its bits count them."""
+"""A float64 within 2^(51 - BITS) of it, which is more than `LIMIT`, is a multiple of 2^-BITS."""
+
 SHIFT_BITS = int(np.float64(SHIFT).view(np.int64))
+"""The bits of SHIFT as an integer: those of SHIFT + n 2^-BITS are n more."""
 
 
 Vector = Tensor | npt.NDArray[np.float32]

@@ -66,7 +66,8 @@ class BatchStatistics(nn.Module):
         """`[n, channels, ...]` to the same shape."""
         if x.shape[0] * math.prod(x.shape[2:]) == 1:
             return (x - x) * self.weight.view(1, -1, *[1] * (x.dim() - 2)) + self.bias.view(1, -1, *[1] * (x.dim() - 2))
-        return F.batch_norm(x, None, None, self.weight, self.bias, training=True)
+        # In the format of its own parameters: vmap has no batch normalisation of another.
+        return F.batch_norm(x.to(self.weight.dtype), None, None, self.weight, self.bias, training=True)
 
 
 def normalise(kind: Normalisation, channels: int, groups: int) -> list[nn.Module]:

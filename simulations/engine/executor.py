@@ -5,7 +5,7 @@ import importlib
 import random
 import sys
 import sysconfig
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -14,14 +14,20 @@ import numpy as np
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+import strategies
 from clients.cohort import CohortApp, CohortHandler
 from clients.failures import CLIENT_APP_RAISED_EXCEPTION, describe
 from fedmeta.errors import ConfigurationError, did_you_mean
 from simulations.engine.flower_internals import error_reply, is_plain, with_content
-from simulations.engine.transport import fresh
+from simulations.engine.transport import copied, fresh
 from strategies.checking import Outline, outline
 
-LIBRARIES = (*{sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")}, "<frozen ", __file__)
+LIBRARIES = (
+    *{sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")},
+    *strategies.__path__,
+    "<frozen ",
+    __file__,
+)
 """Where code lives that is not the user's."""
 
 
@@ -73,10 +79,9 @@ def load_app(reference: str | ClientApp) -> ClientApp:
 def run_turns(app: ClientApp, turns: Sequence[Turn], *, check: bool = False) -> list[Outcome]:
     """Run clients' turns, each to one outcome in the same order; an exception costs the client that raised it.
 
-    With `check` replies are looked at here, while what they hold is still in the cache.
-
     A cohort handler gets all turns of its message type at once, and shares what they share: it must not write to what
     it received. Any other app is called once a message through Flower's own path, with content of its own to write to.
+    With `check` each reply is looked at where it is made.
     """
     outcomes: dict[int, Outcome] = {}
     by_type: dict[str, list[int]] = {}
@@ -85,14 +90,13 @@ def run_turns(app: ClientApp, turns: Sequence[Turn], *, check: bool = False) -> 
     for message_type, members in by_type.items():
         handler = _cohort_handler(app, message_type)
         chosen = [turns[i] for i in members]
-        found = _one_by_one(app, chosen) if handler is None else _together(handler, chosen)
+        found = [_alone(app, turn, check) for turn in chosen] if handler is None else _together(handler, chosen, check)
         outcomes.update(zip(members, found, strict=True))
-    ordered = [outcomes[index] for index in range(len(turns))]
-    return [_outlined(turn, each) for turn, each in zip(turns, ordered, strict=True)] if check else ordered
+    return [outcomes[index] for index in range(len(turns))]
 
 
-def _outlined(turn: Turn, outcome: Outcome) -> Outcome:
-    return Outcome(outcome.reply, outcome.state, outline(turn.message, outcome.reply))
+def _outcome(turn: Turn, reply: Message, state: RecordDict, check: bool) -> Outcome:
+    return Outcome(reply, state, outline(turn.message, reply) if check else None)
 
 
 def _cohort_handler(app: ClientApp, message_type: str) -> CohortHandler | None:
@@ -101,39 +105,42 @@ def _cohort_handler(app: ClientApp, message_type: str) -> CohortHandler | None:
     return app.cohort_handlers.get(message_type)
 
 
-def _together(handler: CohortHandler, turns: Sequence[Turn]) -> list[Outcome]:
+def _together(handler: CohortHandler, turns: Sequence[Turn], check: bool) -> list[Outcome]:
     from strategies.partial_sums import add_up  # here, since it loads torch, which other apps may not need
 
     contexts = [_own_context(turn.context) for turn in turns]
+    messages = [turn.message for turn in turns]
     try:
-        replies = add_up([turn.message for turn in turns], _replies(handler, turns, contexts))
+        replies = add_up(messages, _as_many(handler(messages, contexts), messages))
     except (Exception, SystemExit) as error:
         if len(turns) == 1:
             return [Outcome(_failed(turns[0].message, error), turns[0].context.state)]
         # One client's fault must not cost the others: each goes alone, from its committed state.
-        return [outcome for turn in turns for outcome in _together(handler, [turn])]
-    return [Outcome(reply, context.state) for reply, context in zip(replies, contexts, strict=True)]
+        return [outcome for turn in turns for outcome in _together(handler, [turn], check)]
+    made = zip(turns, replies, contexts, strict=True)
+    return [_outcome(turn, reply, context.state, check) for turn, reply, context in made]
 
 
-def _replies(handler: CohortHandler, turns: Sequence[Turn], contexts: list[Context]) -> Iterator[Message]:
+def _as_many(replies: Iterable[Message], messages: Sequence[Message]) -> Iterator[Message]:
+    """The replies as they are made, one each message."""
     given = 0
-    for given, reply in enumerate(handler([turn.message for turn in turns], contexts), start=1):
-        if given <= len(turns):
-            yield _checked(reply, turns[given - 1].message)
-    if given != len(turns):
-        raise RuntimeError(f"the cohort handler gave {given} replies to {len(turns)} messages")
+    for given, reply in enumerate(replies, start=1):
+        if given > len(messages):
+            raise RuntimeError(f"the cohort handler gave more than one reply to each of {len(messages)} messages")
+        yield _checked(reply, messages[given - 1])
+    if given < len(messages):
+        raise RuntimeError(f"the cohort handler gave {given} replies to {len(messages)} messages")
 
 
-def _one_by_one(app: ClientApp, turns: Sequence[Turn]) -> list[Outcome]:
-    return [_alone(app, turn) for turn in turns]
-
-
-def _alone(app: ClientApp, turn: Turn) -> Outcome:
+def _alone(app: ClientApp, turn: Turn, check: bool) -> Outcome:
     message = with_content(turn.message, fresh(turn.message.content))
     context = _own_context(turn.context)
     _seed_generators(turn.seed)
     try:
-        return Outcome(_checked(app(message, context), turn.message), context.state)
+        reply = _checked(app(message, context), turn.message)
+        if reply.has_content():  # an app may fill the same records again for its next client
+            reply = with_content(reply, copied(reply.content))
+        return _outcome(turn, reply, context.state, check)
     except (Exception, SystemExit) as error:
         return Outcome(_failed(turn.message, error), turn.context.state)
 
@@ -156,7 +163,7 @@ def _seed_generators(seed: int) -> None:
     must not all draw the same. torch is left alone where the app has not loaded it.
     """
     random.seed(seed)
-    np.random.seed(seed & 0xFFFFFFFF)  # an array of two words, all of the seed, takes five times as long
+    np.random.seed(seed & 0xFFFFFFFF)  # half of its bits: an array of both words takes five times as long
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would ask every backend: a millisecond

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.app.message.recorddict import _SyncedDict
+from flwr.app.message.typeddict import TypedDict
 from flwr.app.metadata import Metadata
 from flwr.clientapp import ClientApp
 from flwr.supercore.run import Run
@@ -14,7 +15,18 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from strategies.message_ids import give_id
 
-__all__ = ["adopt_identity", "empty_run", "error_reply", "give_id", "is_plain", "message_from", "view", "with_content"]
+__all__ = [
+    "TypedDict",
+    "adopt_identity",
+    "data_of",
+    "empty_run",
+    "error_reply",
+    "give_id",
+    "is_plain",
+    "message_from",
+    "view",
+    "with_content",
+]
 
 RUN_ID = 1
 SERVER_NODE_ID = 1
@@ -48,9 +60,11 @@ def message_from(metadata: Metadata, content: RecordDict) -> Message:
 
 
 def with_content(message: Message, content: RecordDict) -> Message:
-    """The same message with other content."""
+    """The same message with other content; what is written to its metadata stays its own."""
+    metadata = object.__new__(Metadata)
+    metadata.__dict__.update(message.metadata.__dict__)
     changed = object.__new__(Message)
-    changed.__dict__.update(message.__dict__, _content=content)
+    changed.__dict__.update(message.__dict__, _content=content, _metadata=metadata)
     return changed
 
 
@@ -73,5 +87,11 @@ def view(records: RecordDict, kind: type[Kind]) -> _SyncedDict[Kind]:
     What is in the view was checked when the records were filled; writes to the view reach them, as in Flower's own.
     """
     found: _SyncedDict[Kind] = _SyncedDict(records, kind)
-    found.__dict__["_data"].update({name: record for name, record in records.items() if isinstance(record, kind)})
+    data_of(found).update({name: record for name, record in records.items() if isinstance(record, kind)})
     return found
+
+
+def data_of(record: TypedDict[str, Any]) -> dict[str, Any]:
+    """What a record holds, past its checks; for what was checked before."""
+    held: dict[str, Any] = record.__dict__["_data"]
+    return held

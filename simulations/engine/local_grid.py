@@ -18,7 +18,7 @@ from fedmeta.parameters import require_number
 from fedmeta.seeding import derive
 from simulations.engine.executor import Outcome, Turn
 from simulations.engine.flower_internals import NODE_UNAVAILABLE, adopt_identity, empty_run, error_reply, give_id
-from strategies.checking import refuse
+from strategies.checking import outline, refuse
 from strategies.reasons import group_reasons
 
 log = logging.getLogger("fedmeta.engine")
@@ -84,7 +84,7 @@ class LocalGrid(Grid):
 
     @abstractmethod
     def _execute(self, turns: Sequence[Turn], timeout: float | None) -> list[Outcome]:
-        """Run turns to outcomes in the same order, with outlines to check; no exception of a client leaves this."""
+        """Run turns to outcomes in the same order; no exception of a client leaves this."""
 
     def close(self) -> None:
         """Give back what the grid holds; may be called again."""
@@ -148,8 +148,9 @@ class LocalGrid(Grid):
         replies = {i: outcome.reply for i, outcome in zip(known, outcomes, strict=True)}
         ordered = [replies[i] if i in replies else self._unknown(message) for i, message in enumerate(sent)]
         if self._check:
-            outlines = {i: outcome.outline for i, outcome in zip(known, outcomes, strict=True)}
-            ordered = refuse(sent, ordered, [outlines.get(i) for i in range(len(sent))])
+            made = {i: outcome.outline for i, outcome in zip(known, outcomes, strict=True)}
+            outlines = [made.get(i) or outline(*pair) for i, pair in enumerate(zip(sent, ordered, strict=True))]
+            ordered = refuse(sent, ordered, outlines)
         for i, outcome in zip(known, outcomes, strict=True):
             if not ordered[i].has_error():
                 self._states[self._partition(sent[i])] = outcome.state

@@ -28,6 +28,8 @@ class RayGrid(LocalGrid):
     once, every actor gets one call with all train messages of its clients, and clients stay with their actors. An actor
     that dies is replaced, and its clients run again from their committed state.
 
+    While it is open, cycles of objects that were there before its first exchange are not garbage-collected.
+
     Args:
         app: `"package.module:attribute"` of a ClientApp, or a ClientApp, which is pickled by value where needed.
         num_clients: nodes; client i has partition id i.
@@ -70,7 +72,7 @@ class RayGrid(LocalGrid):
     ) -> None:
         super().__init__(app, num_clients, check=check, log_failures=log_failures, run_config=run_config, seed=seed)
         self._pool: ActorPool | None = None
-        self._confirmed = False
+        self._confirmed = self._froze = False
         check_shares(cpus_per_client, gpus_per_client, actors)
         for name, limit in (("start_timeout", start_timeout), ("client_timeout", client_timeout)):
             if limit is not None or name == "start_timeout":
@@ -104,17 +106,23 @@ class RayGrid(LocalGrid):
         super().close()
         if self._pool is not None:
             self._pool.close()
-        gc.unfreeze()
+        if self._froze:
+            gc.unfreeze()
         ray_session.leave()
+
+    def _set_aside(self) -> None:
+        """Leave what is there by now out of garbage collections: to walk through it took 0.1 s now and again."""
+        gc.collect()
+        self._froze = gc.get_freeze_count() == 0  # else somebody else did, and will undo it
+        if self._froze:
+            gc.freeze()
 
     def _execute(self, turns: Sequence[Turn], timeout: float | None) -> list[Outcome]:
         assert self._pool is not None
         if self._confirmed:
             self._pool.revive()
         else:
-            # While actors start. What is there by now stays: to walk through it took 0.1 s every few dozen rounds.
-            gc.collect()
-            gc.freeze()
+            self._set_aside()  # while actors start
             self._pool.confirm()
             self._confirmed = True
         return Round(self._pool, turns, timeout, self._client_timeout).play()

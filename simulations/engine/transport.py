@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
-from flwr.app.message.typeddict import TypedDict
 
 from fedmeta import npy
-from simulations.engine.flower_internals import view
+from simulations.engine.flower_internals import TypedDict, data_of, view
 
 _KNOWN: dict[type, Any] = copyreg.dispatch_table
 
@@ -28,7 +27,7 @@ LARGE = 1 << 15
 
 
 class StoredArray(Array):
-    """An Array whose bytes lie in Ray's object store, and stay there for as long as it lives.
+    """An Array whose bytes lie elsewhere, as in Ray's object store, and stay there for as long as it lives.
 
     It decodes without an intermediate copy; `data` copies, as do pickling and `settled`, which make a plain Array.
     """
@@ -81,9 +80,9 @@ class StoredArray(Array):
 
 
 class ReceivedRecords(RecordDict):
-    """Records that came through `unpack`: their views by type, which every strategy asks for, cost a tenth.
+    """Records that `unpack` or `fresh` made: their views by kind, which every strategy asks for, cost a tenth.
 
-    Copies and pickles are plain RecordDicts.
+    Pickles and deep copies are plain RecordDicts.
     """
 
     @property
@@ -115,14 +114,19 @@ def fresh(records: RecordDict) -> RecordDict:
 
 
 def _fresh(record: Any) -> Any:
-    copied = record.copy()
-    values = copied.__dict__["_data"]
+    own = record.copy()
+    values = data_of(own)
     for key, value in values.items():
         if isinstance(value, Array):
             values[key] = _readable(value)
         elif isinstance(value, list):
             values[key] = list(value)
-    return copied
+    return own
+
+
+def copied(records: RecordDict) -> RecordDict:
+    """The same arrays and values in records of their own."""
+    return _records({name: record.copy() for name, record in records.items()})
 
 
 def _readable(array: Array) -> Array:
@@ -148,15 +152,15 @@ def settled(records: RecordDict) -> RecordDict:
 
 @dataclass(frozen=True)
 class Packed:
-    """Any picklable value: its pickle, and the bytes of its large arrays."""
+    """Any picklable value: its pickle, and the bytes of its large arrays, as objects with the buffer protocol."""
 
     pickled: bytes
-    buffers: list[pickle.PickleBuffer]
+    buffers: list[Any]
 
     @property
     def nbytes(self) -> int:
         """Size of all of it [bytes]."""
-        return len(self.pickled) + sum(buffer.raw().nbytes for buffer in self.buffers)
+        return len(self.pickled) + sum(memoryview(buffer).nbytes for buffer in self.buffers)
 
 
 def pack(value: Any) -> Packed:
@@ -180,7 +184,7 @@ def _reduced_records(records: RecordDict) -> tuple[Any, ...]:
 
 def _records(records: dict[str, Any]) -> RecordDict:
     received = ReceivedRecords()
-    received.__dict__["_data"] = records  # checked when they were filled
+    data_of(received).update(records)
     return received
 
 

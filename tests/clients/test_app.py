@@ -1,5 +1,7 @@
 """Our ClientApp through an inline grid: what it refuses, what it never sends, and Flower's own strategy on it."""
 
+import gc
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,9 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp.strategy import FedAvg
 
 from clients.request import read_request
+from clients.training import train as train_clients
 from fedmeta.params import ParamSpec
+from fedmeta.training import CohortResult
 from fedmeta.wire import ARRAYS, CONFIG, config_record, read_vector, vector_record
 from fedmeta.workload import Workload
 from server.configuration import load
@@ -151,3 +155,19 @@ def test_no_reply_carries_data_or_personal_parameters(workload: Workload, grid: 
     assert sorted(reply.content) == ["arrays", "config", "metrics"]
     assert sorted(reply.content["metrics"]) == ["loss", "mse", "num-examples"]
     assert reply.content["metrics"]["num-examples"] == 6
+
+
+def test_a_refused_client_leaves_nothing_of_the_others_behind(workload: Workload) -> None:
+    """Its error must not hold the frame in which all of them were trained."""
+    contents = [request(workload), request(workload, **{"update-form": "x"})]
+    messages = [Message(content, 1000 + client, "train") for client, content in enumerate(contents)]
+    nodes = [{"partition-id": client, "num-partitions": 5, "simulated": True} for client in range(2)]
+    contexts = [Context(1, 1000 + client, node, RecordDict(), {}) for client, node in enumerate(nodes)]
+    gc.collect()
+    gc.disable()
+    try:
+        good, bad = train_clients(messages, contexts)
+        before = sum(isinstance(each, CohortResult) for each in gc.get_objects())
+    finally:
+        gc.enable()
+    assert good.has_content() and bad.has_error() and before == 0

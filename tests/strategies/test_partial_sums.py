@@ -59,6 +59,19 @@ def test_the_mean_does_not_depend_on_who_shares_an_actor(rows, weights):
     np.testing.assert_allclose(means[0].numpy(), expected, rtol=1e-6, atol=1e-10)
 
 
+@settings(deadline=None, max_examples=200)
+@given(
+    arrays(np.float32, st.integers(0, 40), elements=st.floats(-LIMIT / 8, LIMIT / 8, width=32)),
+    st.sampled_from([0.0, 5e-324, 1e-9, 1 / 3, 1.0, 3.0, 8.0]),
+)
+def test_what_is_added_is_rounded_to_the_nearest_multiple(update, weight):
+    assert LIMIT < 2 ** (51 - BITS), "what the reading of bits can count"
+    total = torch.full((len(update),), 7, dtype=torch.int64)
+    assert add(total, update, weight)
+    expected = 7 + np.rint(update.astype(np.float64) * weight * 2.0**BITS).astype(np.int64)
+    np.testing.assert_array_equal(total.numpy(), expected)
+
+
 def test_what_is_too_large_travels_whole():
     total = torch.zeros(1, dtype=torch.int64)
     for bad in (LIMIT * 1.01, -LIMIT * 1.01, float("nan"), float("-inf")):

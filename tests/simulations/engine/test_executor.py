@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
@@ -136,3 +137,62 @@ def test_replies_are_looked_at_where_they_are_made_when_asked() -> None:
     found = run_turns(app, turns(1), check=True)[0].outline
     assert found is not None and found.names == ("arrays a",) and "NaN" in str(found.fault)
     assert run_turns(ClientApp(), turns(1), check=True)[0].outline is None, "an error is no reply to look at"
+
+
+def test_a_client_that_changes_its_message_is_judged_by_what_was_sent() -> None:
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        message.metadata.message_type = "query.other"
+        message.metadata.dst_node_id = 1
+        message.content["arrays"]["w"] = Array(np.ones(9))
+        return Message(RecordDict({"arrays": ArrayRecord({"w": Array(np.full(9, np.nan))})}), reply_to=message)
+
+    [turn] = turns(1)
+    [outcome] = run_turns(app, [turn], check=True)
+    assert outcome.outline is not None and "(9,), not float64 (2,) as sent" in str(outcome.outline.fault)
+    assert turn.message.metadata.message_type == "train" and turn.message.metadata.dst_node_id == 1000
+
+
+def test_records_that_an_app_fills_again_keep_what_each_client_said() -> None:
+    app, record, content = ClientApp(), MetricRecord(), RecordDict()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        record["who"] = int(context.node_config["partition-id"])
+        content["metrics"] = record
+        return Message(content, reply_to=message)
+
+    assert [outcome.reply.content["metrics"]["who"] for outcome in run_turns(app, turns(3))] == [0, 1, 2]
+
+
+def test_a_cohort_of_one_runs_its_handler_to_the_end_and_takes_one_reply() -> None:
+    app, more = CohortApp(), 0
+
+    @app.cohort_train()
+    def train(messages: list[Message], contexts: list[Context]) -> Iterator[Message]:
+        for message, context in zip(messages, contexts, strict=True):
+            yield empty(message)
+            context.state["after"] = MetricRecord({"n": 1})
+        for _ in range(more):
+            yield empty(messages[0])
+
+    [turn] = turns(1)
+    app(turn.message, turn.context)
+    assert "after" in turn.context.state and "after" in run_turns(app, turns(1))[0].state
+    more = 1
+    with pytest.raises(ValueError, match="too many"):
+        app(turn.message, turn.context)
+    assert "more than one reply" in reasons(run_turns(app, turns(1)))[0]
+
+
+def test_an_error_before_the_first_reply_names_the_users_line() -> None:
+    app = CohortApp()
+
+    @app.cohort_train()
+    def train(messages: list[Message], contexts: list[Context]) -> list[Message]:
+        return [next(iter(()))]
+
+    for reason in reasons(run_turns(app, turns(2))):
+        assert "StopIteration" in reason and "test_executor.py" in reason

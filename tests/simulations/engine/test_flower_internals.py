@@ -29,7 +29,9 @@ def test_a_message_takes_other_content_and_stays_itself() -> None:
     internals.adopt_identity()
     message, other = Message(RecordDict(), 5, "train"), RecordDict({"m": MetricRecord({"n": 1})})
     changed = internals.with_content(message, other)
-    assert changed.content is other and changed.metadata is message.metadata and not message.content
+    assert changed.content is other and changed.metadata == message.metadata and not message.content
+    changed.metadata.dst_node_id = 6
+    assert message.metadata.dst_node_id == 5
 
 
 def test_a_view_by_kind_is_flowers() -> None:
