@@ -167,7 +167,7 @@ def pool_tasks(request: Request, context: Context, step: int, count: int) -> lis
 
 def _pool_task(workload: Workload, client: int, index: int) -> Episode:
     rng = numpy_generator(workload.experiment.seed, 0, client, f"pool/{index}")
-    return workload.source(client).sample(workload.training_shape, rng)
+    return workload.training_source(client).sample(workload.training_shape, rng)
 
 
 def _layers(spec: ParamSpec) -> list[int]:

@@ -177,7 +177,7 @@ def draw_tasks(request: Request, context: Context, step: int, count: int) -> lis
     workload = request.workload
     if workload.experiment.privacy.task_pool is not None:
         return pool_tasks(request, context, step, count)
-    source = workload.source(request.client)
+    source = workload.training_source(request.client)
     rng = numpy_generator(workload.experiment.seed, request.round, request.client, f"episodes/{step}")
     return [source.sample(workload.training_shape, rng) for _ in range(count)]
 

@@ -15,8 +15,9 @@ from fedmeta.data import DATASETS, PARTITIONS
 from fedmeta.data.base import ClientInfo, EpisodeShape, Federation, TaskSource
 from fedmeta.data.class_dataset import ClassDataset
 from fedmeta.data.delivered import delivered
-from fedmeta.data.episodes import ClassSource, OwnDataSource, frozen_episodes
+from fedmeta.data.episodes import ClassSource, OwnDataSource, as_stored, frozen_episodes
 from fedmeta.data.node import NodeData, node_federation
+from fedmeta.data.resident import ResidentSource
 from fedmeta.errors import ConfigurationError, DataError
 from fedmeta.evaluation import nearest_neighbour
 from fedmeta.execution import resolve, to_device
@@ -32,6 +33,9 @@ from fedmeta.params import Params, ParamSpec
 from fedmeta.seeding import SERVER, numpy_generator, torch_generator
 from fedmeta.tasks import Baseline, Episode
 from fedmeta.training import train_cohort
+
+RESIDENT_SHARE = 0.25
+"""Of a GPU's free memory, what training data may take for good."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +185,21 @@ class Workload:
         if task.kind == "own" and isinstance(found, ClassSource):
             return OwnDataSource(found, task.support_fraction, self.spec_of_data.classes)
         return found
+
+    def training_source(self, client: int) -> TaskSource:
+        """As `source`, where a client trains: class data lie on the GPU that trains, if they fill little of it."""
+        found, device = self.source(client), device_of(self.experiment)
+        if device.type == "cpu" or not isinstance(found, ClassSource):
+            return found
+        key = id(found.examples)  # of the federation, which lives as long as this
+        if key not in self._resident and found.examples.nbytes <= available_bytes(device, RESIDENT_SHARE):
+            self._resident[key] = as_stored(found.examples).to(device)
+        stored = self._resident.get(key)
+        return found if stored is None else ResidentSource(found, stored)
+
+    @cached_property
+    def _resident(self) -> dict[int, torch.Tensor]:
+        return {}
 
     def frozen_episodes(self, client: int, count: int) -> list[Episode]:
         """A client's test episodes. They depend on its role and name, not on its id, which shifts with the partition:

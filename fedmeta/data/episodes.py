@@ -104,16 +104,21 @@ class ClassSource:
         Raises:
             DataError: the client cannot give such an episode.
         """
-        self.check(shape)
-        chosen = self._meeting(shape.ways, rng)
-        needed = shape.shots + shape.queries
-        rows = self._any(chosen, needed, rng) if self.rules.apart is None else self._apart(chosen, needed, rng)
+        rows, classes = self.draw(shape, rng)
         slots = torch.arange(shape.ways)
         return Episode(
             Batch(self.inputs(rows[: shape.shots]), slots.repeat(shape.shots)),
             Batch(self.inputs(rows[shape.shots :]), slots.repeat(shape.queries)),
-            torch.from_numpy(self.classes[chosen]),
+            torch.from_numpy(classes),
         )
+
+    def draw(self, shape: EpisodeShape, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """As `sample`: the rows `[shots + queries, ways]` of an episode's examples, and its class ids `[ways]`."""
+        self.check(shape)
+        chosen = self._meeting(shape.ways, rng)
+        needed = shape.shots + shape.queries
+        rows = self._any(chosen, needed, rng) if self.rules.apart is None else self._apart(chosen, needed, rng)
+        return rows, self.classes[chosen]
 
     def _meeting(self, ways: int, rng: np.random.Generator) -> np.ndarray:
         """Places in `classes` of an episode's classes; groups of classes by their number of classes."""
@@ -165,12 +170,22 @@ def examples_to_inputs(examples: np.ndarray) -> torch.Tensor:
             width]` in [0, 1]; floats `[n, ...]`, which stay as they are; or uint16 codes `[n, ...]` of characters or
             items, which become int64, for a model that embeds them.
     """
+    return as_inputs(as_stored(examples))
+
+
+def as_stored(examples: np.ndarray) -> torch.Tensor:
+    """Stored examples as a tensor: bytes of pictures stay bytes, floats become float32, codes int64."""
     if examples.dtype == np.uint16:
         return torch.from_numpy(examples.astype(np.int64))
-    tensor = torch.from_numpy(np.ascontiguousarray(examples))
-    if examples.dtype != np.uint8:
-        return tensor.to(torch.float32)
-    return (tensor.unsqueeze(1) if examples.ndim == 3 else tensor).to(torch.float32).div_(255.0)
+    tensor = torch.from_numpy(np.require(examples, requirements=["C", "W"]))
+    return tensor if examples.dtype == np.uint8 else tensor.to(torch.float32)
+
+
+def as_inputs(stored: torch.Tensor) -> torch.Tensor:
+    """What a model takes: pictures `[n, channels, height, width]` in [0, 1]; anything else as it is."""
+    if stored.dtype != torch.uint8:
+        return stored
+    return (stored.unsqueeze(1) if stored.dim() == 3 else stored).to(torch.float32).div_(255.0)
 
 
 def input_shape_of(examples: np.ndarray) -> tuple[int, ...]:
