@@ -29,10 +29,10 @@ from server.checkpoint import Checkpoint
 from server.configuration import load
 from server.rounds import GRID
 from server.secure_aggregation import secured
-from simulations.adversarial_grid import attacked
 from simulations.engine.inline_grid import InlineGrid
 from simulations.engine.local_grid import LocalGrid
 from simulations.launch import make_grid
+from simulations.omniscient_attack import attacked
 from strategies import SAMPLERS
 from strategies.aggregation import Aggregate, RoundContext
 from strategies.decorator import Remembering
