@@ -11,12 +11,12 @@ import torch
 
 from fedmeta.adversarial.check import objective_of
 from fedmeta.cohort import Gradient, LocalPlan, Sample
-from fedmeta.data import DATASETS, PARTITIONS
+from fedmeta.data import DATASETS
 from fedmeta.data.base import ClientInfo, EpisodeShape, Federation, TaskSource
-from fedmeta.data.class_dataset import ClassDataset
 from fedmeta.data.delivered import delivered
 from fedmeta.data.episodes import ClassSource, OwnDataSource, frozen_episodes
-from fedmeta.data.node import NodeData, node_federation
+from fedmeta.data.node import NodeData
+from fedmeta.division import divide, federation_of_node
 from fedmeta.errors import ConfigurationError, DataError
 from fedmeta.evaluation import nearest_neighbour
 from fedmeta.execution import resolve, to_device
@@ -135,40 +135,9 @@ class Workload:
             DataError: data that are missing, damaged, or do not fit the experiment.
             ConfigurationError: a partition, or `task.kind = "own"`, that these data cannot have.
         """
-        experiment = self.experiment
         if self.node is not None:
-            return self._own_federation(self.node)
-        dataset = self.dataset
-        own = experiment.task.kind == "own"
-        if own and isinstance(dataset, ClassDataset):
-            dataset = replace(dataset, shared_classes=True)
-        partition = PARTITIONS.make(experiment.partition.name, **experiment.partition.parameters)
-        seed = getattr(partition, "seed", None)  # a plug-in's partition may have none
-        found: Federation = dataset.federate(partition, experiment.seed if seed is None else seed)
-        if own and not isinstance(found.source(found.clients[0].id), ClassSource):
-            reason = getattr(dataset, "no_own", "its clients draw tasks and hold no examples of classes")
-            raise ConfigurationError(
-                f"task.kind = 'own' splits a client's examples into support and query, which data "
-                f"'{experiment.data.name}' cannot have: {reason}. Set task.kind to episodes"
-            )
-        return found
-
-    def _own_federation(self, node: NodeData) -> Federation:
-        """The federation of a node with data of its own, checked against what the experiment declares."""
-        experiment, declared = self.experiment, self.spec_of_data
-        if declared.task.kind != "classification":
-            raise DataError(
-                f"node {node.name}, data-path = '{node.path}' holds classes, and the experiment's data "
-                f"'{experiment.data.name}' are of kind {declared.task.kind}: take data-path away, or change data.name"
-            )
-        partition = PARTITIONS.make(experiment.partition.name, **experiment.partition.parameters)
-        return node_federation(
-            node,
-            declared.input_shape,
-            shared=declared.classes if self.shares_classes else None,
-            min_examples=partition.min_examples,
-            min_classes=partition.min_classes,
-        )
+            return federation_of_node(self.experiment, self.node, self.spec_of_data, self.shares_classes)
+        return divide(self.experiment, self.dataset)
 
     def info(self, client: int) -> ClientInfo:
         """Name and role of a client, by id."""
