@@ -9,11 +9,11 @@ from flwr.app import Context, Message, RecordDict
 from clients.personal import complete_params
 from clients.request import read_request
 from clients.success import measure_success
+from fedmeta.component import Component
 from fedmeta.deployment import deploy
 from fedmeta.errors import FedmetaError
 from fedmeta.evaluation import evaluate as judge
 from fedmeta.evaluation import judge_baseline
-from fedmeta.experiment import Component
 from fedmeta.learners.base import MetaLearner
 from fedmeta.tasks import Episode
 from fedmeta.wire import CONFIG, METRICS, TROUBLE, WEIGHT, config_record, metric_record

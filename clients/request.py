@@ -8,10 +8,11 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from torch import Tensor
 
 from clients.node import client_id, workload_on
+from fedmeta.device import device_of
 from fedmeta.fedex import draw
 from fedmeta.privacy.secagg_names import RECORD
 from fedmeta.wire import ARRAYS, CONFIGURATION, LAST_UPDATE, PROBABILITIES, MalformedRecord, only, read_vector
-from fedmeta.workload import Workload, device_of
+from fedmeta.workload import Workload
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ from pydantic import ValidationError
 
 from fedmeta.adversarial.check import check_adversarial
 from fedmeta.attacks.threat import check_attack
+from fedmeta.component import Component
 from fedmeta.deployment import check_deployment
 from fedmeta.errors import ConfigurationError, did_you_mean
-from fedmeta.experiment import DERIVED, LIBRARY_COMPONENTS, Component, Experiment
+from fedmeta.experiment import DERIVED, LIBRARY_COMPONENTS, Experiment
 from fedmeta.fedex_section import check_fedex
 from fedmeta.learners import LEARNERS
 from fedmeta.parameters import parameters_of

@@ -11,13 +11,14 @@ import torch
 
 from fedmeta.adversarial.check import objective_of
 from fedmeta.cohort import Gradient, LocalPlan, Sample
-from fedmeta.data import DATASETS, PARTITIONS
+from fedmeta.data import DATASETS
 from fedmeta.data.base import ClientInfo, EpisodeShape, Federation, TaskSource
-from fedmeta.data.class_dataset import ClassDataset
 from fedmeta.data.delivered import delivered
-from fedmeta.data.episodes import ClassSource, OwnDataSource, as_stored, frozen_episodes
-from fedmeta.data.node import NodeData, node_federation
-from fedmeta.data.resident import ResidentSource
+from fedmeta.data.episodes import ClassSource, OwnDataSource, frozen_episodes
+from fedmeta.data.node import NodeData
+from fedmeta.data.resident import on_device
+from fedmeta.device import device_of
+from fedmeta.division import divide, federation_of_node
 from fedmeta.errors import ConfigurationError, DataError
 from fedmeta.evaluation import nearest_neighbour
 from fedmeta.execution import resolve, to_device
@@ -33,9 +34,6 @@ from fedmeta.params import Params, ParamSpec
 from fedmeta.seeding import SERVER, numpy_generator, torch_generator
 from fedmeta.tasks import Baseline, Episode
 from fedmeta.training import train_cohort
-
-RESIDENT_SHARE = 0.25
-"""Of a GPU's free memory, what training data may take for good."""
 
 
 @dataclass(frozen=True)
@@ -139,40 +137,9 @@ class Workload:
             DataError: data that are missing, damaged, or do not fit the experiment.
             ConfigurationError: a partition, or `task.kind = "own"`, that these data cannot have.
         """
-        experiment = self.experiment
         if self.node is not None:
-            return self._own_federation(self.node)
-        dataset = self.dataset
-        own = experiment.task.kind == "own"
-        if own and isinstance(dataset, ClassDataset):
-            dataset = replace(dataset, shared_classes=True)
-        partition = PARTITIONS.make(experiment.partition.name, **experiment.partition.parameters)
-        seed = getattr(partition, "seed", None)  # a plug-in's partition may have none
-        found: Federation = dataset.federate(partition, experiment.seed if seed is None else seed)
-        if own and not isinstance(found.source(found.clients[0].id), ClassSource):
-            reason = getattr(dataset, "no_own", "its clients draw tasks and hold no examples of classes")
-            raise ConfigurationError(
-                f"task.kind = 'own' splits a client's examples into support and query, which data "
-                f"'{experiment.data.name}' cannot have: {reason}. Set task.kind to episodes"
-            )
-        return found
-
-    def _own_federation(self, node: NodeData) -> Federation:
-        """The federation of a node with data of its own, checked against what the experiment declares."""
-        experiment, declared = self.experiment, self.spec_of_data
-        if declared.task.kind != "classification":
-            raise DataError(
-                f"node {node.name}, data-path = '{node.path}' holds classes, and the experiment's data "
-                f"'{experiment.data.name}' are of kind {declared.task.kind}: take data-path away, or change data.name"
-            )
-        partition = PARTITIONS.make(experiment.partition.name, **experiment.partition.parameters)
-        return node_federation(
-            node,
-            declared.input_shape,
-            shared=declared.classes if self.shares_classes else None,
-            min_examples=partition.min_examples,
-            min_classes=partition.min_classes,
-        )
+            return federation_of_node(self.experiment, self.node, self.spec_of_data, self.shares_classes)
+        return divide(self.experiment, self.dataset)
 
     def info(self, client: int) -> ClientInfo:
         """Name and role of a client, by id."""
@@ -187,15 +154,8 @@ class Workload:
         return found
 
     def training_source(self, client: int) -> TaskSource:
-        """As `source`, where a client trains: class data lie on the GPU that trains, if they fill little of it."""
-        found, device = self.source(client), device_of(self.experiment)
-        if device.type == "cpu" or not isinstance(found, ClassSource):
-            return found
-        key = id(found.examples)  # of the federation, which lives as long as this
-        if key not in self._resident and found.examples.nbytes <= available_bytes(device, RESIDENT_SHARE):
-            self._resident[key] = as_stored(found.examples).to(device)
-        stored = self._resident.get(key)
-        return found if stored is None else ResidentSource(found, stored)
+        """As `source`, where a client trains: on a GPU its class data lie there."""
+        return on_device(self.source(client), device_of(self.experiment), self._resident)
 
     @cached_property
     def _resident(self) -> dict[int, torch.Tensor]:
@@ -328,16 +288,3 @@ def workload_from_json(text: str, node: NodeData | None = None) -> Workload:
 @functools.lru_cache(maxsize=2)
 def _workload(text: str, node: NodeData | None) -> Workload:
     return Workload(Experiment.model_validate_json(text), node)
-
-
-def device_of(experiment: Experiment) -> torch.device:
-    """Where a client computes: `cuda` when asked for, or when a GPU share is given and there is one."""
-    engine = experiment.engine
-    wanted = engine.device if engine.device != "auto" else ("cuda" if engine.gpus_per_client > 0 else "cpu")
-    if wanted == "cuda" and not torch.cuda.is_available():
-        if engine.device == "cuda":
-            raise ConfigurationError(
-                "engine.device = 'cuda' but torch sees no GPU here: use cpu, or install torch with CUDA"
-            )
-        wanted = "cpu"
-    return torch.device(wanted)

@@ -9,7 +9,8 @@ from torch import Tensor
 from fedmeta.attacks import ATTACKS
 from fedmeta.attacks.success import AttackSuccess, area_under_curve, half_life
 from fedmeta.errors import ConfigurationError
-from fedmeta.experiment import AttackSection, Experiment
+from fedmeta.experiment import Experiment
+from fedmeta.experiment_sections import AttackSection
 from fedmeta.params import ParamSpec
 from server.rundir import RunDir
 from server.words import counted

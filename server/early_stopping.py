@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fedmeta.experiment import EvaluationSection
+from fedmeta.experiment_sections import EvaluationSection
 from fedmeta.statistics import ERRORS, Evaluation
 
 

@@ -9,14 +9,13 @@ from flwr.serverapp import Grid
 
 from fedmeta.errors import FedmetaError
 from fedmeta.experiment import Experiment
-from fedmeta.statistics import Evaluation
 from fedmeta.workload import Workload
 from server.callbacks import Callback
 from server.report import draw_episode, write_report
 from server.rounds import Observer, Prepare, RunResult, run_experiment
 from server.rundir import RunDir
 from server.secure_aggregation import secured
-from server.tracking import make_trackers
+from server.tracking import make_trackers, scalars_of
 from strategies.configurations import settled_workload
 
 log = logging.getLogger("fedmeta.server")
@@ -53,18 +52,7 @@ def execute(
     trackers = make_trackers(experiment, rundir)
 
     def track(record: dict[str, Any]) -> None:
-        scalars = {f"train/{key}": value for key, value in record["train"].items()}
-        scalars |= {
-            "round/seconds": record["seconds"],
-            "clients/sampled": len(record["sampled"]),
-            "clients/failed": len(record["failed"]) + len(record["refused"]),
-        }
-        if record["validation"]:
-            validation = Evaluation.from_json(record["validation"])
-            scalars |= {
-                f"validation/{validation.score_name}": validation.after.mean,
-                "validation/loss": validation.loss_after.mean,
-            }
+        scalars = scalars_of(record)
         for tracker in trackers:
             tracker.log(record["round"], scalars)
 

@@ -11,8 +11,8 @@ from flwr.serverapp import Grid
 from torch import Tensor
 
 from fedmeta.attacks.threat import describe_attack, success_steps
+from fedmeta.component import Component
 from fedmeta.errors import CheckpointError
-from fedmeta.experiment import Component
 from fedmeta.wire import vector_record
 from server.rundir import RunDir
 from strategies.judging import Judging

@@ -13,14 +13,12 @@ from flwr.serverapp import Grid
 from torch import Tensor
 
 from fedmeta.code_hash import code_hash, code_path
-from fedmeta.errors import CheckpointError
 from fedmeta.experiment import Experiment
 from fedmeta.statistics import Evaluation
 from fedmeta.wire import read_vector, vector_record
 from fedmeta.workload import Workload
 from server.attack import clean_model, persistence
 from server.callbacks import Callback, Callbacks
-from server.checkpoint import Checkpoint
 from server.detection import detection_of_round, detection_of_run
 from server.early_stopping import EarlyStopping
 from server.judging import FinalJudge, Unjudged
@@ -28,7 +26,7 @@ from server.privacy import open_privacy, privacy_statement
 from server.round_record import better, log_troubles, make_record
 from server.rundir import RunDir
 from server.secure_aggregation import learned
-from strategies.decorator import Remembering
+from server.standing import Standing, checkpoint_of, standing_of
 from strategies.defence import make_defence
 from strategies.directory import Directory, IdentityError, learn_directory
 from strategies.holdings import misfits
@@ -38,9 +36,6 @@ from strategies.private_rounds import PrivateRounds
 from strategies.reasons import group_reasons
 
 log = logging.getLogger("fedmeta.server")
-
-GRID = "grid/"
-"""What names of the grid's state begin with in a checkpoint."""
 
 Observer = Callable[[dict[str, Any]], None]
 """Called with the record of every finished round, as it stands in metrics.jsonl."""
@@ -77,15 +72,6 @@ class RunResult:
         """The final evaluation on `test` or `pooled` of the `last` or `best` model; None where there is none."""
         found = (self.results.get(which) or {}).get(split)
         return Evaluation.from_json(found) if found else None
-
-
-@dataclass(frozen=True)
-class _Standing:
-    """Where a run stands between two rounds."""
-
-    round: int
-    vector: Tensor
-    best: dict[str, Any] | None
 
 
 def run_experiment(
@@ -143,7 +129,7 @@ def _run(
     if strategy.aggregation.promise is not None:
         log.info("secure aggregation: %s", strategy.aggregation.promise)
     strategy.validation.clean = clean = clean_model(experiment, workload.spec)
-    standing = _standing(rundir, workload, strategy, grid)
+    standing = standing_of(rundir, workload, strategy, grid)
     early = EarlyStopping(experiment.evaluation, rundir.metrics())
     hooks.rounds, stopped, ending, validated = standing.round, None, early.reason, True
     hooks.started()
@@ -234,29 +220,9 @@ def _bind(directory: Directory, keys: Mapping[int, str], bound: Mapping[int, str
         )
 
 
-def _standing(rundir: RunDir, workload: Workload, strategy: MetaStrategy, grid: Grid) -> _Standing:
-    """The start, or what the last checkpoint says."""
-    if not rundir.has("last"):
-        rundir.truncate(0)  # a crash within the first round may have left its record
-        return _Standing(0, workload.initial_vector(), None)
-    checkpoint = rundir.load("last")
-    checkpoint.check(workload.experiment.hash, workload.spec.hash)
-    if checkpoint.round and workload.spec.select("personal"):
-        raise CheckpointError(
-            f"the run in '{rundir.path}' has personal parameters, which its clients held and which ended with it: "
-            "start a new run"
-        )
-    rundir.truncate(checkpoint.round)
-    state = checkpoint.optimiser
-    strategy.load_state({key: value for key, value in state.items() if not key.startswith(GRID)})
-    if isinstance(grid, Remembering):
-        grid.load_state({key.removeprefix(GRID): value for key, value in state.items() if key.startswith(GRID)})
-    return _Standing(checkpoint.round, workload.spec.flatten(checkpoint.params), checkpoint.facts["best"])
-
-
 def _play(
-    grid: Grid, strategy: MetaStrategy, standing: _Standing, rundir: RunDir, final: bool = False
-) -> tuple[_Standing, dict[str, Any]]:
+    grid: Grid, strategy: MetaStrategy, standing: Standing, rundir: RunDir, final: bool = False
+) -> tuple[Standing, dict[str, Any]]:
     """One round: train, aggregate, perhaps validate, after the final one always; written down before it is done."""
     started, round, timeout = time.monotonic(), standing.round + 1, strategy.experiment.server.timeout
     arrays = vector_record(standing.vector)
@@ -277,7 +243,7 @@ def _play(
     if evaluation is not None and strategy.validation.success is not None:
         record["attack_success"] = strategy.validation.success.to_json()
     rundir.append(record)
-    checkpoint = _checkpoint(strategy, standing, grid)
+    checkpoint = checkpoint_of(standing, strategy, grid)
     if best is not None and best["round"] == round:
         rundir.save("best", checkpoint)
     rundir.save("last", checkpoint)
@@ -298,15 +264,3 @@ def _validate(
     for line in group_reasons(strategy.validation.failed):
         log.warning("round %d, validation failed: %s", round, line)
     return strategy.validation.evaluation, strategy.validation.failed
-
-
-def _checkpoint(strategy: MetaStrategy, standing: _Standing, grid: Grid) -> Checkpoint:
-    remembered = grid.state() if isinstance(grid, Remembering) else {}
-    return Checkpoint(
-        round=standing.round,
-        experiment_hash=strategy.experiment.hash,
-        spec_hash=strategy.spec.hash,
-        params=strategy.spec.unflatten(standing.vector),
-        optimiser={**strategy.state(), **{f"{GRID}{key}": value for key, value in remembered.items()}},
-        facts={"best": standing.best},
-    )

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from fedmeta.errors import ConfigurationError
 from fedmeta.experiment import Experiment
+from fedmeta.statistics import Evaluation
 from server.files import writing
 from server.rundir import RunDir
 
@@ -40,6 +41,23 @@ def make_trackers(experiment: Experiment, rundir: RunDir) -> list[Tracker]:
         "prometheus": Prometheus,
     }
     return [kinds[name](experiment, rundir) for name in experiment.tracking.backends]
+
+
+def scalars_of(record: Mapping[str, Any]) -> dict[str, float]:
+    """What trackers are sent of a round, by name, from its record in metrics.jsonl."""
+    scalars = {f"train/{key}": value for key, value in record["train"].items()}
+    scalars |= {
+        "round/seconds": record["seconds"],
+        "clients/sampled": len(record["sampled"]),
+        "clients/failed": len(record["failed"]) + len(record["refused"]),
+    }
+    if record["validation"]:
+        validation = Evaluation.from_json(record["validation"])
+        scalars |= {
+            f"validation/{validation.score_name}": validation.after.mean,
+            "validation/loss": validation.loss_after.mean,
+        }
+    return scalars
 
 
 class TensorBoard:

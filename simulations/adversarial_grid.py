@@ -1,30 +1,24 @@
 """AdversarialGrid: an attacker that sees a round's replies and rewrites those of malicious clients."""
 
 import logging
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import Message
 from flwr.serverapp import Grid
 from torch import Tensor
 
 from fedmeta.attacks import ATTACKS
 from fedmeta.attacks.base import AttackContext, AttackImpossible, Pipeline, UpdateAttack, Verdict
-from fedmeta.attacks.threat import is_omniscient, malicious_clients
 from fedmeta.errors import ConfigurationError, did_you_mean
-from fedmeta.experiment import Experiment
 from fedmeta.parameters import require_number
 from fedmeta.seeding import SERVER, torch_generator
-from fedmeta.wire import ATTACKERS, IDLE
-from fedmeta.workload import Workload
-from strategies.aggregation import RoundContext, Rule
+from fedmeta.wire import ATTACKERS
+from simulations.train_reply import TrainReply, layout_of, vector_of
 from strategies.decorator import GridDecorator, round_of
-from strategies.defence import make_defence
 
 log = logging.getLogger("fedmeta.attack")
 
@@ -168,7 +162,7 @@ class AdversarialGrid(GridDecorator):
                 answer.rewrite(row.numpy())
         self.history.append(AttackedRound(round, tuple(answer.client for answer in mine), idle))
 
-    def _by_client(self, pairs: Sequence[tuple[Message, Message]]) -> list["_Answer"]:
+    def _by_client(self, pairs: Sequence[tuple[Message, Message]]) -> list[TrainReply]:
         """The answers by ascending client id."""
         clients = self._clients
         if clients is None:
@@ -180,12 +174,12 @@ class AdversarialGrid(GridDecorator):
                 f"{max(clients.values())}"
             )
         answers = [
-            _Answer(clients[message.metadata.dst_node_id], message, reply, layout_of(message.content, reply.content))
+            TrainReply(clients[message.metadata.dst_node_id], message, reply, layout_of(message.content, reply.content))
             for message, reply in pairs
         ]
         return sorted(answers, key=lambda answer: answer.client)
 
-    def _craft(self, round: int, participants: int, known: Sequence["_Answer"], count: int) -> Tensor:
+    def _craft(self, round: int, participants: int, known: Sequence[TrainReply], count: int) -> Tensor:
         rows = [answer.update() for answer in known]
         finite = [row for row in rows if np.isfinite(row).all()]
         if not finite:
@@ -197,67 +191,12 @@ class AdversarialGrid(GridDecorator):
         context = AttackContext(round, participants, pipeline, memory=self._memory)
         return self._attack(matrix, n_malicious=count, generator=generator, context=context)
 
-    def _pipeline(self, answer: "_Answer", round: int) -> Pipeline | None:
+    def _pipeline(self, answer: TrainReply, round: int) -> Pipeline | None:
         defence = self._defence
         if defence is None:
             return None
-        model = torch.from_numpy(_vector(answer.message.content, answer.layout))
+        model = torch.from_numpy(vector_of(answer.message.content, answer.layout))
         return lambda rows: defence(rows, model, round)
-
-
-Layout = tuple[tuple[str, str, tuple[int, ...]], ...]
-"""Record, key and shape of every floating-point array that a client got and sent back, in the order sent."""
-
-
-def layout_of(sent: RecordDict, got: RecordDict) -> Layout:
-    """The arrays of a reply that make its update."""
-    found = []
-    for name, record in sent.array_records.items():
-        answer = got.array_records.get(name, ArrayRecord())
-        for key, array in record.items():
-            if key in answer and tuple(answer[key].shape) == tuple(array.shape) and "float" in array.dtype:
-                found.append((name, key, tuple(array.shape)))
-    return tuple(found)
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """A client's reply to a train message, as an update."""
-
-    client: int
-    message: Message
-    reply: Message
-    layout: Layout
-
-    @property
-    def is_delta(self) -> bool:
-        """Whether the reply says that it is an update, not a model."""
-        return any(record.get("update-form") == "delta" for record in self.reply.content.config_records.values())
-
-    def update(self) -> npt.NDArray[Any]:
-        """One vector `[D]`: the delta that the reply is, or that it makes with what was sent."""
-        vector = _vector(self.reply.content, self.layout)
-        return vector if self.is_delta else vector - _vector(self.message.content, self.layout)
-
-    def rewrite(self, update: npt.NDArray[Any]) -> None:
-        """Put an update `[D]` into the reply, in its own form, dtypes and shapes."""
-        vector = update if self.is_delta else update + _vector(self.message.content, self.layout)
-        records, start = self.reply.content.array_records, 0
-        changed = {name: dict(records[name]) for name, _, _ in self.layout}
-        for name, key, shape in self.layout:
-            piece = vector[start : start + math.prod(shape)].reshape(shape)
-            changed[name][key] = Array(piece.astype(records[name][key].dtype))
-            start += piece.size
-        arrays = {name: ArrayRecord(values) for name, values in changed.items()}
-        # A new content, since the old one may be shared with the client's own state.
-        self.reply.content = RecordDict({**self.reply.content, **arrays})
-
-    def say_idle(self, why: str) -> None:
-        """Tell the strategy that the attack could not act, where the reply is of the form that has a place for it."""
-        for name, record in self.reply.content.config_records.items():
-            if "update-form" in record:
-                changed = {name: ConfigRecord({**record, IDLE: why})}
-                self.reply.content = RecordDict({**self.reply.content, **changed})
 
 
 def attackers_of(message: Message) -> frozenset[int] | None:
@@ -266,61 +205,3 @@ def attackers_of(message: Message) -> frozenset[int] | None:
         if ATTACKERS in record:
             return frozenset(int(client) for client in record[ATTACKERS])  # type: ignore[union-attr]
     return None
-
-
-def _vector(content: RecordDict, layout: Layout) -> npt.NDArray[Any]:
-    return np.concatenate([content.array_records[name][key].numpy().ravel() for name, key, _ in layout])
-
-
-def attacked(grid: Grid, experiment: Experiment) -> Grid:
-    """The grid of an experiment: with an omniscient attacker around it where the experiment has one."""
-    if not is_omniscient(experiment):
-        return grid
-    attack = experiment.attack
-    method = ATTACKS.make(attack.method.name, where="attack.method", **attack.method.parameters)
-    check_known_defence(experiment)
-    train = [client.id for client in Workload(experiment).federation.clients if client.role == "train"]
-    return AdversarialGrid(
-        grid,
-        method,
-        malicious_clients(experiment, train),
-        start=attack.start,
-        stop=attack.stop,
-        seed=experiment.seed,
-        defence=defence_of(experiment) if getattr(method, "knows_rule", False) else None,
-    )
-
-
-def check_known_defence(experiment: Experiment) -> None:
-    """Refuse an omniscient attack that would try out another defence than the server's.
-
-    Raises:
-        ConfigurationError: the server's rule cannot be tried out by anybody else.
-    """
-    attack = experiment.attack.method
-    made = ATTACKS.make(attack.name, where="attack.method", **attack.parameters)
-    if not is_omniscient(experiment) or not getattr(made, "knows_rule", False):
-        return
-    if experiment.privacy.unit != "none" and experiment.privacy.placement == "central":
-        why = "what the server clips and noises is no rule to try out"
-    else:
-        rule = make_defence(experiment).aggregator
-        needed = set(rule.requires.context) & {"root_update", "probe"} if isinstance(rule, Rule) else set()
-        if not needed:
-            return
-        why = f"server.aggregator = '{experiment.server.aggregator.name}' needs what only the server has"
-    raise ConfigurationError(
-        f"attack.method = '{experiment.attack.method.name}' tries the server's pipeline out, and {why}: set "
-        "attack.method.knows_rule = false, or choose another aggregator"
-    )
-
-
-def defence_of(experiment: Experiment) -> Defence:
-    """What the server of an experiment makes of updates; rules that follow clients over rounds start afresh."""
-    pipeline, spec = make_defence(experiment), Workload(experiment).spec
-
-    def verdict(rows: Tensor, model: Tensor, round: int) -> Verdict:
-        found = pipeline(rows.to(model.dtype), RoundContext(round=round, model=model, spec=spec))
-        return Verdict(found.vector, found.flagged)
-
-    return verdict

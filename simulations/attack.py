@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fedmeta.device import device_of
 from fedmeta.errors import ConfigurationError
 from fedmeta.evasion.plan import Plan, attacks_of
 from fedmeta.evasion.robustness import Figure, Robustness, attack_episode, robustness
@@ -12,7 +13,7 @@ from fedmeta.experiment_file import parse_override
 from fedmeta.learners.base import MetaLearner
 from fedmeta.params import Params
 from fedmeta.tasks import Episode
-from fedmeta.workload import Workload, device_of
+from fedmeta.workload import Workload
 from server.examined import open_to_examine
 from server.report import draw_episode, write_report
 from simulations.detect import clean_episodes

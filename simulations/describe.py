@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from fedmeta.experiment import DERIVED, Component, Experiment
+from fedmeta.component import Component
+from fedmeta.experiment import DERIVED, Experiment
 from fedmeta.parameters import parameters_of, type_name
 from server.configuration import ALL_COMPONENTS
 

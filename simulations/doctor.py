@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
+from fedmeta.device import device_of
 from fedmeta.execution import resolve
 from fedmeta.experiment import Experiment
 from fedmeta.memory import available_bytes
-from fedmeta.workload import Workload, device_of
+from fedmeta.workload import Workload
 from simulations.engine import ray_session
 from simulations.engine.plan import Machine, make_plan
 

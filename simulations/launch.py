@@ -23,8 +23,8 @@ from server.execute import execute
 from server.files import folder_of
 from server.rounds import Observer, Prepare, RunResult
 from server.rundir import RunDir
-from simulations.adversarial_grid import attacked
 from simulations.engine.local_grid import LocalGrid
+from simulations.omniscient_attack import attacked
 from simulations.shipped import where_to_start
 
 Engine = Literal["ray", "inline"]

@@ -27,15 +27,14 @@ from fedmeta.wire import read_vector, vector_record
 from fedmeta.workload import Workload, workload_from_json
 from server.checkpoint import Checkpoint
 from server.configuration import load
-from server.rounds import GRID
 from server.secure_aggregation import secured
-from simulations.adversarial_grid import attacked
+from server.standing import restore
 from simulations.engine.inline_grid import InlineGrid
 from simulations.engine.local_grid import LocalGrid
 from simulations.launch import make_grid
+from simulations.omniscient_attack import attacked
 from strategies import SAMPLERS
 from strategies.aggregation import Aggregate, RoundContext
-from strategies.decorator import Remembering
 from strategies.directory import Directory, learn_directory
 from strategies.meta import MetaStrategy
 from strategies.private_rounds import PrivateRounds
@@ -145,11 +144,7 @@ class Stage:
     def restore(self, checkpoint: Checkpoint) -> Tensor:
         """Go on from a checkpoint of the run; its model, `[D]`."""
         checkpoint.check(self.workload.experiment.hash, self.workload.spec.hash)
-        state = checkpoint.optimiser
-        self.strategy.load_state({key: value for key, value in state.items() if not key.startswith(GRID)})
-        if isinstance(self.grid, Remembering):
-            own = {key.removeprefix(GRID): value for key, value in state.items() if key.startswith(GRID)}
-            self.grid.load_state(own)
+        restore(checkpoint.optimiser, self.strategy, self.grid)
         return self.workload.spec.flatten(checkpoint.params)
 
     def play(self, round: int, vector: Tensor) -> Played:

@@ -109,29 +109,12 @@ def learn_directory(
         except MalformedRecord as error:
             refused[node] = str(error)
             continue
-        if facts["code-hash"] != code_hash:
-            refused[node] = _other_code(str(facts["code-hash"]), str(facts["code-path"]), code_hash, code_path)
-            continue
-        if facts["unfit"] and not facts["expected-clients"]:
-            # Its own data do not fit: that is its owner's to mend, and no reason to keep the others waiting.
-            refused[node] = f"client {facts['client']} ({facts['name']}) cannot serve this experiment: {facts['unfit']}"
-            continue
-        _check_fit(facts, len(nodes))
-        client = int(facts["client"])
-        if bound.get(client, keys.get(node)) != keys.get(node):
-            refused[node] = _other_key(client, keys.get(node), bound[client])
-            continue
-        if client in members:
-            refused[node] = f"claims client id {client}, which node {members[client].node} already has"
-            continue
-        members[client] = Member(
-            client,
-            node,
-            str(facts["name"]),
-            str(facts["role"]),
-            own_data=not facts["expected-clients"],
-            lacks=tuple(map(str, facts["lacks"])),
-        )
+        found = _member(node, facts)
+        why = _why_cannot_serve(facts, len(nodes), code_hash, code_path) or _why_not_its_id(found, keys, bound, members)
+        if why is not None:
+            refused[node] = why
+        else:
+            members[found.client] = found
     if not members:
         raise IdentityError(f"none of {len(nodes)} nodes can take part: {'; '.join(group_reasons(refused))}")
     return Directory(tuple(members[client] for client in sorted(members))), refused
@@ -169,12 +152,46 @@ def _read_identity(reply: Message | None) -> dict[str, Any]:
     return facts
 
 
-def _check_fit(facts: dict[str, Any], nodes: int) -> None:
+def _member(node: int, facts: Mapping[str, Any]) -> Member:
+    return Member(
+        int(facts["client"]),
+        node,
+        str(facts["name"]),
+        str(facts["role"]),
+        own_data=not facts["expected-clients"],
+        lacks=tuple(map(str, facts["lacks"])),
+    )
+
+
+def _why_cannot_serve(facts: Mapping[str, Any], nodes: int, code_hash: str, code_path: str) -> str | None:
+    """Why a node cannot serve the experiment; None where it can.
+
+    Raises:
+        IdentityError: none could, since the experiment as a whole does not fit.
+    """
+    if facts["code-hash"] != code_hash:
+        return _other_code(str(facts["code-hash"]), str(facts["code-path"]), code_hash, code_path)
+    unfit = f"client {facts['client']} ({facts['name']}) cannot serve this experiment: {facts['unfit']}"
+    if not facts["expected-clients"]:
+        # Its own data belong to no division. Where they do not fit, that is its owner's to mend, and no reason to keep
+        # the others waiting.
+        return unfit if facts["unfit"] else None
     _check_count(facts["expected-clients"], nodes)
     if facts["unfit"]:
-        raise IdentityError(
-            f"client {facts['client']} ({facts['name']}) cannot serve this experiment: {facts['unfit']}"
-        )
+        raise IdentityError(unfit)
+    return None
+
+
+def _why_not_its_id(
+    claims: Member, keys: Mapping[int, str], bound: Mapping[int, str], members: Mapping[int, Member]
+) -> str | None:
+    """Why the id that a node claims belongs to another; None where it is its own."""
+    client, key = claims.client, keys.get(claims.node)
+    if bound.get(client, key) != key:
+        return _other_key(client, key, bound[client])
+    if client in members:
+        return f"claims client id {client}, which node {members[client].node} already has"
+    return None
 
 
 def _other_code(theirs: str, their_path: str, ours: str, our_path: str) -> str:
@@ -193,8 +210,7 @@ def _other_key(client: int, key: str | None, owner: str) -> str:
 
 
 def _check_count(expected: int, nodes: int) -> None:
-    # A client with data of its own belongs to no division, so it expects no number.
-    if expected not in (0, nodes):
+    if expected != nodes:
         raise IdentityError(
             f"the experiment divides its data among {expected} clients but {nodes} nodes are there. With `flwr run` "
             f"pass --federation-config 'num-supernodes={expected} client-resources-num-cpus=1'; or change the partition"

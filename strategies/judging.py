@@ -9,7 +9,7 @@ from flwr.app import ArrayRecord, Message, RecordDict
 
 from fedmeta.attacks.success import AttackSuccess, ClientSuccess, summarise_success
 from fedmeta.calibration import BINS
-from fedmeta.experiment import Component
+from fedmeta.component import Component
 from fedmeta.statistics import ClientScores, Evaluation, summarise
 from fedmeta.wire import ARRAYS, CLEAN, CONFIG, TROUBLE, MalformedRecord, config_record, only
 from strategies.directory import Directory, Member, by_message, why_failed

@@ -16,8 +16,8 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from fedmeta.errors import ConfigurationError
-from fedmeta.experiment import OPTIMISERS, Experiment
-from fedmeta.optimisers import schedule
+from fedmeta.experiment import Experiment
+from fedmeta.optimisers import OPTIMISERS, schedule
 from fedmeta.params import ParamSpec
 from fedmeta.privacy.secagg_settings import least_clients
 from fedmeta.seeding import SERVER, numpy_generator

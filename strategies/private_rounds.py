@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedmeta.experiment import OPTIMISERS, Experiment
-from fedmeta.optimisers import schedule
+from fedmeta.experiment import Experiment
+from fedmeta.optimisers import OPTIMISERS, schedule
 from fedmeta.params import ParamSpec
 from fedmeta.privacy.account import Account
 from fedmeta.privacy.accounting import check_delta

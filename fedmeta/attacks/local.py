@@ -24,7 +24,8 @@ from fedmeta.params import ParamSpec
 from fedmeta.tasks import Episode
 
 if TYPE_CHECKING:
-    from fedmeta.experiment import AttackSection, Experiment
+    from fedmeta.experiment import Experiment
+    from fedmeta.experiment_sections import AttackSection
     from fedmeta.params import Params
 
 

@@ -15,7 +15,8 @@ from fedmeta.rl.environment import Layout
 from fedmeta.tasks import Episode
 
 if TYPE_CHECKING:
-    from fedmeta.experiment import AttackSection, Experiment
+    from fedmeta.experiment import Experiment
+    from fedmeta.experiment_sections import AttackSection
 
 
 @dataclass(frozen=True)

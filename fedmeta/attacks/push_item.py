@@ -16,7 +16,8 @@ from fedmeta.parameters import parameter
 from fedmeta.tasks import Batch, Episode
 
 if TYPE_CHECKING:
-    from fedmeta.experiment import AttackSection, Experiment
+    from fedmeta.experiment import Experiment
+    from fedmeta.experiment_sections import AttackSection
 
 
 @dataclass(frozen=True)

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from fedmeta.experiment import Experiment
-from fedmeta.statistics import SCORES, Evaluation
-from server.attack import in_words, persistence_in_words, successes
+from fedmeta.statistics import Evaluation
 from server.detection import detection_of_run, detection_rows
-from server.findings import finding
-from server.report import plots
-from server.report.calibration import calibration_caption, reliability_figure
 from server.report.confidential import privacy_facts
 from server.report.deployment import deployment_rows
 from server.report.episode import EpisodePicture
-from server.report.examinations import examination_figures
-from server.report.explain import explanation_figures
-from server.report.glyphs import glyph_figure
 from server.report.headline import SPLITS, Row, format_score, headline
+from server.report.sections import EPISODE, Section, draw_sections
 from server.report.template import TEMPLATE
 from server.report.troubles import troubles
 from server.rundir import RunDir
@@ -29,20 +21,7 @@ from server.secure_aggregation import secure_rows
 from server.summary import in_one_line
 from server.words import counted, why_unknown
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 SHOWN_TROUBLES = 20
-
-
-@dataclass(frozen=True)
-class Section:
-    """One figure of the page; a narrow one keeps its own width."""
-
-    title: str
-    svg: str
-    caption: str
-    narrow: bool = True
 
 
 def write_report(rundir: RunDir, picture: EpisodePicture | None) -> Path:
@@ -61,7 +40,7 @@ def write_report(rundir: RunDir, picture: EpisodePicture | None) -> Path:
     experiment = rundir.experiment
     page = Environment(autoescape=True, undefined=StrictUndefined).from_string(TEMPLATE)
     lines = troubles(metrics, results or {})
-    sections = _sections(rundir, metrics, results or {}, picture)
+    sections = draw_sections(rundir, metrics, results or {}, picture)
     text = page.render(
         title=experiment.name,
         subtitle=_subtitle(rundir),
@@ -157,16 +136,6 @@ def _protocol(evaluation: Evaluation) -> str:
     )
 
 
-def _kinds_of_tasks(experiment: Experiment, metrics: list[dict[str, Any]]) -> tuple[str, str]:
-    """The episodes of training and of validation in words; empty where they are alike, or there are none."""
-    task = experiment.task
-    judged: dict[str, Any] = next((record["validation"]["protocol"] for record in metrics if record["validation"]), {})
-    alike = (judged.get("ways"), judged.get("shots")) == (task.ways, task.shots)
-    if "ways" not in judged or task.kind != "episodes" or alike:
-        return "", ""
-    return f"{task.ways}-way {task.shots}-shot", f"{judged['ways']}-way {judged['shots']}-shot"
-
-
 def _task_in_words(facts: dict[str, Any]) -> str:
     if "support-fraction" in facts:
         return f"a client's own data, {100 * facts['support-fraction']:g} % of it support"
@@ -183,93 +152,16 @@ def _best(results: dict[str, Any]) -> dict[str, Any] | None:
     return {"round": best["round"], "score": format_score(judged, best["score"])}
 
 
-def _sections(
-    rundir: RunDir, metrics: list[dict[str, Any]], results: dict[str, Any], picture: EpisodePicture | None
-) -> list[Section]:
-    last = results.get("last") or {}
-    judged = [Evaluation.from_json(last[split]) for split in SPLITS if last.get(split)]
-    score_name = judged[0].score_name if judged else _score_name(metrics)
-    baselines = list(dict.fromkeys(name for evaluation in judged for name in evaluation.baselines))
-    bars = "Bands and bars: 95 % intervals."
-    learning = bars if any(record["validation"] for record in metrics) else "Means over the clients of a round."
-    kinds = _kinds_of_tasks(rundir.experiment, metrics)
-    figures: list[tuple[str, str, Figure | None, str, bool]] = [
-        ("learning", "Learning", plots.learning_curves(metrics, score_name, kinds), learning, False),
-        (
-            "adaptation",
-            "Adaptation",
-            plots.adaptation_curve(judged),
-            bars
-            + (f" Dotted: the best of {', '.join(baselines)}." if len(baselines) > 1 else "")
-            + (f" Dotted: {baselines[0]}." if len(baselines) == 1 else ""),
-            False,
-        ),
-        (
-            "calibration",
-            "Calibration",
-            reliability_figure(judged),
-            calibration_caption(judged),
-            False,
-        ),
-        ("episode", "An episode", _episode(picture), _episode_caption(picture), _has_glyphs(picture)),
-        *explanation_figures(finding(rundir, "explain")),
-    ]
-    figures += examination_figures(rundir)
-    attacked = successes(results)
-    if attacked:
-        lasting = persistence_in_words(results.get("attack_persistence") or {})
-        words = "; ".join(part for part in (in_words(attacked[0][1].protocol), lasting) if part)
-        figures.append(("attack", "Attack", plots.success_curve(attacked), words, False))
-    scores = plots.scores_chart(metrics)
-    words = "The aggregator's own scores: higher is more suspicious."
-    figures.append(("scores", "Who looked suspicious", scores, words, False))
-    if last.get("test"):
-        chart = plots.clients_chart(Evaluation.from_json(last["test"]), last.get("names", {}))
-        figures.append(("clients", "Clients", chart, "Mean over a client's episodes.", False))
-    sections = []
-    for name, title, figure, caption, narrow in figures:
-        if figure is not None:
-            plots.save_png(figure, rundir.plots / f"{name}.png")
-            sections.append(Section(title, plots.themed_svg(figure, f"{title}: {caption}"), caption, narrow))
-    return sections
-
-
 def _detection(metrics: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
     found = detection_of_run(metrics)
     return [] if found is None else detection_rows(found)
 
 
-def _episode(picture: EpisodePicture | None) -> Figure | None:
-    """Pictures for images, curves for one number of one number, nothing for other tasks."""
-    if picture is None:
-        return None
-    if picture.curve is not None:
-        return plots.curve_figure(picture)
-    return glyph_figure(picture) if _has_glyphs(picture) else None
-
-
-def _has_glyphs(picture: EpisodePicture | None) -> bool:
-    query = picture.episode.query if picture is not None else None
-    return query is not None and query.x.dim() == 4 and not query.y.is_floating_point()
-
-
-def _episode_caption(picture: EpisodePicture | None) -> str:
-    if picture is None:
-        return ""
-    steps = plots.steps_in_words(picture.steps)
-    return f"The first frozen episode of test client {picture.client.name}, adapted in {steps}."
-
-
 def _why_no_episode(finished: bool, picture: EpisodePicture | None, sections: list[Section]) -> str:
-    if any(section.title == "An episode" for section in sections):
+    if any(section.title == EPISODE for section in sections):
         return ""
     if picture is not None:
         return "Tasks of this kind have no picture."
     if not finished:
         return "An episode is drawn when the run ends."
     return "The data of the test clients were not at hand when this page was drawn."
-
-
-def _score_name(metrics: list[dict[str, Any]]) -> str:
-    told = [key for record in metrics for key in record["train"] if key in SCORES]
-    return next(iter(told), "accuracy")

@@ -11,10 +11,10 @@ from fedmeta.data import DATASETS
 from fedmeta.errors import ConfigurationError, FedmetaError
 from fedmeta.experiment import Experiment
 from server.configuration import load
-from simulations.adversarial_grid import check_known_defence
 from simulations.bench.fingerprint import cell_key, fingerprint
 from simulations.bench.grid_file import AttackEntry, DefenceEntry, EvasionEntry, Grid, SetUp, is_mean, is_none
 from simulations.bench.questions import check_questions
+from simulations.omniscient_attack import check_known_defence
 
 NOT_HERE = {
     "seed": "seeds",

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedmeta.attacks.threat import success_steps
+from fedmeta.device import device_of
 from fedmeta.experiment import Experiment
-from fedmeta.workload import device_of
 from server.rundir import RunDir
 from simulations.bench.cell_run import finished, play_cell
 from simulations.bench.cells import Cell, Plan

@@ -14,6 +14,8 @@ SOURCES = (
     "server/*.py",
     "simulations/engine/*.py",
     "simulations/adversarial_grid.py",
+    "simulations/omniscient_attack.py",
+    "simulations/train_reply.py",
     "simulations/launch.py",
     "simulations/bench/cell_run.py",
 )

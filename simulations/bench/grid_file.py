@@ -8,9 +8,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from fedmeta.attacks import ATTACKS
+from fedmeta.component import Component
 from fedmeta.errors import ConfigurationError, did_you_mean
-from fedmeta.experiment import AttackSection, Component
 from fedmeta.experiment_file import read_toml
+from fedmeta.experiment_sections import AttackSection
 from fedmeta.parameters import parameters_of
 from fedmeta.registry import Registry
 from simulations.bench.columns import COLUMNS

@@ -3,9 +3,10 @@
 import json
 from pathlib import Path
 
+from fedmeta.device import device_of
 from fedmeta.evasion.plan import Plan, attacks_of
 from fedmeta.evasion.robustness import robustness
-from fedmeta.workload import Workload, device_of
+from fedmeta.workload import Workload
 from server.files import read_json, store
 from server.rundir import RunDir
 from simulations.bench.grid_file import EvasionEntry

@@ -17,10 +17,10 @@ from clients.identity import unfit
 from clients.node import client_id, workload_on
 from clients.secagg_policy import is_required, node_identity, node_policy
 from fedmeta.data.episodes import ClassSource
+from fedmeta.device import device_of
 from fedmeta.errors import FedmetaError
 from fedmeta.experiment import Experiment
 from fedmeta.privacy.secagg.identities import public_bytes
-from fedmeta.workload import device_of
 from simulations.deploy.findings import Failed
 
 NAMED = ("flwr", "torch", "numpy")

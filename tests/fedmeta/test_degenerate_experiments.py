@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from fedmeta.component import Component
 from fedmeta.errors import FedmetaError
-from fedmeta.experiment import Component, Experiment
+from fedmeta.experiment import Experiment
 from server.configuration import load
 from simulations import simulate
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from fedmeta.errors import FedmetaError
-from fedmeta.experiment import EvaluationSection
+from fedmeta.experiment_sections import EvaluationSection
 from server.callbacks import Callback, Ending
 from server.configuration import load
 from server.early_stopping import EarlyStopping

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from fedmeta import workload as workload_module
+from fedmeta.data import resident as resident_module
 from fedmeta.data.base import EpisodeShape
 from fedmeta.data.episodes import ClassSource, EpisodeRules, as_stored
 from fedmeta.data.resident import ResidentSource
@@ -46,9 +47,9 @@ def test_the_data_of_all_clients_go_to_a_device_once_and_stay_off_a_full_one(mon
         "a CPU reads where they lie"
     )
     monkeypatch.setattr(workload_module, "device_of", lambda experiment: torch.device("meta"))
-    monkeypatch.setattr(workload_module, "available_bytes", lambda device, share: 0)
+    monkeypatch.setattr(resident_module, "available_bytes", lambda device, share: 0)
     assert isinstance(work.training_source(clients[0]), ClassSource)
-    monkeypatch.setattr(workload_module, "available_bytes", lambda device, share: 1 << 40)
+    monkeypatch.setattr(resident_module, "available_bytes", lambda device, share: 1 << 40)
     first, second = (work.training_source(client) for client in clients)
     assert isinstance(first, ResidentSource) and isinstance(second, ResidentSource)
     assert first.stored is second.stored and first.source is not second.source

@@ -7,7 +7,8 @@ import pytest
 
 from fedmeta.attacks.success import AttackSuccess
 from fedmeta.calibration import BINS
-from fedmeta.experiment import Component, Experiment
+from fedmeta.component import Component
+from fedmeta.experiment import Experiment
 from fedmeta.statistics import ClientScores, Estimate, summarise
 from simulations.bench.columns import COLUMNS, column_names
 from simulations.bench.facts import Facts, success_by_round
