@@ -155,7 +155,7 @@ def test_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     from simulations.deploy import machine
 
     monkeypatch.setattr(machine, "_version", lambda name: None if name == "torch" else "0.0.1")
-    with pytest.raises(Failed, match=r"flwr 0.0.1 where .* is needed.*torch missing where >=2.6 is needed"):
+    with pytest.raises(Failed, match=r"flwr 0.0.1 where .* is needed.*torch missing where >=2.9 is needed"):
         check_versions(())
 
 
