@@ -79,7 +79,7 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)
     rows = overhead()
-    ours = overhead_of_meta_strategy(FLOATS, CLIENTS, ROUNDS)
+    ours = overhead_of_meta_strategy(FLOATS, CLIENTS, 4 * ROUNDS)
     imported, began = first_round()
     result: dict[str, Any] = {
         "overhead": rows,
