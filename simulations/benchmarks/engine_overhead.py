@@ -42,22 +42,28 @@ with RayGrid(trivial.APP, {clients}, start_timeout=120) as grid:
 
 
 def overhead() -> list[dict[str, Any]]:
-    """Milliseconds a client-round of a bare loop, inline and under Ray, for each number of floats."""
+    """Milliseconds a client-round of a bare loop, inline and under Ray, for each number of floats.
+
+    Before the clock one round of as many floats, as Flower's runtime has it.
+    """
     found: dict[int, dict[str, list[float]]] = {floats: {} for floats in FLOATS}
     with RayGrid(trivial.APP, CLIENTS, start_timeout=120) as ray, InlineGrid(trivial.APP, CLIENTS) as inline:
         trivial.play(ray, FLOATS[0], CLIENTS, 1)
         for _ in range(REPEATS):
             for floats, times in found.items():
-                for name, seconds in (
-                    ("bare", trivial.bare_loop(floats, CLIENTS, ROUNDS)),
-                    ("inline", trivial.play(inline, floats, CLIENTS, ROUNDS)),
-                    ("ray", trivial.play(ray, floats, CLIENTS, ROUNDS)),
-                ):
-                    times.setdefault(f"{name}_ms", []).append(1000 * seconds / (ROUNDS * CLIENTS))
+                times.setdefault("bare_ms", []).append(_per_client(trivial.bare_loop(floats, CLIENTS, ROUNDS)))
+                for name, grid in (("inline", inline), ("ray", ray)):
+                    trivial.play(grid, floats, CLIENTS, 1)
+                    seconds = trivial.play(grid, floats, CLIENTS, ROUNDS)
+                    times.setdefault(f"{name}_ms", []).append(_per_client(seconds))
     medians = {
         floats: {name: statistics.median(each) for name, each in times.items()} for floats, times in found.items()
     }
     return [{"floats": floats, **times} for floats, times in medians.items()]
+
+
+def _per_client(seconds: float) -> float:
+    return 1000 * seconds / (ROUNDS * CLIENTS)
 
 
 def first_round() -> tuple[float, float]:
@@ -92,11 +98,11 @@ def main() -> None:
         result["flower_first_round_seconds"] = flower["first_round"]
         result["flower_first_round_seconds_since_ray"] = flower["first_round_since_ray"]
         for row, seconds in zip(rows, flower["seconds"], strict=True):
-            row["flower_ms"] = 1000 * seconds / (ROUNDS * CLIENTS)
+            row["flower_ms"] = _per_client(seconds)
     if pfl_runtime.is_installed():
         for name, times in pfl_runtime.measure(FLOATS, CLIENTS, ROUNDS).items():
             for row, seconds in zip(rows, times, strict=True):
-                row[f"pfl {name}_ms"] = 1000 * seconds / (ROUNDS * CLIENTS)
+                row[f"pfl {name}_ms"] = _per_client(seconds)
     result["useful"] = useful_share()
     _print(result)
     if arguments.output is not None:
