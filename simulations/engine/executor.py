@@ -126,7 +126,7 @@ def _as_many(replies: Iterable[Message], messages: Sequence[Message]) -> Iterato
     given = 0
     for given, reply in enumerate(replies, start=1):
         if given > len(messages):
-            raise RuntimeError(f"the cohort handler gave more than one reply to each of {len(messages)} messages")
+            raise RuntimeError(f"the cohort handler gave more replies than the {len(messages)} messages that it got")
         yield _checked(reply, messages[given - 1])
     if given < len(messages):
         raise RuntimeError(f"the cohort handler gave {given} replies to {len(messages)} messages")

@@ -184,7 +184,7 @@ def test_a_cohort_of_one_runs_its_handler_to_the_end_and_takes_one_reply() -> No
     more = 1
     with pytest.raises(ValueError, match="too many"):
         app(turn.message, turn.context)
-    assert "more than one reply" in reasons(run_turns(app, turns(1)))[0]
+    assert "more replies than" in reasons(run_turns(app, turns(1)))[0]
 
 
 def test_an_error_before_the_first_reply_names_the_users_line() -> None:
