@@ -8,11 +8,7 @@ from typing import Any
 import numpy as np
 
 from fedmeta.calibration import calibration_error
-from fedmeta.estimates import Estimate as Estimate
-from fedmeta.estimates import Unit as Unit
-from fedmeta.estimates import estimate as estimate
-from fedmeta.estimates import json_object
-from fedmeta.estimates import within as within
+from fedmeta.estimates import Estimate, Unit, estimate, json_object, within
 
 ERRORS = frozenset({"mse", "mae"})
 """Scores of which less is better."""

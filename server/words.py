@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from fedmeta.statistics import Estimate
+from fedmeta.estimates import Estimate
 
 
 def counted(count: int, what: str) -> str:

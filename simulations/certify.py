@@ -8,10 +8,10 @@ from typing import Any
 
 from fedmeta.certification import ABSTAINED, Certificates, Smoothing, certify
 from fedmeta.errors import ConfigurationError
+from fedmeta.estimates import estimate, within
 from fedmeta.evasion.target import target_of
 from fedmeta.params import Params
 from fedmeta.seeding import SERVER, torch_generator
-from fedmeta.statistics import estimate, within
 from fedmeta.tasks import Episode
 from fedmeta.workload import Workload
 from server.report import draw_episode, write_report

@@ -5,7 +5,8 @@ from typing import Any
 
 from rich.table import Table
 
-from fedmeta.statistics import Estimate, Evaluation
+from fedmeta.estimates import Estimate
+from fedmeta.statistics import Evaluation
 from server.words import bounds, counted, share, why_unknown
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from fedmeta.statistics import Estimate
+from fedmeta.estimates import Estimate
 from server.report.certified import certified_caption
 from server.report.evasion import NORMS
 from server.report.query_detection import ATTACKERS, detector_rows, query_detection_caption

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from fedmeta.deployment.random_finetune import RandomFineTune
+from fedmeta.estimates import Estimate, estimate, within
 from fedmeta.evasion.ball import Ball
 from fedmeta.evasion.base import Evasion, Logits
 from fedmeta.learners.base import MetaLearner
 from fedmeta.learners.draws import task_seed
 from fedmeta.learners.functional import ways_of
 from fedmeta.params import Params
-from fedmeta.statistics import Estimate, estimate, within
 from fedmeta.tasks import Batch, Episode
 
 

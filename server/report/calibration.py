@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedmeta.calibration import BINS
-from fedmeta.statistics import Estimate, Evaluation
+from fedmeta.estimates import Estimate
+from fedmeta.statistics import Evaluation
 from server.report import plots
 from server.words import bounds
 

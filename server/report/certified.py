@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from fedmeta.statistics import Estimate
+from fedmeta.estimates import Estimate
 from server.files import finite, read_json, store
 from server.report.plots import ACCENT, INK, MUTED, SECOND, WRONG, label, panels, percent
 from server.words import counted, why_unknown

@@ -6,8 +6,9 @@ from typing import Any
 
 from fedmeta.attacks.success import AttackSuccess
 from fedmeta.deployment import DEPLOYMENTS
+from fedmeta.estimates import Estimate
 from fedmeta.parameters import parameters_of
-from fedmeta.statistics import Estimate, Evaluation
+from fedmeta.statistics import Evaluation
 from server.report.headline import format_score
 from server.report.plots import steps_in_words
 from server.words import bounds

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedmeta.statistics import Estimate
+from fedmeta.estimates import Estimate
 from server.report.plots import ACCENT, INK, MUTED, SECOND, WRONG, empty_figure, label, panels, percent, steps_in_words
 from server.words import counted, share_with_bounds, why_unknown
 

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fedmeta.statistics import Estimate, Evaluation
+from fedmeta.estimates import Estimate
+from fedmeta.statistics import Evaluation
 from server.words import counted, share
 
 SPLITS = {"test": "each client's own tasks", "pooled": "tasks across all test clients"}

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fedmeta.attacks.success import AttackSuccess
-from fedmeta.statistics import ERRORS, Estimate, Evaluation
+from fedmeta.estimates import Estimate
+from fedmeta.statistics import ERRORS, Evaluation
 from server.detection import judged_round
 from server.report.episode import EpisodePicture
 from server.words import counted

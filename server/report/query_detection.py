@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from fedmeta.statistics import Estimate
+from fedmeta.estimates import Estimate
 from server.report.evasion import NORMS
 from server.report.plots import ACCENT, INK, MUTED, WRONG, label, panels
 from server.words import bounds, counted, share, why_unknown

@@ -21,8 +21,8 @@ import numpy as np
 from fedmeta.data import DATASETS
 from fedmeta.data.arrays import dataset_from_arrays
 from fedmeta.data.class_dataset import ClassDataset
+from fedmeta.estimates import estimate, within
 from fedmeta.parameters import parameter
-from fedmeta.statistics import estimate, within
 from fedmeta.tasks import TASKS, Task
 from server.configuration import load
 from server.rounds import run_experiment

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from fedmeta.statistics import ClientScores, Estimate, Evaluation, estimate, summarise, within
+from fedmeta.estimates import Estimate, estimate, within
+from fedmeta.statistics import ClientScores, Evaluation, summarise
 from server.files import finite
 from server.report import headline
 

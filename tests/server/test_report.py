@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from fedmeta.data.base import ClientInfo
-from fedmeta.statistics import Estimate, Evaluation
+from fedmeta.estimates import Estimate
+from fedmeta.statistics import Evaluation
 from fedmeta.tasks import Batch, Episode
 from server.report import EpisodePicture, headline, plots, write_report
 from server.report.glyphs import glyph_figure

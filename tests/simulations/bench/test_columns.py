@@ -8,8 +8,9 @@ import pytest
 from fedmeta.attacks.success import AttackSuccess
 from fedmeta.calibration import BINS
 from fedmeta.component import Component
+from fedmeta.estimates import Estimate
 from fedmeta.experiment import Experiment
-from fedmeta.statistics import ClientScores, Estimate, summarise
+from fedmeta.statistics import ClientScores, summarise
 from simulations.bench.columns import COLUMNS, column_names
 from simulations.bench.facts import Facts, success_by_round
 
