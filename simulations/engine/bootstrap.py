@@ -51,13 +51,13 @@ class Bootstrap:
             deliver(ray.get(datasets[0]))
         self._worker = Worker(**settings)
 
-    def ready(self) -> int:
-        """The process id, once the app is loaded."""
+    def ready(self) -> Any:
+        """See `Worker.ready`."""
         return self._worker.ready()
 
-    def run(self, broadcast: Any, sent: Any) -> Any:
+    def run(self, broadcast: Any, sent: Any, released: Any) -> Any:
         """See `Worker.run`."""
-        return self._worker.run(broadcast, sent)
+        return self._worker.run(broadcast, sent, released)
 
 
 def adopt_path(path: list[str]) -> None:

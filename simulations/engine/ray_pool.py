@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 import time
-from typing import Any
+from typing import Any, cast
 
 import ray
 import ray.cloudpickle
@@ -13,6 +13,7 @@ from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from fedmeta.errors import ConfigurationError, FedmetaError
 from simulations.engine import bootstrap, ray_session
 from simulations.engine.plan import Plan, fitting
+from simulations.engine.segments import Placed, Probe, ReadSegments
 from simulations.engine.transport import Packed
 
 log = logging.getLogger("fedmeta.engine")
@@ -40,6 +41,7 @@ class ActorPool:
         """Future of an actor's first word -> its place, and when waiting for it ends (monotonic seconds)."""
         self._settings, self._parcel = settings, parcel
         self._actors: list[Any] = [None] * plan.actors
+        self._segments: list[ReadSegments | None] = [None] * plan.actors  # None: out of this process's reach
         self._warm: set[int] = set()
         self._shrunk = False
         for place in range(plan.actors):
@@ -82,6 +84,7 @@ class ActorPool:
         if self._actors[place] is not None and ray.is_initialized():
             ray.kill(self._actors[place], no_restart=True)
         self._actors[place] = None
+        self._segments[place] = None
         self._warm.discard(place)
         self.starting = {future: entry for future, entry in self.starting.items() if entry[0] != place}
 
@@ -109,8 +112,22 @@ class ActorPool:
         self._warm.add(place)
 
     def submit(self, place: int, broadcast: Any, jobs: Packed) -> Any:
-        """Give packed jobs to an actor; returns the future of their packed deliveries."""
-        return self._actors[place].run.remote(broadcast, jobs)
+        """Give packed jobs to an actor; returns the future of their deliveries, which `fetch` takes."""
+        segments = self._segments[place]
+        return self._actors[place].run.remote(broadcast, jobs, segments.released() if segments is not None else None)
+
+    def fetch(self, place: int, future: Any) -> Packed:
+        """What an actor answered.
+
+        Raises:
+            RayError, Gone: it could not, or has died.
+        """
+        answer, segments = ray.get(future), self._segments[place]
+        if not isinstance(answer, Placed):
+            return cast(Packed, answer)
+        assert segments is not None
+        pickled, *buffers = segments.read(answer)
+        return Packed(pickled, buffers)
 
     def confirm(self) -> None:
         """Wait until every actor that is starting is ready.
@@ -119,7 +136,7 @@ class ActorPool:
             FedmetaError: they did not start in time, or the app cannot be loaded there.
         """
         try:
-            ray.get(list(self.starting), timeout=self.start_timeout)
+            probes = ray.get(list(self.starting), timeout=self.start_timeout)
         except GetTimeoutError as error:
             free = ray.available_resources()
             raise ConfigurationError(
@@ -129,18 +146,24 @@ class ActorPool:
             ) from error
         except RayError as error:
             raise _start_error(error) from None
+        for (place, _), probe in zip(self.starting.values(), probes, strict=True):
+            self._reach(place, probe)
         self.starting.clear()
 
     def arrived(self, future: Any) -> bool:
         """Take an actor's first word; one that could not start leaves its place empty."""
         place, _ = self.starting.pop(future)
         try:
-            ray.get(future)
+            self._reach(place, ray.get(future))
         except RayError as error:
             log.warning("%s", _start_error(error))
             self.drop(place)
             return False
         return True
+
+    def _reach(self, place: int, probe: Probe | None) -> None:
+        if probe is not None and probe.succeeds():
+            self._segments[place] = ReadSegments()
 
     def expire(self) -> None:
         """Give up on actors that have been starting for too long; their places stay empty."""

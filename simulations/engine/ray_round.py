@@ -24,7 +24,8 @@ from simulations.engine.executor import Outcome, Turn
 from simulations.engine.flower_internals import CLIENT_APP_CRASHED, error_reply
 from simulations.engine.local_grid import deadline_after
 from simulations.engine.ray_pool import ActorPool
-from simulations.engine.transport import pack, unpack
+from simulations.engine.segments import Gone
+from simulations.engine.transport import IN_LINE, pack, unpack
 from simulations.engine.worker import Job, received
 
 log = logging.getLogger("fedmeta.engine")
@@ -35,9 +36,6 @@ ATTEMPTS = 3
 CHUNKS_PER_ACTOR = 8
 """Turns that are not trained as a cohort go out in small chunks, to whichever actor is idle."""
 
-IN_LINE = 1 << 16
-"""Contents below this size travel with each call, which takes less than a way through the object store [bytes]."""
-
 LOST = (
     RayActorError,
     ObjectLostError,
@@ -45,6 +43,7 @@ LOST = (
     NodeDiedError,
     WorkerCrashedError,
     LocalRayletDiedError,
+    Gone,
 )
 """What says that an actor is gone, or what it answered."""
 
@@ -161,7 +160,7 @@ class Round:
         call = self._running.pop(future)
         place, members = call.place, call.members
         try:
-            deliveries = unpack(ray.get(future))
+            deliveries = unpack(self._pool.fetch(place, future))
         except LOST as error:
             self._pool.replace(place)
             self._again(place, members, str(error).splitlines()[0])

@@ -25,6 +25,9 @@ _KNOWN: dict[type, Any] = copyreg.dispatch_table
 LARGE = 1 << 15
 """Arrays from this size travel beside the pickle [bytes]."""
 
+IN_LINE = 1 << 16
+"""What is below this size travels with a call or its answer, which is the shortest way for little [bytes]."""
+
 
 class StoredArray(Array):
     """An Array whose bytes lie elsewhere, as in Ray's object store, and stay there for as long as it lives.
@@ -152,9 +155,9 @@ def settled(records: RecordDict) -> RecordDict:
 
 @dataclass(frozen=True)
 class Packed:
-    """Any picklable value: its pickle, and the bytes of its large arrays, as objects with the buffer protocol."""
+    """Any picklable value: its pickle, and the bytes of its large arrays, all as objects with the buffer protocol."""
 
-    pickled: bytes
+    pickled: Any
     buffers: list[Any]
 
     @property

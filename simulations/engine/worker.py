@@ -1,7 +1,6 @@
 """What an actor does: run the turns it is given with its own copy of the app."""
 
 import gc
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,8 @@ from flwr.clientapp import ClientApp
 from fedmeta.errors import FedmetaError
 from simulations.engine.executor import Outcome, Turn, load_app, run_turns
 from simulations.engine.flower_internals import adopt_identity, message_from
-from simulations.engine.transport import Packed, pack, settled, unpack
+from simulations.engine.segments import Placed, Probe, WrittenSegments
+from simulations.engine.transport import IN_LINE, Packed, pack, settled, unpack
 from strategies.checking import Outline
 
 
@@ -84,16 +84,21 @@ class Worker:
         self._reference = app
         self._app: ClientApp | None = None
         self._warm = False
+        self._segments = WrittenSegments()
 
-    def ready(self) -> int:
-        """The process id, once the app is loaded.
+    def ready(self) -> Probe | None:
+        """What the driver needs to find out whether it can read this process's segments, once the app is loaded.
 
         Raises:
             FedmetaError: the app cannot be loaded.
         """
+        self._load_once()
+        return self._segments.probe()
+
+    def _load_once(self) -> ClientApp:
         if self._app is None:
             self._app = self._load()
-        return os.getpid()
+        return self._app
 
     def _load(self) -> ClientApp:
         if isinstance(self._reference, str):
@@ -105,24 +110,32 @@ class Worker:
             raise FedmetaError(f"a {type(app).__name__} was given where a flwr.clientapp.ClientApp belongs")
         return app
 
-    def run(self, broadcast: Packed, sent: Packed) -> Packed:
+    def run(self, broadcast: Packed, sent: Packed, released: tuple[int, ...] | None) -> Packed | Placed:
         """Run jobs to deliveries in the same order; no exception of a client leaves this.
 
         Args:
             broadcast: the contents (`list[RecordDict]`) that the jobs point to.
             sent: the jobs (`list[Job]`).
+            released: segments that the driver no longer reads; None where it cannot read any.
+
+        Returns:
+            The deliveries (`list[Delivery]`): large ones lie in a segment, where the driver can read it.
         """
-        self.ready()
-        assert self._app is not None
+        app = self._load_once()
         contents, jobs = unpack(broadcast), unpack(sent)
         turns = self._turns(contents, jobs)
-        outcomes = run_turns(self._app, turns, check=self._check)
+        outcomes = run_turns(app, turns, check=self._check)
         if not self._warm:
             # What the first turns loaded stays: to walk through it again and again took a tenth of a client's time.
             gc.collect()
             gc.freeze()
             self._warm = True
-        return pack([delivered(outcome, turn.context.state) for outcome, turn in zip(outcomes, turns, strict=True)])
+        packed = pack([delivered(outcome, turn.context.state) for outcome, turn in zip(outcomes, turns, strict=True)])
+        if released is None:
+            return packed
+        self._segments.release(released)
+        placed = self._segments.place([packed.pickled, *packed.buffers]) if packed.nbytes >= IN_LINE else None
+        return placed or packed
 
     def _turns(self, contents: Sequence[RecordDict], jobs: Sequence[Job]) -> list[Turn]:
         return [
