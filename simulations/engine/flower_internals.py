@@ -85,10 +85,27 @@ def view(records: RecordDict, kind: type[Kind]) -> _SyncedDict[Kind]:
     """The records of a kind as RecordDict's own properties give them, but not checked again one by one.
 
     What is in the view was checked when the records were filled; writes to the view reach them, as in Flower's own.
+    Unlike that it refers to itself nowhere, so that the records go when the last who reads them is done.
     """
-    found: _SyncedDict[Kind] = _SyncedDict(records, kind)
-    data_of(found).update({name: record for name, record in records.items() if isinstance(record, kind)})
+    found: _SyncedDict[Kind] = object.__new__(_SyncedDict)
+    fields = found.__dict__
+    fields.update(_CHECKS[kind], recorddict=records, allowed_type=kind)
+    # isinstance would ask an abstract base class, which takes as long as all the rest.
+    fields["_data"] = {name: record for name, record in data_of(records).items() if kind in type(record).__mro__}
     return found
+
+
+def _checks(kind: type[Kind]) -> dict[str, Any]:
+    """What a view checks its keys and values with."""
+    fields = _SyncedDict(RecordDict(), kind).__dict__
+    return {name: fields[name] for name in ("_check_key_fn", "_check_value_fn")}
+
+
+_CHECKS: dict[type, dict[str, Any]] = {
+    ArrayRecord: _checks(ArrayRecord),
+    ConfigRecord: _checks(ConfigRecord),
+    MetricRecord: _checks(MetricRecord),
+}
 
 
 def data_of(record: TypedDict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import copy
 import copyreg
 import io
 import pickle
-from collections import ChainMap
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +18,6 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from fedmeta import npy
 from simulations.engine.flower_internals import TypedDict, data_of, view
-
-_KNOWN: dict[type, Any] = copyreg.dispatch_table
 
 LARGE = 1 << 15
 """Arrays from this size travel beside the pickle [bytes]."""
@@ -171,7 +168,7 @@ def pack(value: Any) -> Packed:
     buffers: list[pickle.PickleBuffer] = []
     stream = io.BytesIO()
     pickler = pickle.Pickler(stream, protocol=5, buffer_callback=buffers.append)
-    pickler.dispatch_table = ChainMap(_TAKEN_APART, _KNOWN)
+    pickler.dispatch_table = {**copyreg.dispatch_table, **_TAKEN_APART}
     pickler.dump(value)
     return Packed(stream.getvalue(), buffers)
 
