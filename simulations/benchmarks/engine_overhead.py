@@ -5,7 +5,7 @@
 One trivial client (`simulations.benchmarks.trivial`), Flower's own FedAvg, full and distinct replies, 100 clients; the
 same with our own client and MetaStrategy; the time to the first finished round; and the useful share of a whole
 federated round of MAML on conv4 under Ray against a bare loop of the same meta-steps. Every figure is the median of
-`REPEATS` measurements that take turns, so that another load on the machine falls on all alike.
+`REPEATS` measurements; those of one process take turns, so that another load on the machine falls on all alike.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from simulations import InlineGrid, RayGrid
 from simulations.benchmarks import flower_runtime, pfl_runtime, trivial
 from simulations.benchmarks.meta_round import overhead_of_meta_strategy, useful_share
 
-CLIENTS, ROUNDS, REPEATS = 100, 5, 7
+CLIENTS, ROUNDS, REPEATS = 100, 5, 5
 FLOATS = (10_000, 100_000, 1_000_000)
 TARGETS = {10_000: 15.0, 100_000: 15.0, 1_000_000: 5.0}
 """Times that Flower's runtime must take longer than RayGrid under Flower's FedAvg."""
@@ -44,13 +44,13 @@ with RayGrid(trivial.APP, {clients}, start_timeout=120) as grid:
 def overhead() -> list[dict[str, Any]]:
     """Milliseconds a client-round of a bare loop, inline and under Ray, for each number of floats.
 
-    Before the clock one round of as many floats, as Flower's runtime has it.
+    One number after the other, and before the clock one round of as many floats, as Flower's runtime has it.
     """
     found: dict[int, dict[str, list[float]]] = {floats: {} for floats in FLOATS}
     with RayGrid(trivial.APP, CLIENTS, start_timeout=120) as ray, InlineGrid(trivial.APP, CLIENTS) as inline:
         trivial.play(ray, FLOATS[0], CLIENTS, 1)
-        for _ in range(REPEATS):
-            for floats, times in found.items():
+        for floats, times in found.items():
+            for _ in range(REPEATS):
                 times.setdefault("bare_ms", []).append(_per_client(trivial.bare_loop(floats, CLIENTS, ROUNDS)))
                 for name, grid in (("inline", inline), ("ray", ray)):
                     trivial.play(grid, floats, CLIENTS, 1)
@@ -94,15 +94,15 @@ def main() -> None:
         "first_round_seconds_since_ray": began,
     }
     if not arguments.without_flower:
-        flower = flower_runtime.measure(FLOATS, CLIENTS, ROUNDS)
+        flower = flower_runtime.measure(FLOATS, CLIENTS, ROUNDS, REPEATS)
         result["flower_first_round_seconds"] = flower["first_round"]
         result["flower_first_round_seconds_since_ray"] = flower["first_round_since_ray"]
         for row, seconds in zip(rows, flower["seconds"], strict=True):
-            row["flower_ms"] = _per_client(seconds)
+            row["flower_ms"] = _per_client(statistics.median(seconds))
     if pfl_runtime.is_installed():
-        for name, times in pfl_runtime.measure(FLOATS, CLIENTS, ROUNDS).items():
+        for name, times in pfl_runtime.measure(FLOATS, CLIENTS, ROUNDS, REPEATS).items():
             for row, seconds in zip(rows, times, strict=True):
-                row[f"pfl {name}_ms"] = _per_client(seconds)
+                row[f"pfl {name}_ms"] = _per_client(statistics.median(seconds))
     result["useful"] = useful_share()
     _print(result)
     if arguments.output is not None:

@@ -52,19 +52,21 @@ def main(grid, context):
     started = time.perf_counter()
     plan, found = json.loads(context.run_config["plan"]), {"seconds": []}
     for floats in plan["floats"]:
-        play(grid, floats, plan["clients"], 1)
-        found.setdefault("first_round", time.perf_counter() - started)
-        found.setdefault("first_round_since_ray", since_ray_began())
-        found["seconds"].append(play(grid, floats, plan["clients"], plan["rounds"]))
+        found["seconds"].append([])
+        for _ in range(plan["repeats"]):
+            play(grid, floats, plan["clients"], 1)
+            found.setdefault("first_round", time.perf_counter() - started)
+            found.setdefault("first_round_since_ray", since_ray_began())
+            found["seconds"][-1].append(play(grid, floats, plan["clients"], plan["rounds"]))
     Path(context.run_config["out"]).write_text(json.dumps(found))
 """
 
 
-def measure(floats: Sequence[int], clients: int, rounds: int) -> dict[str, Any]:
+def measure(floats: Sequence[int], clients: int, rounds: int, repeats: int) -> dict[str, Any]:
     """Play the same rounds under `flwr run` with one core a client actor.
 
     Returns:
-        `seconds`, a list of the time of `rounds` rounds by the number of floats, after one round to warm up;
+        `seconds`, for each number of floats `repeats` times of `rounds` rounds, each after one round to warm up;
         `first_round`, the time from the start of the ServerApp to the end of its first round [seconds]; and
         `first_round_since_ray`, the time from the start of Ray to that end [seconds].
 
@@ -77,7 +79,7 @@ def measure(floats: Sequence[int], clients: int, rounds: int) -> dict[str, Any]:
         app.mkdir()
         for file, text in (("pyproject.toml", PROJECT), ("overhead_client.py", CLIENT), ("overhead_server.py", SERVER)):
             (app / file).write_text(text)
-        plan = json.dumps({"floats": list(floats), "clients": clients, "rounds": rounds})
+        plan = json.dumps({"floats": list(floats), "clients": clients, "rounds": rounds, "repeats": repeats})
         out = folder / "found.json"
         (folder / "run.toml").write_text(f"plan = {json.dumps(plan)}\nout = {json.dumps(str(out))}\n")
         environment = flower_environment(folder / "home")

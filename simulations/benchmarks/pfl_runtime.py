@@ -19,18 +19,20 @@ def is_installed() -> bool:
     return importlib.util.find_spec("pfl") is not None
 
 
-def measure(floats: Sequence[int], clients: int, rounds: int) -> dict[str, list[float]]:
-    """Seconds of so many rounds over all clients, after one to warm up, for each number of floats.
+def measure(floats: Sequence[int], clients: int, rounds: int, repeats: int) -> dict[str, list[list[float]]]:
+    """Seconds of so many rounds over all clients, for each number of floats `repeats` times, after one to warm up.
 
     Returns:
         `averaging` with pfl's own local SGD, and `idle`, whose clients only add one.
     """
     asyncio.set_event_loop(asyncio.new_event_loop())  # which pfl asks for
-    found: dict[str, list[float]] = {"averaging": [], "idle": []}
+    found: dict[str, list[list[float]]] = {"averaging": [], "idle": []}
     for size in floats:
         for name, seconds in found.items():
-            _play(size, clients, 1, idle=name == "idle")
-            seconds.append(_play(size, clients, rounds, idle=name == "idle"))
+            seconds.append([])
+            for _ in range(repeats):
+                _play(size, clients, 1, idle=name == "idle")
+                seconds[-1].append(_play(size, clients, rounds, idle=name == "idle"))
     return found
 
 

@@ -48,7 +48,7 @@ def main() -> None:
             rows.append(measure(clients, floats, actors))
             print(f"{clients:7,} {floats:10,} {actors:2}: {rows[-1]['ms']:.3f}", flush=True)
     for clients in () if arguments.without_flower else FLOWER:
-        [seconds] = flower_runtime.measure((10_000,), clients, 3)["seconds"]
+        [[seconds]] = flower_runtime.measure((10_000,), clients, 3, repeats=1)["seconds"]
         rows.append({"clients": clients, "floats": 10_000, "flower_ms": 1000 * seconds / (3 * clients)})
         print(f"{clients:7,} {10_000:10,} Flower's runtime: {rows[-1]['flower_ms']:.3f}", flush=True)
     if arguments.output is not None:
