@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from fedmeta.wire import config_record, metric_record, vector_record
 from simulations.engine.flower_internals import adopt_identity, give_id
-from strategies.partial_sums import BITS, LIMIT, add, add_up, mean
+from strategies.partial_sums import BITS, LIMIT, add, add_up, can_add, mean
 from strategies.replies import sort_replies
 
 SIZE = 5
@@ -67,7 +67,8 @@ def test_the_mean_does_not_depend_on_who_shares_an_actor(rows, weights):
 def test_what_is_added_is_rounded_to_the_nearest_multiple(update, weight):
     assert LIMIT < 2 ** (51 - BITS), "what the reading of bits can count"
     total = torch.full((len(update),), 7, dtype=torch.int64)
-    assert add(total, update, weight)
+    assert can_add(update, weight)
+    add(total, [update, -update, update], [weight, 1.0, 1.0])
     expected = 7 + np.rint(update.astype(np.float64) * weight * 2.0**BITS).astype(np.int64)
     np.testing.assert_array_equal(total.numpy(), expected)
 
@@ -75,8 +76,10 @@ def test_what_is_added_is_rounded_to_the_nearest_multiple(update, weight):
 def test_what_is_too_large_travels_whole():
     total = torch.zeros(1, dtype=torch.int64)
     for bad in (LIMIT * 1.01, -LIMIT * 1.01, float("nan"), float("-inf")):
-        assert not add(total, torch.tensor([bad]), 1.0) and int(total) == 0
-    assert add(total, torch.tensor([-LIMIT]), 1.0) and int(total) == -int(LIMIT) * 2**BITS
+        assert not can_add(torch.tensor([bad]), 1.0)
+    assert can_add(torch.tensor([-LIMIT]), 1.0)
+    add(total, [torch.tensor([-LIMIT])], [1.0])
+    assert int(total) == -int(LIMIT) * 2**BITS
     message = asked()
     found = through(
         [[reply(message, [1e9] * SIZE), reply(message, [1.0] * SIZE), reply(message, [2.0] * SIZE)]], message
@@ -86,6 +89,19 @@ def test_what_is_too_large_travels_whole():
     assert len(carried) == 1
     total = mean([update.delta for update in found.updates], carried, torch.ones(3, dtype=torch.float64))
     assert total.tolist() == pytest.approx([(1e9 + 3) / 3] * SIZE)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.floats(-126, 126).map(lambda power: np.float32(2.0**power)),
+    st.floats(0, 100).map(lambda power: 2.0**power),
+    st.integers(1, 50),
+)
+def test_a_norm_lets_nothing_pass_that_is_too_large(entry, weight, size):
+    """Whatever is lost of it in float32."""
+    update = np.full(size, entry, dtype=np.float32)
+    norm = float(np.linalg.norm(update))
+    assert can_add(update, weight, norm) == can_add(update, weight) == (float(entry) * weight <= LIMIT)
 
 
 def test_what_is_invalid_stays_to_be_refused_by_name():
