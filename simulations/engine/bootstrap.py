@@ -51,9 +51,9 @@ class Bootstrap:
             deliver(ray.get(datasets[0]))
         self._worker = Worker(**settings)
 
-    def ready(self) -> Any:
+    def ready(self, probe: Any) -> Any:
         """See `Worker.ready`."""
-        return self._worker.ready()
+        return self._worker.ready(probe)
 
     def run(self, broadcast: Any, sent: Any, released: Any) -> Any:
         """See `Worker.run`."""

@@ -4,7 +4,8 @@ import logging
 import os
 import sys
 import time
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any
 
 import ray
 import ray.cloudpickle
@@ -13,13 +14,23 @@ from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from fedmeta.errors import ConfigurationError, FedmetaError
 from simulations.engine import bootstrap, ray_session
 from simulations.engine.plan import Plan, fitting
-from simulations.engine.segments import Placed, Probe, ReadSegments
-from simulations.engine.transport import Packed
+from simulations.engine.segments import Placed, Probe, ReadSegments, SharedSegments
+from simulations.engine.transport import IN_LINE, Packed
+from simulations.engine.worker import Answer
 
 log = logging.getLogger("fedmeta.engine")
 
 PACKAGES = ("fedmeta", "clients", "server", "strategies", "simulations")
 """What an actor imports afresh from the driver's path."""
+
+
+@dataclass
+class Broadcast:
+    """What several actors get, in the form that each can read; it is put into Ray's object store when one must."""
+
+    packed: Packed
+    placed: Placed | None
+    stored: Any = None
 
 
 class ActorPool:
@@ -41,7 +52,8 @@ class ActorPool:
         """Future of an actor's first word -> its place, and when waiting for it ends (monotonic seconds)."""
         self._settings, self._parcel = settings, parcel
         self._actors: list[Any] = [None] * plan.actors
-        self._segments: list[ReadSegments | None] = [None] * plan.actors  # None: out of this process's reach
+        self._written = SharedSegments()
+        self._read: list[ReadSegments | None] = [None] * plan.actors  # None: out of this process's reach
         self._warm: set[int] = set()
         self._shrunk = False
         for place in range(plan.actors):
@@ -56,7 +68,7 @@ class ActorPool:
         shares = remote.options(num_cpus=self.plan.cpus, num_gpus=self.plan.gpus, max_restarts=0)
         actor = shares.remote(path, PACKAGES, self._settings, self._parcel)
         self._actors[place] = actor
-        self.starting[actor.ready.remote()] = (place, time.monotonic() + self.start_timeout)
+        self.starting[actor.ready.remote(self._written.probe)] = (place, time.monotonic() + self.start_timeout)
 
     def replace(self, place: int) -> None:
         """Begin to start an actor in the place of one that is gone, or leave it empty where the cluster shrank."""
@@ -84,7 +96,8 @@ class ActorPool:
         if self._actors[place] is not None and ray.is_initialized():
             ray.kill(self._actors[place], no_restart=True)
         self._actors[place] = None
-        self._segments[place] = None
+        self._read[place] = None
+        self._written.forget(place)
         self._warm.discard(place)
         self.starting = {future: entry for future, entry in self.starting.items() if entry[0] != place}
 
@@ -98,6 +111,7 @@ class ActorPool:
         """End all actors."""
         for place in range(len(self._actors)):
             self.drop(place)
+        self._written.close()
 
     def ready(self, place: int) -> bool:
         """Whether the actor at a place takes work."""
@@ -111,10 +125,30 @@ class ActorPool:
         """Note that an actor has answered a call."""
         self._warm.add(place)
 
-    def submit(self, place: int, broadcast: Any, jobs: Packed) -> Any:
+    def broadcast(self, packed: Packed) -> Broadcast:
+        """Place what several actors will get; `settle` it when none will get it any more."""
+        near = packed.nbytes >= IN_LINE and any(self._read)
+        return Broadcast(packed, self._written.place(packed.parts) if near else None)
+
+    def settle(self, broadcast: Broadcast) -> None:
+        """Let go of what no actor will get any more."""
+        if broadcast.placed is not None:
+            self._written.settle(broadcast.placed)
+
+    def submit(self, place: int, broadcast: Broadcast, jobs: Packed) -> Any:
         """Give packed jobs to an actor; returns the future of their deliveries, which `fetch` takes."""
-        segments = self._segments[place]
-        return self._actors[place].run.remote(broadcast, jobs, segments.released() if segments is not None else None)
+        read = self._read[place]
+        released = None if read is None else read.released()
+        return self._actors[place].run.remote(self._readable(place, broadcast), jobs, released)
+
+    def _readable(self, place: int, broadcast: Broadcast) -> Any:
+        if self._read[place] is not None and broadcast.placed is not None:
+            return self._written.give(broadcast.placed, place)
+        if broadcast.packed.nbytes < IN_LINE:
+            return broadcast.packed
+        if broadcast.stored is None:
+            broadcast.stored = ray.put(broadcast.packed)
+        return broadcast.stored
 
     def fetch(self, place: int, future: Any) -> Packed:
         """What an actor answered.
@@ -122,12 +156,13 @@ class ActorPool:
         Raises:
             RayError, Gone: it could not, or has died.
         """
-        answer, segments = ray.get(future), self._segments[place]
-        if not isinstance(answer, Placed):
-            return cast(Packed, answer)
-        assert segments is not None
-        pickled, *buffers = segments.read(answer)
-        return Packed(pickled, buffers)
+        answer: Answer = ray.get(future)
+        self._written.release(place, answer.released)
+        if isinstance(answer.deliveries, Packed):
+            return answer.deliveries
+        read = self._read[place]
+        assert read is not None
+        return Packed.of(read.read(answer.deliveries))
 
     def confirm(self) -> None:
         """Wait until every actor that is starting is ready.
@@ -163,7 +198,7 @@ class ActorPool:
 
     def _reach(self, place: int, probe: Probe | None) -> None:
         if probe is not None and probe.succeeds():
-            self._segments[place] = ReadSegments()
+            self._read[place] = ReadSegments()
 
     def expire(self) -> None:
         """Give up on actors that have been starting for too long; their places stay empty."""

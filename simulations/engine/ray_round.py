@@ -25,7 +25,7 @@ from simulations.engine.flower_internals import CLIENT_APP_CRASHED, error_reply
 from simulations.engine.local_grid import deadline_after
 from simulations.engine.ray_pool import ActorPool
 from simulations.engine.segments import Gone
-from simulations.engine.transport import IN_LINE, pack, unpack
+from simulations.engine.transport import Packed, pack, unpack
 from simulations.engine.worker import Job, received
 
 log = logging.getLogger("fedmeta.engine")
@@ -78,7 +78,8 @@ class Round:
         self._running: dict[Any, _Call] = {}
         self._own: list[deque[list[int]]] = [deque() for _ in range(pool.plan.actors)]
         self._anyone: deque[list[int]] = deque()
-        self._broadcast, self._jobs = _packed(turns)
+        contents, self._jobs = _packed(turns)
+        self._broadcast = pool.broadcast(contents)
         self._divide()
 
     def _divide(self) -> None:
@@ -110,6 +111,8 @@ class Round:
             for call in self._running.values():
                 self._pool.drop(call.place)
             raise
+        finally:
+            self._pool.settle(self._broadcast)
         return [self._outcomes[index] for index in range(len(self._turns))]
 
     def _step(self) -> None:
@@ -239,8 +242,8 @@ def _balanced(bound: list[list[int]]) -> list[list[int]]:
         least.append(most.pop())
 
 
-def _packed(turns: Sequence[Turn]) -> tuple[Any, list[Job]]:
-    """Distinct contents, by identity, in the object store where they are large; and jobs that point to them."""
+def _packed(turns: Sequence[Turn]) -> tuple[Packed, list[Job]]:
+    """Distinct contents, by identity, and jobs that point to them."""
     places: dict[int, int] = {}
     contents: list[RecordDict] = []
     jobs = []
@@ -252,5 +255,4 @@ def _packed(turns: Sequence[Turn]) -> tuple[Any, list[Job]]:
         state = turn.context.state if len(turn.context.state) else None
         config = dict(turn.context.node_config)
         jobs.append(Job(turn.message.metadata, places[id(content)], config, state, turn.seed))
-    packed = pack(contents)
-    return packed if packed.nbytes < IN_LINE else ray.put(packed), jobs
+    return pack(contents), jobs

@@ -1,18 +1,19 @@
-"""Memory that an actor fills and its driver, on the same machine, reads where it lies.
+"""Memory that one process fills and others on the same machine read where it lies.
 
 Ray's object store takes 3 ms to hand over 2 MB and 17 ms for 20 MB, most of it for pages that are touched for the first
 time; a segment that both processes have mapped before takes 0.4 ms and 1.7. Segments have no name (memfd), so that
-nothing is left behind, however the processes end. The driver says which ones it no longer reads, and the actor fills
-them again.
+nothing is left behind, however the processes end. A reader says which ones it no longer reads, and they are filled
+again.
 """
 
 import mmap
 import os
 import secrets
 import weakref
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -46,20 +47,20 @@ class Placed:
     """Where buffers lie.
 
     Attributes:
-        segment: its number, unique for its actor.
-        path: where the reader can open it for as long as the actor lives.
+        segment: its number, unique for its writer.
+        path: where a reader can open it for as long as the writer lives.
         sizes: of the buffers, in their order [bytes].
-        given_up: segments that are no more.
+        living: all segments of the writer; others are no more.
     """
 
     segment: int
     path: str
     sizes: tuple[int, ...]
-    given_up: tuple[int, ...]
+    living: tuple[int, ...]
 
 
 class Gone(OSError):
-    """A segment cannot be opened: the actor that filled it has died."""
+    """A segment cannot be opened: the process that filled it has died."""
 
 
 @dataclass
@@ -70,7 +71,7 @@ class _Segment:
 
 
 class WrittenSegments:
-    """The segments of an actor.
+    """The segments of a process.
 
     A segment is filled again once the reader has released it; a larger one takes the place of those that are too small,
     so that all together they take no more than the most that was ever being read at once.
@@ -99,13 +100,12 @@ class WrittenSegments:
         """Copy buffers into one segment; None where the system has no memory for it."""
         views = [memoryview(buffer).cast("B") for buffer in buffers]
         size = sum(_aligned(view.nbytes) for view in views)
-        given_up: tuple[int, ...] = ()
         fitting = [segment for segment in self._free if len(segment.memory) >= size]
         if fitting:
             segment = min(fitting, key=lambda each: len(each.memory))
             self._free.remove(segment)
         else:
-            given_up = self._give_up_free()
+            self._give_up_free()
             try:
                 segment = self._make(size)
             except OSError:
@@ -115,7 +115,8 @@ class WrittenSegments:
         for view in views:
             segment.memory[start : start + view.nbytes] = view
             start += _aligned(view.nbytes)
-        return Placed(segment.number, _path(segment.file), tuple(view.nbytes for view in views), given_up)
+        living = (*self._read, *(each.number for each in self._free))
+        return Placed(segment.number, _path(segment.file), tuple(view.nbytes for view in views), living)
 
     def _make(self, size: int) -> _Segment:
         file = os.memfd_create("fedmeta-segment")
@@ -128,45 +129,107 @@ class WrittenSegments:
         self._made += 1
         return _Segment(self._made, file, memory)
 
-    def _give_up_free(self) -> tuple[int, ...]:
-        numbers = tuple(segment.number for segment in self._free)
+    def _give_up_free(self) -> None:
         for segment in self._free:
             segment.memory.close()
             os.close(segment.file)
         self._free.clear()
-        return numbers
+
+    def close(self) -> None:
+        """Give up all segments; what readers have mapped stays theirs."""
+        self.release(list(self._read))
+        self._give_up_free()
+        if self._probe is not None:
+            os.close(self._probe)
+            self._probe = None
+
+
+class SharedSegments:
+    """Segments of a process that several read: each is filled again once all have released it as often as they got it.
+
+    A reader is any number; one that has died has released what it read.
+    """
+
+    def __init__(self) -> None:
+        self._written = WrittenSegments()
+        self._readers: dict[int, Counter[int | None]] = {}
+        self.probe = self._written.probe()
+
+    def place(self, buffers: Sequence[Any]) -> Placed | None:
+        """See `WrittenSegments.place`; the segment is kept until `settle`, and then as long as a reader has it."""
+        placed = self._written.place(buffers)
+        if placed is not None:
+            self._readers[placed.segment] = Counter([None])
+        return placed
+
+    def give(self, placed: Placed, reader: int) -> Placed:
+        """Note that a reader gets it."""
+        self._readers[placed.segment][reader] += 1
+        return placed
+
+    def settle(self, placed: Placed) -> None:
+        """No other reader will get it."""
+        self.release(None, [placed.segment])
+
+    def release(self, reader: int | None, numbers: Iterable[int]) -> None:
+        """Note what a reader no longer reads."""
+        for number in numbers:
+            self._readers[number][reader] -= 1
+            self._free_unread(number)
+
+    def forget(self, reader: int) -> None:
+        """Note that a reader has died."""
+        for number in list(self._readers):
+            self._readers[number][reader] = 0
+            self._free_unread(number)
+
+    def _free_unread(self, number: int) -> None:
+        if not self._readers[number].total():
+            del self._readers[number]
+            self._written.release([number])
+
+    def close(self) -> None:
+        """Give up all segments."""
+        self._written.close()
+        self._readers.clear()
 
 
 class ReadSegments:
-    """What a driver has mapped of one actor's segments."""
+    """What a process has mapped of another's segments."""
 
     def __init__(self) -> None:
         self._mapped: dict[int, mmap.mmap] = {}
-        self._readers: dict[int, weakref.ref[npt.NDArray[np.uint8]]] = {}
+        self._readings: dict[int, weakref.ref[npt.NDArray[np.uint8]]] = {}
+        self._begun = 0
         self._released: deque[int] = deque()
 
     def read(self, placed: Placed) -> list[memoryview]:
-        """The buffers where they lie, read-only; the segment is released when the last view of them is gone.
+        """The buffers where they lie, read-only; when the last view of them is gone, the segment is released once.
 
         Raises:
-            Gone: the actor has died.
+            Gone: the other process has died.
         """
-        for number in placed.given_up:
-            self._mapped.pop(number, None)
+        for number in self._mapped.keys() - set(placed.living):
+            del self._mapped[number]
         if placed.segment not in self._mapped:
             self._mapped[placed.segment] = _map(placed.path)
         whole = np.frombuffer(self._mapped[placed.segment], dtype=np.uint8)
-        # Views of views refer to `whole` itself. The callback may run in the midst of anything: it only notes.
-        number, released = placed.segment, self._released
-        self._readers[number] = weakref.ref(whole, lambda _: released.append(number))
+        # Views of views refer to `whole` itself.
+        self._begun += 1
+        self._readings[self._begun] = weakref.ref(whole, partial(self._done, self._begun, placed.segment))
         views, start = [], 0
         for size in placed.sizes:
             views.append(whole[start : start + size].data)
             start += _aligned(size)
         return views
 
+    def _done(self, reading: int, segment: int, _: object) -> None:
+        """Only a note, since this may run in the midst of anything."""
+        self._released.append(segment)
+        del self._readings[reading]
+
     def released(self) -> tuple[int, ...]:
-        """Segments that nobody reads any more, each named once."""
+        """Segments as often as a reading of them has ended since this was asked last."""
         return tuple(self._released.popleft() for _ in range(len(self._released)))
 
 
@@ -178,7 +241,7 @@ def _map(path: str) -> mmap.mmap:
     try:
         file = os.open(path, os.O_RDONLY)
     except OSError as error:
-        raise Gone(error.errno, "the actor's memory cannot be read", path) from error
+        raise Gone(error.errno, "another process's memory cannot be read", path) from error
     try:
         return mmap.mmap(file, 0, mmap.MAP_SHARED | mmap.MAP_POPULATE, _READ)
     finally:

@@ -9,8 +9,9 @@ import copy
 import copyreg
 import io
 import pickle
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -156,6 +157,17 @@ class Packed:
 
     pickled: Any
     buffers: list[Any]
+
+    @property
+    def parts(self) -> list[Any]:
+        """All of it, to be placed and put together again with `of`."""
+        return [self.pickled, *self.buffers]
+
+    @classmethod
+    def of(cls, parts: Sequence[Any]) -> Self:
+        """What `parts` took apart."""
+        pickled, *buffers = parts
+        return cls(pickled, buffers)
 
     @property
     def nbytes(self) -> int:

@@ -12,7 +12,7 @@ from flwr.clientapp import ClientApp
 from fedmeta.errors import FedmetaError
 from simulations.engine.executor import Outcome, Turn, load_app, run_turns
 from simulations.engine.flower_internals import adopt_identity, message_from
-from simulations.engine.segments import Placed, Probe, WrittenSegments
+from simulations.engine.segments import Placed, Probe, ReadSegments, WrittenSegments
 from simulations.engine.transport import IN_LINE, Packed, pack, settled, unpack
 from strategies.checking import Outline
 
@@ -68,6 +68,19 @@ def received(delivery: Delivery, before: RecordDict) -> Outcome:
     return Outcome(delivery.reply, RecordDict({**kept, **settled(RecordDict(delivery.changed))}), delivery.outline)
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What an actor gives for a call.
+
+    Attributes:
+        deliveries: `list[Delivery]`, packed; large ones lie in a segment, where the driver can read it.
+        released: segments of the driver that this actor no longer reads.
+    """
+
+    deliveries: Packed | Placed
+    released: tuple[int, ...]
+
+
 class Worker:
     """Runs turns.
 
@@ -84,16 +97,22 @@ class Worker:
         self._reference = app
         self._app: ClientApp | None = None
         self._warm = False
-        self._segments = WrittenSegments()
+        self._written, self._read = WrittenSegments(), ReadSegments()
 
-    def ready(self) -> Probe | None:
-        """What the driver needs to find out whether it can read this process's segments, once the app is loaded.
+    def ready(self, probe: Probe | None) -> Probe | None:
+        """Load the app, and find out whether this process and the driver can read each other's segments.
+
+        Args:
+            probe: of the driver.
+
+        Returns:
+            The probe of this process; None where it cannot read the driver's segments.
 
         Raises:
             FedmetaError: the app cannot be loaded.
         """
         self._load_once()
-        return self._segments.probe()
+        return self._written.probe() if probe is not None and probe.succeeds() else None
 
     def _load_once(self) -> ClientApp:
         if self._app is None:
@@ -110,19 +129,16 @@ class Worker:
             raise FedmetaError(f"a {type(app).__name__} was given where a flwr.clientapp.ClientApp belongs")
         return app
 
-    def run(self, broadcast: Packed, sent: Packed, released: tuple[int, ...] | None) -> Packed | Placed:
+    def run(self, broadcast: Packed | Placed, sent: Packed, released: tuple[int, ...] | None) -> Answer:
         """Run jobs to deliveries in the same order; no exception of a client leaves this.
 
         Args:
             broadcast: the contents (`list[RecordDict]`) that the jobs point to.
             sent: the jobs (`list[Job]`).
-            released: segments that the driver no longer reads; None where it cannot read any.
-
-        Returns:
-            The deliveries (`list[Delivery]`): large ones lie in a segment, where the driver can read it.
+            released: segments of this actor that the driver no longer reads; None where it cannot read any.
         """
         app = self._load_once()
-        contents, jobs = unpack(broadcast), unpack(sent)
+        contents, jobs = unpack(self._here(broadcast)), unpack(sent)
         turns = self._turns(contents, jobs)
         outcomes = run_turns(app, turns, check=self._check)
         if not self._warm:
@@ -131,11 +147,14 @@ class Worker:
             gc.freeze()
             self._warm = True
         packed = pack([delivered(outcome, turn.context.state) for outcome, turn in zip(outcomes, turns, strict=True)])
-        if released is None:
-            return packed
-        self._segments.release(released)
-        placed = self._segments.place([packed.pickled, *packed.buffers]) if packed.nbytes >= IN_LINE else None
-        return placed or packed
+        placed = None
+        if released is not None:
+            self._written.release(released)
+            placed = self._written.place(packed.parts) if packed.nbytes >= IN_LINE else None
+        return Answer(placed or packed, self._read.released())
+
+    def _here(self, broadcast: Packed | Placed) -> Packed:
+        return broadcast if isinstance(broadcast, Packed) else Packed.of(self._read.read(broadcast))
 
     def _turns(self, contents: Sequence[RecordDict], jobs: Sequence[Job]) -> list[Turn]:
         return [

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from simulations import RayGrid
 from simulations.engine import segments
-from simulations.engine.segments import ALIGNMENT, Gone, Placed, Probe, ReadSegments, WrittenSegments
+from simulations.engine.segments import ALIGNMENT, Gone, Placed, Probe, ReadSegments, SharedSegments, WrittenSegments
 
 APP = "foreign_app:app"
 FLOATS = 30_000
@@ -54,6 +54,31 @@ def test_a_segment_is_filled_again_when_its_last_view_is_gone() -> None:
     assert contents(third, reader) == [b"c" * 1000]
 
 
+def test_what_several_read_is_filled_again_when_all_are_done() -> None:
+    shared, readers = SharedSegments(), [ReadSegments(), ReadSegments()]
+    placed = shared.place([b"a" * 1000])
+    assert placed is not None
+    held = [readers[0].read(shared.give(placed, 0)), readers[1].read(shared.give(placed, 1))]
+    held.append(readers[0].read(shared.give(placed, 0)))  # its second call of the same exchange
+    shared.settle(placed)
+    for place, reading in ((0, 0), (0, 2)):
+        assert first_free(shared) != placed.segment
+        held[reading] = []
+        shared.release(place, readers[place].released())
+    assert first_free(shared) != placed.segment, "reader 1 still reads"
+    shared.forget(1)
+    again = [shared.place([b"b" * 1000]) for _ in range(2)]
+    assert placed.segment in {each.segment for each in again if each is not None}
+
+
+def first_free(shared: SharedSegments) -> int:
+    """The segment that is filled next; it is not kept."""
+    placed = shared.place([b"b" * 1000])
+    assert placed is not None
+    shared.settle(placed)
+    return placed.segment
+
+
 def sizes_held() -> set[int]:
     """Of the segments that this process has open or mapped [bytes]."""
     files = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
@@ -88,7 +113,7 @@ def test_a_process_out_of_reach_is_found_out(tmp_path: Path) -> None:
     assert not Probe(probe.path, b"another machine's secret").succeeds()
     assert not Probe(str(tmp_path / "nothing"), probe.secret).succeeds()
     with pytest.raises(Gone, match="cannot be read"):
-        ReadSegments().read(Placed(1, str(tmp_path / "nothing"), (3,), ()))
+        ReadSegments().read(Placed(1, str(tmp_path / "nothing"), (3,), (1,)))
 
 
 def ask(grid: RayGrid, value: float, kind: str = "train") -> list[Message]:
