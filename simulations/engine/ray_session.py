@@ -3,9 +3,6 @@
 import logging
 import os
 import socket
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,14 +18,12 @@ from ray.exceptions import RayError
 
 from fedmeta.errors import ConfigurationError, FedmetaError
 from simulations.engine.plan import Machine
+from simulations.engine.ray_internals import quick_start
 
 log = logging.getLogger("fedmeta.engine")
 
 PROBE_SECONDS = 5.0
 """Longest wait for a cluster's address to answer; Ray itself would try for minutes and then end the process."""
-
-NODE_SECONDS = 10.0
-"""Longest wait of ours for a new node to register, before Ray's own."""
 
 
 @dataclass
@@ -101,7 +96,7 @@ def _connect(address: str | None) -> None:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         try:
-            with _node_awaited():
+            with quick_start():
                 ray.init(include_dashboard=False, **options)
         except Exception as error:  # Ray raises a bare Exception when its own processes are too slow to start
             raise FedmetaError(
@@ -110,8 +105,10 @@ def _connect(address: str | None) -> None:
         return
     try:
         if address == "local":
-            options["include_dashboard"] = False
-        elif address != "auto" and "://" not in address:
+            with quick_start():
+                ray.init(address=address, include_dashboard=False, **options)
+            return
+        if address != "auto" and "://" not in address:
             _probe(address)
         ray.init(address=address, **options)
     except (OSError, ValueError, RuntimeError, RayError, SystemExit) as error:
@@ -119,36 +116,6 @@ def _connect(address: str | None) -> None:
             f"no Ray cluster answers at engine.ray_address = '{address}' ({error}): start one with `ray start --head`, "
             "or leave the address away"
         ) from error
-
-
-@contextmanager
-def _node_awaited() -> Iterator[None]:
-    """Within it Ray finds its new node as soon as that is there.
-
-    `ray.init` asks for the node before it has registered, and then again only after whole seconds. Where a Ray has no
-    such inner functions, nothing is changed.
-    """
-    from ray._private import services, state
-
-    ask: Any = getattr(services, "get_node", None)
-    options: Any = getattr(services, "_get_gcs_client_options", None)
-    if ask is None or options is None or not hasattr(state.GlobalState, "_initialize_global_state"):
-        yield
-        return
-
-    def get_node(gcs_address: str, node_id: str) -> Any:
-        nodes = state.GlobalState()
-        nodes._initialize_global_state(options(gcs_address))
-        deadline = time.monotonic() + NODE_SECONDS
-        while all(node["NodeID"] != node_id for node in nodes.node_table()) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        return ask(gcs_address, node_id)
-
-    services.get_node = get_node
-    try:
-        yield
-    finally:
-        services.get_node = ask
 
 
 def _probe(address: str) -> None:
