@@ -45,6 +45,15 @@ def share_with_bounds(found: Estimate) -> str:
     return f"{share(found.mean)} {bounds(found, share)}"
 
 
+def three_digits(value: float) -> str:
+    """A figure without a unit, of 0 to 1 for most.
+
+    >>> three_digits(0.93125)
+    '0.931'
+    """
+    return f"{value:.3f}"
+
+
 def why_unknown(estimates: Iterable[Estimate]) -> str:
     """Why some estimates have no interval, and what it takes, the fewest values first; empty where all have one.
 

@@ -223,10 +223,13 @@ def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("ray_session")
 def test_doctor_says_the_plan_and_why() -> None:
     settings = ["data.name=sinusoid", "model.name=sinusoid", "learner.name=maml", "partition.name=iid"]
+    settings.append("client.precision=tf32")
     words = [word for setting in settings for word in ("--set", setting)]
     found = CliRunner().invoke(app, ["doctor", "--json", *words])
     assert found.exit_code == 0, found.output
     told = json.loads(found.stdout)
     assert told["machines"] and told["machines"][0]["cpus"] >= 1 and told["device"] == "cpu"
     assert "actors of 1 CPU each; 1 torch thread each; vmap, up to" in told["plan"]
+    assert told["plan"].endswith("; training in tf32, which on a CPU is float32"), told["plan"]
     assert any("Ray counts" in reason for reason in told["why"])
+    assert told["why"][-1].startswith("tasks are trained in batches (vmap): a net of ")
