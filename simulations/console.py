@@ -77,7 +77,7 @@ def print_results(console: Console, result: "RunResult") -> None:
     from server.secure_aggregation import in_words as learned_in_words
 
     results = result.results
-    console.print(results_table(results))
+    console.print(results_table(results, console.width))
     for table in (calibration_table, attack_table, deployment_table, detection_table):
         found = table(results)
         if found is not None:
