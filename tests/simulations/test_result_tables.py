@@ -69,4 +69,6 @@ def test_an_interval_stands_beside_its_figure_where_there_is_room() -> None:
 
 def test_calibration_keeps_its_intervals_whole() -> None:
     lines = printed(calibration_table(results("accuracy")), 80)
-    assert all(line.count("(") == line.count(")") for line in lines) and any("(0.588 to 0.612)" in line for line in lines)
+    assert all(line.count("(") == line.count(")") for line in lines) and any(
+        "(0.588 to 0.612)" in line for line in lines
+    )
