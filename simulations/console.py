@@ -61,7 +61,8 @@ def run_with_progress(
         console.print(f"interrupted; continue with: fedmeta simulate --resume {opened.rundir.path}")
         return INTERRUPTED
     print_results(console, result)
-    console.print(f"report: {result.path / 'report.html'}" if report else f"run directory: {result.path}")
+    page = result.path / "report.html"
+    console.print(f"report: {page}" if report and page.exists() else f"run directory: {result.path}", soft_wrap=True)
     if result.failed_rounds:
         console.print(
             f"[red]{len(result.failed_rounds)} of {counted(result.rounds, 'round')} did not go well: "

@@ -1,5 +1,6 @@
 """`simulate`: an experiment on this machine or a Ray cluster, from Python."""
 
+import logging
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -21,13 +22,19 @@ from server.callbacks import Callback
 from server.configuration import load
 from server.execute import execute
 from server.files import folder_of
+from server.finished import finished_result
 from server.rounds import Observer, Prepare, RunResult
 from server.rundir import RunDir
+from server.words import counted
 from simulations.engine.local_grid import LocalGrid
 from simulations.omniscient_attack import attacked
 from simulations.shipped import where_to_start
 
 Engine = Literal["ray", "inline"]
+
+NOTHING_LEFT = "nothing is left to do, and its files stay as they are"
+
+log = logging.getLogger("fedmeta.engine")
 
 
 def simulate(
@@ -50,7 +57,7 @@ def simulate(
         overrides: dotted key -> value, such as `{"learner.name": "maml"}`.
         out: the run directory; None makes a fresh one under `runs/`.
         resume: a run directory to continue to the same numbers as an uninterrupted run. Its own experiment is used;
-            overrides may change only the engine and tracking.
+            overrides may change only the engine and tracking. A finished run is left as it is.
         observers: called after every round with its record.
         callbacks: told of rounds, evaluations and the end, and may end the run: see `server.callbacks.Callback`.
         data: your own data set, in place of the experiment's; see docs/your-own-data.md. A run with one is resumed
@@ -163,10 +170,15 @@ def play(
     """Play an opened run to its end on an engine, `ray` or `inline`.
 
     `prepare` sees what privacy adds to it; without `draw` it leaves no report; without `judge` no test client is asked.
-    A new run whose experiment turns out to be impossible before its first round leaves no directory.
+    A new run whose experiment turns out to be impossible before its first round leaves no directory. A finished one is
+    left as it is, and its result is given again.
     """
     experiment, rundir = opened.experiment, opened.rundir
     try:
+        finished = finished_result(rundir, experiment) if judge else None
+        if finished is not None:
+            log.info("the run in %s is finished (%s): %s", rundir.path, counted(finished.rounds, "round"), NOTHING_LEFT)
+            return finished
         with make_grid(experiment, engine) as engine_grid:
             grid = attacked(engine_grid, experiment)
             return execute(
