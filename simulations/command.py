@@ -13,6 +13,7 @@ from simulations import robustness_command as robustness
 from simulations.deploy import command as deployment
 from simulations.explain_command import explain
 from simulations.options import ExperimentFile, Json, Settings
+from simulations.termination import ended_by_sigterm
 from simulations.tune import command as tuning
 
 app = typer.Typer(
@@ -233,7 +234,8 @@ def main() -> None:
     # A user needs the words of a warning, not the line of ours that said it.
     warnings.showwarning = lambda message, *_, **__: print(f"fedmeta: warning: {message}", file=sys.stderr)
     try:
-        app()
+        with ended_by_sigterm():
+            app()
     except FedmetaError as error:
         print("\n".join([f"fedmeta: {error}", *getattr(error, "__notes__", ())]), file=sys.stderr)
         sys.exit(2)

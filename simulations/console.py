@@ -58,7 +58,7 @@ def run_with_progress(
         with bar:
             result = play(opened, engine, draw=report, callbacks=[bar])
     except KeyboardInterrupt:
-        console.print(f"interrupted; continue with: fedmeta simulate --resume {opened.rundir.path}")
+        console.print(f"interrupted; continue with: fedmeta simulate --resume {opened.rundir.path}", soft_wrap=True)
         return INTERRUPTED
     print_results(console, result)
     page = result.path / "report.html"

@@ -2,7 +2,9 @@
 
 import logging
 import os
+import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -101,7 +103,7 @@ def _connect(address: str | None) -> None:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         try:
-            with _node_awaited():
+            with _node_awaited(), _sigterm_kept():
                 ray.init(include_dashboard=False, **options)
         except Exception as error:  # Ray raises a bare Exception when its own processes are too slow to start
             raise FedmetaError(
@@ -113,12 +115,35 @@ def _connect(address: str | None) -> None:
             options["include_dashboard"] = False
         elif address != "auto" and "://" not in address:
             _probe(address)
-        ray.init(address=address, **options)
+        with _sigterm_kept():
+            ray.init(address=address, **options)
     except (OSError, ValueError, RuntimeError, RayError, SystemExit) as error:
         raise ConfigurationError(
             f"no Ray cluster answers at engine.ray_address = '{address}' ({error}): start one with `ray start --head`, "
             "or leave the address away"
         ) from error
+
+
+@contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Leave SIGTERM to whoever has a handler for it.
+
+    Ray takes it while it starts and when it has, and prints a trace of its own before it exits. Where nobody handles it
+    that stays so: the process would end at once, and leave some of Ray's behind.
+    """
+    from ray._private import utils
+
+    before, main = signal.getsignal(signal.SIGTERM), threading.current_thread() is threading.main_thread()
+    taken: Any = getattr(utils, "set_sigterm_handler", None)
+    if not callable(before) or not main or taken is None:
+        yield
+        return
+    utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = taken
+        signal.signal(signal.SIGTERM, before)  # Ray's compiled part has taken it as well
 
 
 @contextmanager
