@@ -12,7 +12,7 @@ from fedmeta.device import device_of
 from fedmeta.execution import resolved_with_reason
 from fedmeta.experiment import Experiment
 from fedmeta.memory import available_bytes
-from fedmeta.workload import Workload
+from fedmeta.workload import Workload, workload_from_json
 from server.words import counted
 from simulations.engine import ray_session
 from simulations.engine.plan import Machine, make_plan
@@ -55,7 +55,7 @@ def diagnose(experiment: Experiment) -> Diagnosis:
         ConfigurationError: shares that fit no machine, or no cluster at the address.
         DataError: the data set is missing or damaged.
     """
-    engine, workload = experiment.engine, Workload(experiment)
+    engine, workload = experiment.engine, workload_from_json(experiment.to_json())
     device = device_of(experiment)
     ray_session.join(engine.ray_address)
     try:

@@ -17,7 +17,7 @@ from fedmeta.data.delivered import data_key, delivered
 from fedmeta.data.given import hand_over
 from fedmeta.errors import ConfigurationError, FedmetaError, did_you_mean
 from fedmeta.experiment import Experiment
-from fedmeta.workload import Workload
+from fedmeta.workload import workload_from_json
 from server.callbacks import Callback
 from server.configuration import load
 from server.execute import execute
@@ -27,8 +27,9 @@ from server.rounds import Observer, Prepare, RunResult
 from server.rundir import RunDir
 from server.words import counted
 from simulations.engine.local_grid import LocalGrid
+from simulations.fit import load_fitting
 from simulations.omniscient_attack import attacked
-from simulations.shipped import where_to_start
+from simulations.shipped import advise, where_to_start
 
 Engine = Literal["ray", "inline"]
 
@@ -113,13 +114,9 @@ def open_run(
     if resume is None:
         if source is None:
             raise ConfigurationError("no experiment: give a file, or a run directory to resume")
-        advice = where_to_start(source, overrides or {})
-        try:
-            experiment = load(source, overrides)
-        except FedmetaError as error:
-            _advise(error, advice)
-            raise
-        return Opened(experiment, RunDir.create(folder_of(out) if out is not None else None, experiment), advice)
+        experiment = load_fitting(source, overrides or {})
+        rundir = RunDir.create(folder_of(out) if out is not None else None, experiment)
+        return Opened(experiment, rundir, where_to_start(source, overrides or {}))
     if source is not None or out is not None:
         raise ConfigurationError(
             "a resumed run uses its own experiment and directory: give neither a file nor an output folder"
@@ -137,11 +134,6 @@ def open_run(
             "new run for that"
         )
     return Opened(experiment, rundir)
-
-
-def _advise(error: FedmetaError, advice: str) -> None:
-    if advice:
-        error.add_note(advice)
 
 
 def _differences(old: Experiment, new: Experiment, shown: int = 3) -> str:
@@ -194,7 +186,7 @@ def play(
             )
     except FedmetaError as error:
         if rundir.unstarted:
-            _advise(error, opened.advice)
+            advise(error, opened.advice)
         rundir.discard(error)  # it cannot be as it is: nothing of it is worth keeping
         raise
     finally:
@@ -204,7 +196,7 @@ def play(
 def make_grid(experiment: Experiment, engine: str) -> LocalGrid:
     """The grid of an experiment's clients on an engine, `ray` or `inline`."""
     check_engine(engine)
-    workload = Workload(experiment)
+    workload = workload_from_json(experiment.to_json())
     num_clients = len(workload.federation.clients)
     # The strategy judges replies itself, and the round loop tells of failures: not twice.
     if engine == "inline":

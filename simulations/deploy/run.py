@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 
 def run_deployed(
-    file: Path | None, overrides: dict[str, Any], superlink: str | None, out: Path, app: Path | None, resubmissions: int
+    source: Path | dict[str, Any],
+    overrides: dict[str, Any],
+    superlink: str | None,
+    out: Path,
+    app: Path | None,
+    resubmissions: int,
 ) -> int:
     """Submit an experiment to a SuperLink and see it through; returns the exit code, 0 where the run went well.
 
@@ -25,13 +30,13 @@ def run_deployed(
     """
     from rich.console import Console
 
-    from server.configuration import load
     from simulations.deploy.connection import INSECURE
     from simulations.deploy.flower import Flower
     from simulations.deploy.supervisor import Patience, supervise
+    from simulations.fit import load_fitting
 
     console = Console()
-    experiment = load(file if file is not None else {}, overrides)
+    experiment = load_fitting(source, overrides, data=False)
     place = app if app is not None else _app()
     with tempfile.TemporaryDirectory(prefix="fedmeta-") as folder:
         run_config = Path(folder) / "run.toml"

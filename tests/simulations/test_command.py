@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tomllib
+import warnings
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from fedmeta.errors import ConfigurationError, FedmetaError
 from server.configuration import from_run_config, load
 from simulations import simulate
 from simulations.command import app
-from simulations.shipped import shipped_for, where_to_start
+from simulations.shipped import CONFIGS, shipped_for, where_to_start
 
 TINY = """
 name = "tiny"
@@ -178,10 +179,29 @@ def test_a_refused_run_is_not_announced_and_points_at_the_file_for_its_data(tiny
     done = process(*words, cwd=tmp_path)
     assert done.returncode == 2 and not place.exists()
     assert done.stdout.strip() == "", "no directory, and no bar"
-    refusal, advice = done.stderr.strip().splitlines()[-2:]
-    assert "partition 'iid'" in refusal and "Traceback" not in done.stderr
-    assert "for 'ratings' start from " in advice and advice.endswith("configs/ratings.toml (or ratings-films.toml)")
+    refusal = done.stderr.strip().splitlines()[-1]
+    advice, _, fault = refusal.partition(" As it is: ")
+    assert "for 'ratings' start from " in advice, "what mends all comes first"
+    assert advice.endswith("configs/ratings.toml (or ratings-films.toml).") and "partition 'iid'" in fault
+    assert "Traceback" not in done.stderr
     call("simulate", str(tiny), "--set", "server.rounds=1", "--engine", "inline", "--no-report", "--out", str(place))
+
+
+@pytest.mark.parametrize("command", ["simulate", "doctor", "export", "deploy run --out /no/such/run", "config"])
+def test_every_command_tells_at_once_what_does_not_fit_and_where_to_start(command: str, tmp_path: Path) -> None:
+    """Pictures' partition, network and learner on ratings; the first three need the data, the others look at none."""
+    demo = str(CONFIGS / "demo.toml")
+    output = ["-o", str(tmp_path / "run.toml")] if command == "export" else []
+    words = [*command.split(), demo, "--set", "data.name=ratings", *output]
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        done = CliRunner().invoke(app, words)
+    said = "\n".join([str(done.exception), *(str(warning.message) for warning in told)])
+    assert "for 'ratings' start from " in said and said.index("start from") < said.index("conv4 takes images")
+    assert "learner 'protonet' serves classification, not regression" in said
+    assert ("partition 'alphabet_writer'" in said) == (command in ("simulate", "doctor", "export"))
+    assert (done.exit_code == 0) == (command == "config"), "a configuration can be looked at"
+    assert not list(tmp_path.iterdir()), "nothing is written"
 
 
 @pytest.mark.parametrize(
