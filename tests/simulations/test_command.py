@@ -6,9 +6,12 @@ import subprocess
 import sys
 import tomllib
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from fedmeta.errors import ConfigurationError, FedmetaError
@@ -84,6 +87,21 @@ def test_list_prints_a_line_each(kind: str) -> None:
 
 def test_help_describes_arguments() -> None:
     assert "learners, models" in call("list", "--help")
+
+
+def test_no_help_is_cut_on_a_terminal_of_80_columns() -> None:
+    """Names of options are there to be copied."""
+
+    def commands(one: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+        yield path
+        for name, inner in getattr(one, "commands", {}).items():
+            yield from commands(inner, (*path, name))
+
+    for path in commands(get_command(app)):
+        told = CliRunner().invoke(app, [*path, "--help"], env={"COLUMNS": "80"})
+        assert told.exit_code == 0 and "Usage" in told.output
+        assert "…" not in told.output, path
+        assert all(len(line) <= 80 for line in told.output.splitlines()), path
 
 
 def test_list_names_sources_and_refuses_unknown_kinds() -> None:
