@@ -139,7 +139,7 @@ class _Bar(Callback):
             self._progress.stop()
 
     def on_start(self, rounds: int) -> None:
-        """A run that is continued is not at its beginning; a finished one is judged again alone."""
+        """A run that is continued is not at its beginning; one that lacks its judgement is judged alone."""
         self._checking.stop()
         self._console.print(self._announcement)
         first = "starting" if rounds < self._rounds else "judging"
