@@ -17,6 +17,7 @@ from fedmeta.params import Params
 from fedmeta.tasks import Batch, Episode
 
 Execution = Literal["auto", "loop", "vmap"]
+Way = Literal["loop", "vmap"]
 
 TaskFunction = Callable[[Params, Episode], Any]
 """A function of parameters and one episode that returns a nest of tensors (tuples, dicts)."""
@@ -24,8 +25,13 @@ TaskFunction = Callable[[Params, Episode], Any]
 NARROW = 60_000
 """Parameters up to which `auto` batches a fully connected net on a CPU."""
 
+ONE_BY_ONE = "tasks are trained one after the other (loop)"
+BATCHED = "tasks are trained in batches (vmap)"
+EXACT = "a loop gives the same bits in every run"
+"""Words of the reasons for an execution."""
 
-def resolve(execution: Execution, model: nn.Module, device: torch.device) -> Literal["loop", "vmap"]:
+
+def resolve(execution: Execution, model: nn.Module, device: torch.device) -> Way:
     """What `auto` means: a rule of model and device alone, so that every worker of a run decides alike.
 
     vmap on a GPU, but for recurrent nets, which it cannot batch, and what says so itself (`batchable = False`). On a
@@ -35,22 +41,34 @@ def resolve(execution: Execution, model: nn.Module, device: torch.device) -> Lit
     to 1.6. conv4: 0.8 to 1.5, best for 32 filters, one query a class and 16 tasks at once, for 1.5 to 3 times the
     memory, so that a loop's bitwise reproducibility is worth more; ask for `vmap` where it is not.
     """
+    return resolved_with_reason(execution, model, device)[0]
+
+
+def resolved_with_reason(execution: Execution, model: nn.Module, device: torch.device) -> tuple[Way, str]:
+    """As `resolve`, and why, in one sentence for who wonders at it.
+
+    Raises:
+        ConfigurationError: `vmap` is asked of a model that cannot be batched.
+    """
     layers = list(model.modules())
     if not all(getattr(layer, "batchable", True) for layer in layers):
         if execution == "vmap":
             raise ConfigurationError(
                 f"execution = 'vmap' cannot batch a {type(model).__name__}, which steps outside of torch: use auto"
             )
-        return "loop"
+        return "loop", f"{ONE_BY_ONE}: a {type(model).__name__} steps outside of torch and cannot be batched"
     if execution != "auto":
-        return execution
+        return execution, f"{ONE_BY_ONE if execution == 'loop' else BATCHED}: client.execution asks for it"
     if any(isinstance(layer, nn.RNNBase) for layer in layers):
-        return "loop"
+        return "loop", f"{ONE_BY_ONE}: a recurrent net cannot be batched"
     if device.type != "cpu":
-        return "vmap"
-    convolutional = any(isinstance(layer, nn.modules.conv._ConvNd) for layer in layers)
+        return "vmap", f"{BATCHED}: a GPU is fast only when it has many at once"
     size = sum(value.numel() for value in model.parameters())
-    return "vmap" if not convolutional and size <= NARROW else "loop"
+    if any(isinstance(layer, nn.modules.conv._ConvNd) for layer in layers):
+        return "loop", f"{ONE_BY_ONE}: on a CPU a net with convolutions gains little from batches, and {EXACT}"
+    if size > NARROW:
+        return "loop", f"{ONE_BY_ONE}: on a CPU a net of {size:,} parameters gains little from batches, and {EXACT}"
+    return "vmap", f"{BATCHED}: a net of {size:,} parameters is so small that batches are faster, on a CPU too"
 
 
 def stackable(episodes: Sequence[Episode]) -> bool:

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from torch import nn
 
 from fedmeta.adversarial.check import objective_of
 from fedmeta.cohort import Gradient, LocalPlan, Sample
@@ -55,7 +56,13 @@ class Workload:
 
     @cached_property
     def learner(self) -> MetaLearner:
-        """The learner around a model whose input and output sizes follow from data and task."""
+        """The learner around the model."""
+        learner = self.experiment.learner
+        return make_learner(learner.name, self.model, task=self.spec_of_data.task, **learner.parameters)
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The model, whose input and output sizes follow from data and task."""
         experiment = self.experiment
         dataset = self.spec_of_data
         head = LEARNERS.get(experiment.learner.name).head  # type: ignore[attr-defined]
@@ -74,8 +81,8 @@ class Workload:
         if "codes" in parameters_of(MODELS.get(experiment.model.name)):
             derived["codes"] = self._codes(dataset)
         model = make_model(experiment.model.name, **derived, **experiment.model.parameters)
-        model = dataset.network(model) if hasattr(dataset, "network") else model
-        return make_learner(experiment.learner.name, model, task=dataset.task, **experiment.learner.parameters)
+        network: nn.Module = dataset.network(model) if hasattr(dataset, "network") else model
+        return network
 
     def _codes(self, dataset: Any) -> int:
         """How many whole numbers an input may be, for a model that embeds them."""

@@ -34,7 +34,10 @@ class Callback:
     """
 
     def on_start(self, rounds: int) -> None:
-        """Once, when all is checked and the clients are known, before the first round to play; `rounds` are played."""
+        """Once, when all is checked and the clients are known, before the first round to play; `rounds` are played.
+
+        Not where a finished run is resumed, to which nothing is left to do.
+        """
 
     def on_round_end(self, record: Mapping[str, Any]) -> str | None:
         """After every round, with its record as it stands in metrics.jsonl; the checkpoint is written by then."""

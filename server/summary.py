@@ -10,8 +10,12 @@ def in_one_line(experiment: Experiment) -> str:
 
     >>> in_one_line(Experiment())
     'protonet with conv4 on hershey'
+    >>> in_one_line(Experiment(client={"precision": "bf16"}))
+    'protonet with conv4 on hershey; trained in bf16'
     """
     parts = [f"{experiment.learner.name} with {experiment.model.name} on {experiment.data.name}"]
+    if experiment.client.precision != "float32":
+        parts.append(f"trained in {experiment.client.precision}")
     if experiment.client.adversarial.name != "none":
         parts.append(_adversarial(experiment))
     if is_attacked(experiment):

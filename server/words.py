@@ -1,4 +1,4 @@
-"""How counts and intervals are said, on a console and in a report."""
+"""How counts, durations and intervals are said, on a console and in a report."""
 
 from collections.abc import Callable, Iterable
 
@@ -13,6 +13,18 @@ def counted(count: int, what: str) -> str:
     """
     many = f"{what.removesuffix('y')}ies" if what.endswith("ry") else f"{what}s"
     return f"{count} {what if count == 1 else many}"
+
+
+def duration(seconds: float) -> str:
+    """A duration as one says it.
+
+    >>> duration(42), duration(600), duration(5 * 3600), duration(3 * 86400)
+    ('42 s', '10 min', '5.0 h', '3.0 days')
+    """
+    for unit, size, digits in (("days", 86400, 1), ("h", 3600, 1), ("min", 60, 0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.{digits}f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def bounds(found: Estimate, say: Callable[[float], str]) -> str:
@@ -43,6 +55,15 @@ def share_with_bounds(found: Estimate) -> str:
     '93.1 % (90.0 to 96.0)'
     """
     return f"{share(found.mean)} {bounds(found, share)}"
+
+
+def three_digits(value: float) -> str:
+    """A figure without a unit, of 0 to 1 for most.
+
+    >>> three_digits(0.93125)
+    '0.931'
+    """
+    return f"{value:.3f}"
 
 
 def why_unknown(estimates: Iterable[Estimate]) -> str:

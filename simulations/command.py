@@ -13,6 +13,7 @@ from simulations import robustness_command as robustness
 from simulations.deploy import command as deployment
 from simulations.explain_command import explain
 from simulations.options import ExperimentFile, Json, Settings
+from simulations.termination import ended_by_sigterm
 from simulations.tune import command as tuning
 
 app = typer.Typer(
@@ -22,6 +23,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+
+def _given(file: Path | None, settings: list[str] | None) -> tuple[Path | dict[str, Any], dict[str, Any]]:
+    """An experiment as a command gets it: its file, or nothing but the defaults, and the overrides."""
+    from fedmeta.experiment_file import parse_override
+
+    return file if file is not None else {}, dict(parse_override(text) for text in settings or [])
 
 
 @app.command()
@@ -70,11 +78,10 @@ def config(
     as_json: Annotated[bool, typer.Option("--json", help="Print the resolved experiment as JSON only.")] = False,
 ) -> None:
     """Print the whole resolved configuration with descriptions, bounds and units."""
-    from fedmeta.experiment_file import parse_override
-    from server.configuration import load
     from simulations.describe import describe
+    from simulations.fit import load_with_warning
 
-    experiment = load(file if file is not None else {}, dict(parse_override(text) for text in settings or []))
+    experiment = load_with_warning(*_given(file, settings))
     typer.echo(experiment.model_dump_json(indent=2) if as_json else describe(experiment))
 
 
@@ -87,12 +94,11 @@ def doctor(
     """Print what Ray, torch and the machine offer, and the plan for an experiment, with the reasons."""
     import json
 
-    from fedmeta.experiment_file import parse_override
-    from server.configuration import load
     from simulations.console import print_diagnosis
     from simulations.doctor import diagnose
+    from simulations.fit import load_fitting
 
-    found = diagnose(load(file if file is not None else {}, dict(parse_override(text) for text in settings or [])))
+    found = diagnose(load_fitting(*_given(file, settings)))
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=2))
     else:
@@ -108,11 +114,10 @@ def export(
     ),
 ) -> None:
     """Write the resolved experiment as a run configuration for `flwr run`."""
-    from fedmeta.experiment_file import parse_override
-    from fedmeta.workload import Workload
-    from server.configuration import load
+    from fedmeta.workload import workload_from_json
+    from simulations.fit import load_fitting
 
-    experiment = load(file if file is not None else {}, dict(parse_override(text) for text in settings or []))
+    experiment = load_fitting(*_given(file, settings))
     try:
         output.write_text(f"experiment = '''{experiment.to_json()}'''\n", encoding="utf-8")
     except OSError as error:
@@ -125,7 +130,7 @@ def export(
             f"flwr run . NAME --run-config {output} --stream"
         )
         return
-    nodes = len(Workload(experiment).federation.clients)
+    nodes = len(workload_from_json(experiment.to_json()).federation.clients)
     federation = f'--federation-config "num-supernodes={nodes} client-resources-num-cpus=1"'
     typer.echo(f"wrote {output}; now: flwr run . --run-config {output} {federation} --stream")
     typer.echo(
@@ -150,11 +155,9 @@ def deploy_run(
     resubmissions: Annotated[int, typer.Option(min=0, help="Most times that a lost run is submitted again.")] = 10,
 ) -> None:
     """Submit an experiment to a SuperLink, watch it, and let it go on where its server process was lost."""
-    from fedmeta.experiment_file import parse_override
     from simulations.deploy.run import run_deployed
 
-    overrides = dict(parse_override(text) for text in settings or [])
-    raise typer.Exit(run_deployed(file, overrides, superlink, out, app_folder, resubmissions))
+    raise typer.Exit(run_deployed(*_given(file, settings), superlink, out, app_folder, resubmissions))
 
 
 @app.command()
@@ -233,7 +236,8 @@ def main() -> None:
     # A user needs the words of a warning, not the line of ours that said it.
     warnings.showwarning = lambda message, *_, **__: print(f"fedmeta: warning: {message}", file=sys.stderr)
     try:
-        app()
+        with ended_by_sigterm():
+            app()
     except FedmetaError as error:
         print("\n".join([f"fedmeta: {error}", *getattr(error, "__notes__", ())]), file=sys.stderr)
         sys.exit(2)

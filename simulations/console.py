@@ -58,10 +58,11 @@ def run_with_progress(
         with bar:
             result = play(opened, engine, draw=report, callbacks=[bar])
     except KeyboardInterrupt:
-        console.print(f"interrupted; continue with: fedmeta simulate --resume {opened.rundir.path}")
+        console.print(f"interrupted; continue with: fedmeta simulate --resume {opened.rundir.path}", soft_wrap=True)
         return INTERRUPTED
     print_results(console, result)
-    console.print(f"report: {result.path / 'report.html'}" if report else f"run directory: {result.path}")
+    page = result.path / "report.html"
+    console.print(f"report: {page}" if report and page.exists() else f"run directory: {result.path}", soft_wrap=True)
     if result.failed_rounds:
         console.print(
             f"[red]{len(result.failed_rounds)} of {counted(result.rounds, 'round')} did not go well: "
@@ -77,7 +78,7 @@ def print_results(console: Console, result: "RunResult") -> None:
     from server.secure_aggregation import in_words as learned_in_words
 
     results = result.results
-    console.print(results_table(results))
+    console.print(results_table(results, console.width))
     for table in (calibration_table, attack_table, deployment_table, detection_table):
         found = table(results)
         if found is not None:
@@ -138,7 +139,7 @@ class _Bar(Callback):
             self._progress.stop()
 
     def on_start(self, rounds: int) -> None:
-        """A run that is continued is not at its beginning; a finished one is judged again alone."""
+        """A run that is continued is not at its beginning; one that lacks its judgement is judged alone."""
         self._checking.stop()
         self._console.print(self._announcement)
         first = "starting" if rounds < self._rounds else "judging"

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 
 from fedmeta.device import device_of
-from fedmeta.execution import resolve
+from fedmeta.execution import resolved_with_reason
 from fedmeta.experiment import Experiment
 from fedmeta.memory import available_bytes
-from fedmeta.workload import Workload
+from fedmeta.workload import Workload, workload_from_json
+from server.words import counted
 from simulations.engine import ray_session
 from simulations.engine.plan import Machine, make_plan
 
@@ -29,7 +30,7 @@ class Diagnosis:
         device: where clients would compute.
         gpus: name and free memory of each GPU that torch sees here [bytes].
         cores, memory: of this machine; memory is what is free now [bytes].
-        plan: actors x threads x GPU share x chunk, in words.
+        plan: actors x threads x GPU share x chunk, and the precision of training, in words.
         why: reasons for it, and what may be wrong.
     """
 
@@ -54,7 +55,7 @@ def diagnose(experiment: Experiment) -> Diagnosis:
         ConfigurationError: shares that fit no machine, or no cluster at the address.
         DataError: the data set is missing or damaged.
     """
-    engine, workload = experiment.engine, Workload(experiment)
+    engine, workload = experiment.engine, workload_from_json(experiment.to_json())
     device = device_of(experiment)
     ray_session.join(engine.ray_address)
     try:
@@ -68,8 +69,11 @@ def diagnose(experiment: Experiment) -> Diagnosis:
         clients=len(workload.federation.clients),
         actors=engine.actors,
     )
-    way, chunk = _chunk(workload, device)
-    words = f"{plan.describe()}; {engine.threads} torch thread{'s' if engine.threads > 1 else ''} each; {way}{chunk}"
+    way, reason = resolved_with_reason(experiment.client.execution, workload.learner.model, device)
+    words = (
+        f"{plan.describe()}; {counted(engine.threads, 'torch thread')} each; {way}, {_chunk(workload, way)}; "
+        f"{_precision(experiment, device)}"
+    )
     return Diagnosis(
         versions={"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}},
         machines=machines,
@@ -78,18 +82,23 @@ def diagnose(experiment: Experiment) -> Diagnosis:
         cores=os.cpu_count() or 1,
         memory=available_bytes(torch.device("cpu")) * (os.cpu_count() or 1),
         plan=words,
-        why=_reasons(experiment, machines, plan.actors, way),
+        why=[*_reasons(experiment, machines, plan.actors), reason],
     )
 
 
-def _chunk(workload: Workload, device: torch.device) -> tuple[str, str]:
-    """The execution that `auto` means, and how many tasks would be batched."""
-    experiment = workload.experiment
-    way = resolve(experiment.client.execution, workload.learner.model, device)
+def _chunk(workload: Workload, way: str) -> str:
+    """How many tasks would be trained at once."""
     if way == "loop":
-        return way, ", one task at a time"
+        return "one task at a time"
     size = workload.tasks_at_once
-    return way, ", all tasks at once" if size is None else f", up to {size:,} tasks at once"
+    return "all tasks at once" if size is None else f"up to {size:,} tasks at once"
+
+
+def _precision(experiment: Experiment, device: torch.device) -> str:
+    """Of training, and what becomes of it on the device."""
+    precision = experiment.client.precision
+    told = f"{precision}, which on a CPU is float32" if (precision, device.type) == ("tf32", "cpu") else precision
+    return f"training in {told}"
 
 
 def _gpus() -> list[tuple[str, int]]:
@@ -101,7 +110,7 @@ def _gpus() -> list[tuple[str, int]]:
     ]
 
 
-def _reasons(experiment: Experiment, machines: list[Machine], actors: int, way: str) -> list[str]:
+def _reasons(experiment: Experiment, machines: list[Machine], actors: int) -> list[str]:
     engine, clients = experiment.engine, experiment.server.sampling.parameters.get("clients")
     cpus = sum(machine.cpus for machine in machines)
     reasons = [f"Ray counts {cpus:g} CPUs; {engine.cpus_per_client:g} for each actor"]
@@ -117,6 +126,4 @@ def _reasons(experiment: Experiment, machines: list[Machine], actors: int, way: 
         )
     if engine.gpus_per_client > 0 and not torch.cuda.is_available():
         reasons.append("engine.gpus_per_client > 0, but torch sees no GPU here: install torch with CUDA")
-    loops = "nets with convolutions on a CPU, whose results then agree bit for bit" if way == "loop" else ""
-    reasons.append(f"execution {way}: " + (loops or "a GPU, or a net so narrow that Python costs more than arithmetic"))
     return reasons

@@ -1,5 +1,6 @@
 """`simulate`: an experiment on this machine or a Ray cluster, from Python."""
 
+import logging
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -16,18 +17,25 @@ from fedmeta.data.delivered import data_key, delivered
 from fedmeta.data.given import hand_over
 from fedmeta.errors import ConfigurationError, FedmetaError, did_you_mean
 from fedmeta.experiment import Experiment
-from fedmeta.workload import Workload
+from fedmeta.workload import workload_from_json
 from server.callbacks import Callback
 from server.configuration import load
 from server.execute import execute
 from server.files import folder_of
+from server.finished import finished_result
 from server.rounds import Observer, Prepare, RunResult
 from server.rundir import RunDir
+from server.words import counted
 from simulations.engine.local_grid import LocalGrid
+from simulations.fit import load_fitting
 from simulations.omniscient_attack import attacked
-from simulations.shipped import where_to_start
+from simulations.shipped import advise, where_to_start
 
 Engine = Literal["ray", "inline"]
+
+NOTHING_LEFT = "nothing is left to do, and its files stay as they are"
+
+log = logging.getLogger("fedmeta.engine")
 
 
 def simulate(
@@ -50,7 +58,7 @@ def simulate(
         overrides: dotted key -> value, such as `{"learner.name": "maml"}`.
         out: the run directory; None makes a fresh one under `runs/`.
         resume: a run directory to continue to the same numbers as an uninterrupted run. Its own experiment is used;
-            overrides may change only the engine and tracking.
+            overrides may change only the engine and tracking. A finished run is left as it is.
         observers: called after every round with its record.
         callbacks: told of rounds, evaluations and the end, and may end the run: see `server.callbacks.Callback`.
         data: your own data set, in place of the experiment's; see docs/your-own-data.md. A run with one is resumed
@@ -106,13 +114,9 @@ def open_run(
     if resume is None:
         if source is None:
             raise ConfigurationError("no experiment: give a file, or a run directory to resume")
-        advice = where_to_start(source, overrides or {})
-        try:
-            experiment = load(source, overrides)
-        except FedmetaError as error:
-            _advise(error, advice)
-            raise
-        return Opened(experiment, RunDir.create(folder_of(out) if out is not None else None, experiment), advice)
+        experiment = load_fitting(source, overrides or {})
+        rundir = RunDir.create(folder_of(out) if out is not None else None, experiment)
+        return Opened(experiment, rundir, where_to_start(source, overrides or {}))
     if source is not None or out is not None:
         raise ConfigurationError(
             "a resumed run uses its own experiment and directory: give neither a file nor an output folder"
@@ -130,11 +134,6 @@ def open_run(
             "new run for that"
         )
     return Opened(experiment, rundir)
-
-
-def _advise(error: FedmetaError, advice: str) -> None:
-    if advice:
-        error.add_note(advice)
 
 
 def _differences(old: Experiment, new: Experiment, shown: int = 3) -> str:
@@ -163,10 +162,15 @@ def play(
     """Play an opened run to its end on an engine, `ray` or `inline`.
 
     `prepare` sees what privacy adds to it; without `draw` it leaves no report; without `judge` no test client is asked.
-    A new run whose experiment turns out to be impossible before its first round leaves no directory.
+    A new run whose experiment turns out to be impossible before its first round leaves no directory. A finished one is
+    left as it is, and its result is given again.
     """
     experiment, rundir = opened.experiment, opened.rundir
     try:
+        finished = finished_result(rundir, experiment) if judge else None
+        if finished is not None:
+            log.info("the run in %s is finished (%s): %s", rundir.path, counted(finished.rounds, "round"), NOTHING_LEFT)
+            return finished
         with make_grid(experiment, engine) as engine_grid:
             grid = attacked(engine_grid, experiment)
             return execute(
@@ -182,7 +186,7 @@ def play(
             )
     except FedmetaError as error:
         if rundir.unstarted:
-            _advise(error, opened.advice)
+            advise(error, opened.advice)
         rundir.discard(error)  # it cannot be as it is: nothing of it is worth keeping
         raise
     finally:
@@ -192,7 +196,7 @@ def play(
 def make_grid(experiment: Experiment, engine: str) -> LocalGrid:
     """The grid of an experiment's clients on an engine, `ray` or `inline`."""
     check_engine(engine)
-    workload = Workload(experiment)
+    workload = workload_from_json(experiment.to_json())
     num_clients = len(workload.federation.clients)
     # The strategy judges replies itself, and the round loop tells of failures: not twice.
     if engine == "inline":

@@ -1,35 +1,56 @@
 """A run's results as tables for the terminal."""
 
-from collections.abc import Mapping
-from typing import Any
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
+from rich.text import Text
 
 from fedmeta.estimates import Estimate
 from fedmeta.statistics import Evaluation
 from server.words import bounds, counted, share, why_unknown
 
+if TYPE_CHECKING:
+    from server.report.headline import Row
 
-def results_table(results: Mapping[str, Any]) -> Table:
-    """The table that ends a run: a baseline, before and after adaptation, each with its 95 % interval."""
+LABEL = 25
+"""Characters into which the names of a table's rows are folded where it is narrow."""
+
+
+def results_table(results: Mapping[str, Any], width: int = 80) -> Table:
+    """The table that ends a run: a baseline, before and after adaptation, each with its 95 % interval.
+
+    Args:
+        results: as in results.json.
+        width: of the terminal [characters]; an interval stands beside its figure where all fit, else below it.
+    """
     from server.report import headline
 
     rows = headline(results)
     splits = list(dict.fromkeys(row.split for row in rows))
+    narrow = _width_of(rows, splits, beneath=False) > width
     table = Table(
         title="On clients never seen in training (95 % interval)",
         title_justify="left",
         caption=why_unknown(row.estimate for row in rows) or None,
         caption_justify="left",
     )
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for split in splits:
         units = next(row.estimate for row in rows if row.split == split)
-        table.add_column(f"{split}\n(over {counted(units.count, units.unit.removesuffix('s'))})", justify="right")
+        head = f"{_folded(split, rows, narrow)}\n(over {counted(units.count, units.unit.removesuffix('s'))})"
+        table.add_column(head, justify="right", no_wrap=True)
+    shown = ""
     for model, label in dict.fromkeys((row.model, row.label) for row in rows):
-        name = label if model == "none" else f"{label}, {model}"
+        if model != shown and model != "none":
+            table.add_section()
+            table.add_row(f"[dim]{model}[/]")
+        shown = model
         found = {row.split: row for row in rows if (row.model, row.label) == (model, label)}
-        table.add_row(name, *(_cell(found[split]) if split in found else "" for split in splits))
+        table.add_row(label, *(_cell(found[split], narrow) if split in found else "" for split in splits))
     return table
 
 
@@ -48,7 +69,7 @@ def calibration_table(results: Mapping[str, Any]) -> Table | None:
     for name in rows[0][1]:
         table.add_column(name, justify="right")
     for words, figures in rows:
-        table.add_row(words, *figures.values())
+        table.add_row(words, *(figure.replace(" (", "\n(") for figure in figures.values()))
     return table
 
 
@@ -111,7 +132,24 @@ def _share(estimate: Estimate) -> str:
     return f"[bold]{share(estimate.mean)}[/] {bounds(estimate, share)}"
 
 
-def _cell(row: Any) -> str:
+def _cell(row: Row, beneath: bool) -> str:
+    """A figure, with its interval beside or beneath it, and what else the task measures."""
+    interval = f"{chr(10) if beneath else ' '}{bounds(row.estimate, row.format)}" if row.estimate.count else ""
     beside = f"\n[dim]{row.beside}[/]" if row.beside else ""
-    interval = f" {bounds(row.estimate, row.format)}" if row.estimate.count else ""
     return f"[bold]{row.format(row.estimate.mean)}[/]{interval}{beside}"
+
+
+def _widest(rows: Sequence[Row], beneath: bool) -> int:
+    """Characters of the longest line in the cells of some rows."""
+    return max(len(line) for row in rows for line in Text.from_markup(_cell(row, beneath)).plain.splitlines())
+
+
+def _width_of(rows: Sequence[Row], splits: Sequence[str], beneath: bool) -> int:
+    """Of the whole table, its first column folded to `LABEL` characters; a column has three for its rule and space."""
+    widths = [LABEL, *(_widest([row for row in rows if row.split == split], beneath) for split in splits)]
+    return sum(widths) + 3 * len(widths) + 1
+
+
+def _folded(split: str, rows: Sequence[Row], beneath: bool) -> str:
+    """The head of a column, no wider than its cells where those leave room for its words."""
+    return textwrap.fill(split, max(18, _widest([row for row in rows if row.split == split], beneath)))

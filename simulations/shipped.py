@@ -1,10 +1,12 @@
 """The experiment files that come with the package, by the data that they are for."""
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fedmeta.errors import FedmetaError
 from fedmeta.experiment import Experiment
 from fedmeta.experiment_file import read_toml
 
@@ -38,6 +40,22 @@ def where_to_start(source: str | Path | Mapping[str, Any] | Experiment, override
     return (
         f"the other keys of this experiment were written for other data: for '{wanted}' start from {files[0]}{others}"
     )
+
+
+@contextmanager
+def advising(source: str | Path | Mapping[str, Any] | Experiment, overrides: Mapping[str, Any]) -> Iterator[None]:
+    """Within it a refusal begins with where to start, in place of remedies that are met by the next refusal."""
+    try:
+        yield
+    except FedmetaError as error:
+        advise(error, where_to_start(source, overrides))
+        raise
+
+
+def advise(error: FedmetaError, advice: str) -> None:
+    """Put advice, where there is some, before what an error says."""
+    if advice:
+        error.args = (f"{advice}. As it is: {error}",)
 
 
 def _data_of(source: str | Path | Mapping[str, Any] | Experiment) -> str:

@@ -112,9 +112,21 @@ def make_learner(
         if task not in TASKS:
             raise ConfigurationError(f"unknown task '{task}': use {', '.join(TASKS)}")
         task = TASKS[task]
-    learner = LEARNERS.make(name, model, task, **parameters)
-    if task.kind not in learner.serves:
-        raise ConfigurationError(
-            f"learner '{name}' serves {', '.join(learner.serves)}, not {task.kind}. Choose another learner or data set"
-        )
+    learner: MetaLearner = LEARNERS.make(name, model, task, **parameters)
+    check_serves(name, task)
     return learner
+
+
+def check_serves(name: str, task: "Task") -> None:
+    """Refuse a learner for a kind of task that it does not serve; the model plays no part.
+
+    Raises:
+        ConfigurationError: unknown name, or a task that the learner does not serve.
+    """
+    from fedmeta.errors import ConfigurationError
+
+    serves: tuple[str, ...] = LEARNERS.get(name).serves  # type: ignore[attr-defined]
+    if task.kind not in serves:
+        raise ConfigurationError(
+            f"learner '{name}' serves {', '.join(serves)}, not {task.kind}. Choose another learner or data set"
+        )

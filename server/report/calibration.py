@@ -11,7 +11,7 @@ from fedmeta.calibration import BINS
 from fedmeta.estimates import Estimate
 from fedmeta.statistics import Evaluation
 from server.report import plots
-from server.words import bounds
+from server.words import bounds, three_digits
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,8 +75,4 @@ def _draw(axes: Axes, evaluation: Evaluation) -> None:
 
 
 def _with_interval(found: Estimate) -> str:
-    return f"{_figure(found.mean)} {bounds(found, _figure)}"
-
-
-def _figure(value: float) -> str:
-    return f"{value:.3f}"
+    return f"{three_digits(found.mean)} {bounds(found, three_digits)}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fedmeta.estimates import Estimate
 from server.report.evasion import NORMS
 from server.report.plots import ACCENT, INK, MUTED, WRONG, label, panels
-from server.words import bounds, counted, share, why_unknown
+from server.words import bounds, counted, share, three_digits, why_unknown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,7 +24,7 @@ def detector_rows(found: Mapping[str, Any]) -> list[list[str]]:
             area = _area(found, name, attacker)
             figures = ["-", "-"]
             if area is not None:
-                figures = [f"{area.mean:.3f} {bounds(area, _figure)}", share(verdict[attacker]["tpr"])]
+                figures = [f"{three_digits(area.mean)} {bounds(area, three_digits)}", share(verdict[attacker]["tpr"])]
             rows.append([name, attacker, *figures, str(verdict["successes"][place])])
     return rows
 
@@ -67,7 +67,3 @@ def _area(found: Mapping[str, Any], name: str, attacker: str) -> Estimate | None
         return None
     told = {"mean": own["auroc"], "low": own.get("low"), "high": own.get("high")}
     return Estimate.from_json({**told, "count": found["protocol"]["episodes"], "unit": "episodes"})
-
-
-def _figure(value: float) -> str:
-    return f"{value:.3f}"

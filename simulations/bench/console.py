@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from server.words import counted
+from server.words import counted, duration
 from simulations.bench.cells import Cell, Plan, make_plan
-from simulations.bench.estimate import estimate, in_words
+from simulations.bench.estimate import estimate
 from simulations.bench.files import PAGE
 from simulations.bench.grid_file import read_grid
 from simulations.bench.run import bench, default_place
@@ -43,7 +43,7 @@ def plan_bench(file: Path, out: Path | None, workers: int | None) -> int:
     wall = found.wall(at_once)
     assert wall is not None
     console.print(
-        f"about {in_words(wall)} with {counted(at_once, 'cell')} at once, {in_words(found.seconds)} "
+        f"about {duration(wall)} with {counted(at_once, 'cell')} at once, {duration(found.seconds)} "
         "of one "
         f"core ({found.why})"
     )

@@ -123,15 +123,3 @@ def _scaled(probe: _Probe, experiment: Experiment) -> float:
     )
     trials = 2 if success_steps(experiment) else 0  # the attacked model and its clean twin, each with the trigger
     return probe.round * experiment.server.rounds + probe.episode * episodes * (1 + trials)
-
-
-def in_words(seconds: float) -> str:
-    """A duration as one says it.
-
-    >>> in_words(42), in_words(600), in_words(5 * 3600), in_words(3 * 86400)
-    ('42 s', '10 min', '5.0 h', '3.0 days')
-    """
-    for unit, size, digits in (("days", 86400, 1), ("h", 3600, 1), ("min", 60, 0)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.{digits}f} {unit}"
-    return f"{seconds:.0f} s"

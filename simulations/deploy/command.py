@@ -60,12 +60,12 @@ def export_data(
 ) -> None:
     """Write clients of a simulation as folders of images, to try a deployment with data on the nodes."""
     from fedmeta.experiment_file import parse_override
-    from fedmeta.workload import Workload
-    from server.configuration import load
+    from fedmeta.workload import workload_from_json
     from simulations.deploy.export import export_clients, node_config
+    from simulations.fit import load_fitting
 
-    experiment = load(file if file is not None else {}, dict(parse_override(text) for text in settings or []))
-    for info, path in export_clients(Workload(experiment), output, client or []).items():
+    experiment = load_fitting(file if file is not None else {}, dict(parse_override(text) for text in settings or []))
+    for info, path in export_clients(workload_from_json(experiment.to_json()), output, client or []).items():
         typer.echo(f"--node-config '{node_config(info, path)}'")
 
 
@@ -77,7 +77,7 @@ def check(
         typer.Argument(help="What the data are to serve: an experiment file, or what `fedmeta export` wrote."),
     ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the experiment.")
+        list[str] | None, typer.Option("--set", metavar="K=V", help="Override a key of the experiment.")
     ] = None,
     root_certificates: Annotated[Path | None, typer.Option(help="The authority's certificate, ca.crt.")] = None,
     auth_supernode_private_key: Annotated[Path | None, typer.Option(help="The SuperNode's key.")] = None,
@@ -87,8 +87,7 @@ def check(
 ) -> None:
     """Check on a client's machine what its SuperNode will meet. Exit code 1 where something is to be mended.
 
-    Options are those of flower-supernode. Address, TLS, SuperLink, clock, key, registration, versions, and the data
-    against an experiment.
+    Options are those of flower-supernode. Looked at: address, TLS, SuperLink, clock, key, versions, data.
     """
     import json
 

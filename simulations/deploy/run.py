@@ -8,17 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from fedmeta.code_hash import code_path
 from fedmeta.errors import ConfigurationError, FedmetaError
-from fedmeta.statistics import SCORES
 from server.words import counted
 
 if TYPE_CHECKING:
     from fedmeta.experiment import Experiment
     from simulations.deploy.flower import FlowerRun
-    from simulations.deploy.status import RunStatus, Status
 
 
 def run_deployed(
-    file: Path | None, overrides: dict[str, Any], superlink: str | None, out: Path, app: Path | None, resubmissions: int
+    source: Path | dict[str, Any],
+    overrides: dict[str, Any],
+    superlink: str | None,
+    out: Path,
+    app: Path | None,
+    resubmissions: int,
 ) -> int:
     """Submit an experiment to a SuperLink and see it through; returns the exit code, 0 where the run went well.
 
@@ -27,13 +30,13 @@ def run_deployed(
     """
     from rich.console import Console
 
-    from server.configuration import load
     from simulations.deploy.connection import INSECURE
     from simulations.deploy.flower import Flower
     from simulations.deploy.supervisor import Patience, supervise
+    from simulations.fit import load_fitting
 
     console = Console()
-    experiment = load(file if file is not None else {}, overrides)
+    experiment = load_fitting(source, overrides, data=False)
     place = app if app is not None else _app()
     with tempfile.TemporaryDirectory(prefix="fedmeta-") as folder:
         run_config = Path(folder) / "run.toml"
@@ -76,6 +79,7 @@ def show_status(places: list[Path], superlink: str | None, ask: bool, as_json: b
 
     from simulations.deploy.flower import Flower
     from simulations.deploy.status import look
+    from simulations.deploy.status_console import print_status
 
     found = look(places or _usual_places(), Flower(superlink) if ask else None)
     if as_json:
@@ -84,10 +88,7 @@ def show_status(places: list[Path], superlink: str | None, ask: bool, as_json: b
     if not found.directories:
         looked = places or [Path("runs"), _default_runs()]
         print(f"no run directory in {', '.join(map(str, looked))}: name the folder that `--out` was in")
-    for table in _tables(found):
-        Console().print(table)
-    if found.problem:
-        Console().print(found.problem, markup=False)
+    print_status(Console(), found)
     return int(bool(found.problem))
 
 
@@ -114,41 +115,3 @@ def _default_runs() -> Path:
 
 def _usual_places() -> list[Path]:
     return [place for place in (Path("runs"), _default_runs()) if place.is_dir()]
-
-
-def _tables(found: "Status") -> list[Any]:
-    from rich.table import Table
-
-    tables = []
-    if found.directories:
-        runs = Table("run", "rounds", "last written", "training", "validation", "failed", title="Run directories")
-        for run in found.directories:
-            runs.add_row(*_row(run))
-        tables.append(runs)
-    if found.flower_runs is not None:
-        submitted = Table("id", "status", "details", "seconds", "bytes", title="Runs of the SuperLink")
-        for each in found.flower_runs:
-            submitted.add_row(each.run_id, each.status, each.details, f"{each.seconds:.0f}", f"{each.bytes:,}")
-        tables.append(submitted)
-    if found.flower_nodes is not None:
-        nodes = Table("id", "status", "owner", title="SuperNodes")
-        for node in found.flower_nodes:
-            nodes.add_row(node.node_id, node.status, node.name)
-        tables.append(nodes)
-    return tables
-
-
-def _row(run: "RunStatus") -> list[str]:
-    if run.problem:
-        return [run.path, "", "", run.problem, "", ""]
-    rounds = f"{run.round} of {run.rounds}" + (", finished" if run.finished else "")
-    age = "" if run.age is None else f"{run.age:.0f} s ago"
-    shown = ("loss", *SCORES, "epsilon-rdp")
-    train = ", ".join(f"{key} {run.train[key]:.4g}" for key in shown if run.train.get(key) is not None)
-    validation = (
-        "" if run.validation is None else f"{run.validation[1]} {run.validation[2]:.4g} (round {run.validation[0]})"
-    )
-    failed = "; ".join(f"client {client}: {reason}" for client, reason in run.failed.items())
-    if run.failed_rounds:
-        failed = "; ".join([f"rounds {list(run.failed_rounds)} did not go well", *([failed] if failed else [])])
-    return [run.path, rounds, age, train, validation, failed]

@@ -11,6 +11,7 @@ from fedmeta.errors import ConfigurationError
 from fedmeta.parameters import require_number
 from simulations.engine import ray_session  # before Ray itself, for which it sets the environment
 from simulations.engine.allocator import keep_freed_memory
+from simulations.engine.app_reference import check_reference
 from simulations.engine.executor import Outcome, Turn
 from simulations.engine.local_grid import LocalGrid
 from simulations.engine.parcel import make_parcel
@@ -46,7 +47,8 @@ class RayGrid(LocalGrid):
         check, log_failures, run_config, seed: see `LocalGrid`.
 
     Raises:
-        ConfigurationError: a share that fits no machine, or an address where no cluster answers.
+        ConfigurationError: a share that fits no machine, an address where no cluster answers, or an app whose module is
+            not there. One whose attribute is not there, or that cannot be imported, is refused by the first exchange.
     """
 
     plan: Plan
@@ -84,6 +86,8 @@ class RayGrid(LocalGrid):
         keep_freed_memory()
         ray_session.join(ray_address)
         try:
+            if isinstance(app, str) and not ray_session.has_other_machines():  # which may have what is not here
+                check_reference(app)
             self.plan = make_plan(
                 ray_session.machines(),
                 cpus_per_client=cpus_per_client,

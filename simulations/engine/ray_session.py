@@ -18,7 +18,7 @@ from ray.exceptions import RayError
 
 from fedmeta.errors import ConfigurationError, FedmetaError
 from simulations.engine.plan import Machine
-from simulations.engine.ray_internals import quick_start
+from simulations.engine.ray_internals import quick_start, sigterm_kept
 
 log = logging.getLogger("fedmeta.engine")
 
@@ -96,7 +96,7 @@ def _connect(address: str | None) -> None:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         try:
-            with quick_start():
+            with quick_start(), sigterm_kept():
                 ray.init(include_dashboard=False, **options)
         except Exception as error:  # Ray raises a bare Exception when its own processes are too slow to start
             raise FedmetaError(
@@ -105,12 +105,13 @@ def _connect(address: str | None) -> None:
         return
     try:
         if address == "local":
-            with quick_start():
+            with quick_start(), sigterm_kept():
                 ray.init(address=address, include_dashboard=False, **options)
             return
         if address != "auto" and "://" not in address:
             _probe(address)
-        ray.init(address=address, **options)
+        with sigterm_kept():
+            ray.init(address=address, **options)
     except (OSError, ValueError, RuntimeError, RayError, SystemExit) as error:
         raise ConfigurationError(
             f"no Ray cluster answers at engine.ray_address = '{address}' ({error}): start one with `ray start --head`, "

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from fedmeta.errors import ConfigurationError
-from fedmeta.execution import over_clients, over_tasks, resolve, stack, stackable
+from fedmeta.execution import over_clients, over_tasks, resolve, resolved_with_reason, stack, stackable
 from fedmeta.models import make_model
 from fedmeta.tasks import Batch, Episode
 
@@ -29,18 +29,21 @@ PARAMS = {"w": torch.tensor([1.0, 10.0])}
 
 
 @pytest.mark.parametrize(
-    ("model", "device", "expected"),
+    ("model", "device", "expected", "why"),
     [
-        (make_model("sinusoid"), CPU, "vmap"),
-        (make_model("mlp", ways=5), CPU, "loop"),
-        (make_model("conv4", filters=4, ways=5), CPU, "loop"),
-        (make_model("conv4", filters=4, ways=5), GPU, "vmap"),
-        (nn.LSTM(2, 2), GPU, "loop"),
+        (make_model("sinusoid"), CPU, "vmap", "a net of 1,761 parameters is so small"),
+        (make_model("mlp", ways=5), CPU, "loop", "a net of 247,109 parameters gains little"),
+        (make_model("conv4", filters=4, ways=5), CPU, "loop", "a net with convolutions gains little"),
+        (make_model("conv4", filters=4, ways=5), GPU, "vmap", "a GPU is fast only"),
+        (nn.LSTM(2, 2), GPU, "loop", "a recurrent net cannot"),
     ],
 )
-def test_auto(model, device, expected):
+def test_auto(model, device, expected, why):
     assert resolve("auto", model, device) == expected
     assert resolve("loop", model, device) == "loop" and resolve("vmap", model, device) == "vmap"
+    reason = resolved_with_reason("auto", model, device)[1]
+    assert f"({expected}): " in reason and why in reason and reason.count(":") == 1, "one sentence"
+    assert resolved_with_reason("loop", model, device)[1].endswith("client.execution asks for it")
 
 
 @pytest.mark.parametrize(("execution", "chunk"), [("loop", None), ("vmap", None), ("vmap", 2), ("vmap", 10)])

@@ -75,6 +75,9 @@ def test_a_run_that_cannot_be_has_not_started(tmp_path: Path) -> None:
     run(tmp_path / "run", server__rounds=2)
     again = Listener()
     play(open_run(None, resume=tmp_path / "run"), "inline", draw=False, callbacks=[again])
+    assert again.started == [], "a finished run is left as it is"
+    (tmp_path / "run" / "results.json").unlink()
+    play(open_run(None, resume=tmp_path / "run"), "inline", draw=False, callbacks=[again])
     assert again.started == [2]
 
 

@@ -5,16 +5,20 @@ import os
 import subprocess
 import sys
 import tomllib
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from fedmeta.errors import ConfigurationError, FedmetaError
 from server.configuration import from_run_config, load
 from simulations import simulate
 from simulations.command import app
-from simulations.shipped import shipped_for, where_to_start
+from simulations.shipped import CONFIGS, shipped_for, where_to_start
 
 TINY = """
 name = "tiny"
@@ -83,6 +87,21 @@ def test_list_prints_a_line_each(kind: str) -> None:
 
 def test_help_describes_arguments() -> None:
     assert "learners, models" in call("list", "--help")
+
+
+def test_no_help_is_cut_on_a_terminal_of_80_columns() -> None:
+    """Names of options are there to be copied."""
+
+    def commands(one: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+        yield path
+        for name, inner in getattr(one, "commands", {}).items():
+            yield from commands(inner, (*path, name))
+
+    for path in commands(get_command(app)):
+        told = CliRunner().invoke(app, [*path, "--help"], env={"COLUMNS": "80"})
+        assert told.exit_code == 0 and "Usage" in told.output
+        assert "…" not in told.output, path
+        assert all(len(line) <= 80 for line in told.output.splitlines()), path
 
 
 def test_list_names_sources_and_refuses_unknown_kinds() -> None:
@@ -178,10 +197,29 @@ def test_a_refused_run_is_not_announced_and_points_at_the_file_for_its_data(tiny
     done = process(*words, cwd=tmp_path)
     assert done.returncode == 2 and not place.exists()
     assert done.stdout.strip() == "", "no directory, and no bar"
-    refusal, advice = done.stderr.strip().splitlines()[-2:]
-    assert "partition 'iid'" in refusal and "Traceback" not in done.stderr
-    assert "for 'ratings' start from " in advice and advice.endswith("configs/ratings.toml (or ratings-films.toml)")
+    refusal = done.stderr.strip().splitlines()[-1]
+    advice, _, fault = refusal.partition(" As it is: ")
+    assert "for 'ratings' start from " in advice, "what mends all comes first"
+    assert advice.endswith("configs/ratings.toml (or ratings-films.toml).") and "partition 'iid'" in fault
+    assert "Traceback" not in done.stderr
     call("simulate", str(tiny), "--set", "server.rounds=1", "--engine", "inline", "--no-report", "--out", str(place))
+
+
+@pytest.mark.parametrize("command", ["simulate", "doctor", "export", "deploy run --out /no/such/run", "config"])
+def test_every_command_tells_at_once_what_does_not_fit_and_where_to_start(command: str, tmp_path: Path) -> None:
+    """Pictures' partition, network and learner on ratings; the first three need the data, the others look at none."""
+    demo = str(CONFIGS / "demo.toml")
+    output = ["-o", str(tmp_path / "run.toml")] if command == "export" else []
+    words = [*command.split(), demo, "--set", "data.name=ratings", *output]
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        done = CliRunner().invoke(app, words)
+    said = "\n".join([str(done.exception), *(str(warning.message) for warning in told)])
+    assert "for 'ratings' start from " in said and said.index("start from") < said.index("conv4 takes images")
+    assert "learner 'protonet' serves classification, not regression" in said
+    assert ("partition 'alphabet_writer'" in said) == (command in ("simulate", "doctor", "export"))
+    assert (done.exit_code == 0) == (command == "config"), "a configuration can be looked at"
+    assert not list(tmp_path.iterdir()), "nothing is written"
 
 
 @pytest.mark.parametrize(
@@ -223,10 +261,13 @@ def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("ray_session")
 def test_doctor_says_the_plan_and_why() -> None:
     settings = ["data.name=sinusoid", "model.name=sinusoid", "learner.name=maml", "partition.name=iid"]
+    settings.append("client.precision=tf32")
     words = [word for setting in settings for word in ("--set", setting)]
     found = CliRunner().invoke(app, ["doctor", "--json", *words])
     assert found.exit_code == 0, found.output
     told = json.loads(found.stdout)
     assert told["machines"] and told["machines"][0]["cpus"] >= 1 and told["device"] == "cpu"
     assert "actors of 1 CPU each; 1 torch thread each; vmap, up to" in told["plan"]
+    assert told["plan"].endswith("; training in tf32, which on a CPU is float32"), told["plan"]
     assert any("Ray counts" in reason for reason in told["why"])
+    assert told["why"][-1].startswith("tasks are trained in batches (vmap): a net of ")

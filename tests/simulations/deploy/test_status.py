@@ -1,16 +1,20 @@
 """`fedmeta status` of run directories."""
 
+import io
 import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from fedmeta.errors import FedmetaError
 from simulations import simulate
 from simulations.command import app
+from simulations.deploy.flower import FlowerNode, FlowerRun
 from simulations.deploy.run import run_configuration
-from simulations.deploy.status import look
+from simulations.deploy.status import RunStatus, Status, look
+from simulations.deploy.status_console import print_status
 
 RAW = {
     "name": "little",
@@ -50,7 +54,25 @@ def test_status_tells_rounds_metrics_and_what_is_wrong(tmp_path: Path, monkeypat
     printed = CliRunner().invoke(app, ["status", str(tmp_path / "runs"), "--json"])
     assert {Path(run["path"]).name for run in json.loads(printed.output)["directories"]} == set(found)
     table = CliRunner().invoke(app, ["status", str(tmp_path / "runs" / "a")], env={"COLUMNS": "200"})
-    assert "2 of 2, finished" in table.output and "mse" in table.output
+    assert "2 of 2 rounds, finished" in table.output and "mse" in table.output
+
+
+def test_names_can_be_copied_from_a_terminal_of_any_width() -> None:
+    """Each path stands in one line of its own, and no id is cut."""
+    name = f"runs/{'a-long-name-' * 8}20261201-152411"
+    reason = "client-side trouble with words that are many, and more of them than a narrow terminal has room for"
+    run = RunStatus(name, "little", 1, 2, train={"loss": 0.5}, failed={"3": reason}, failed_rounds=(1,))
+    number = "12345678901234567890"
+    flower = FlowerRun(number, "finished:failed", "ServerApp failed with exception: " + reason, 12.0, 123_456_789)
+    found = Status([run, RunStatus("runs/broken", problem="damaged")], [flower], [FlowerNode(number, "online", "n")])
+    for width in (40, 80, 200):
+        console = Console(file=io.StringIO(), width=width)
+        print_status(console, found)
+        lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+        assert {name, "runs/broken"} <= set(lines), "nothing else in its line"
+        assert lines.count(number) == 2, "the run and the node"
+        assert "little: 1 of 2 rounds" in [line.strip() for line in lines]
+        assert all(len(line) <= width for line in lines if line != name) and "…" not in "".join(lines)
 
 
 def test_a_deployed_runs_directory_is_absolute() -> None:

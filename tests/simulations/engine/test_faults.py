@@ -3,6 +3,7 @@
 import _thread
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -187,3 +188,27 @@ def test_actors_that_do_not_start_are_an_error_not_a_hang() -> None:
 def test_an_address_without_effect_is_said(caplog: pytest.LogCaptureFixture) -> None:
     with RayGrid(APP, 1, ray_address="127.0.0.1:1"):
         assert any("has no effect" in record.message for record in caplog.records)
+
+
+def test_an_app_that_is_nowhere_is_refused_before_actors_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its packages are looked for and not imported; what an import alone can tell, the first exchange says."""
+    (tmp_path / "heavy").mkdir()
+    (tmp_path / "heavy" / "__init__.py").write_text("")
+    (tmp_path / "heavy" / "client.py").write_text("")
+    (tmp_path / "moving").mkdir()
+    (tmp_path / "moving" / "__init__.py").write_text("__path__.append(__path__[0] + '/elsewhere')")
+    (tmp_path / "moving" / "elsewhere").mkdir()
+    (tmp_path / "moving" / "elsewhere" / "client.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for app, missing in (("nowhere.client:app", "nowhere"), ("heavy.server:app", "heavy.server")):
+        with pytest.raises(ConfigurationError, match=f"there is no module '{missing}' where this process looks"):
+            RayGrid(app, 2)
+    for app in ("nowhere", ":app", "nowhere:"):
+        with pytest.raises(ConfigurationError, match=r"must be 'package\.module:attribute'"):
+            RayGrid(app, 2)
+    sys.modules.pop("heavy")
+    for app in ("heavy.client:app", "moving.client:app", "foreign_app:ap"):
+        with RayGrid(app, 2, actors=1) as grid, pytest.raises(FedmetaError) as found:
+            ask(grid)
+        assert "heavy" not in sys.modules and not found.value.__cause__ and "ray" not in type(found.value).__module__
+    assert "did you mean 'app'" in str(found.value)
