@@ -88,7 +88,10 @@ def energies(weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def division_differences(rows: Rows, context: RoundContext, samples: int, seeds: int) -> list[Tensor]:
-    """DDif: per seed `[n, P]`, the mean over noise inputs of local over global probabilities."""
+    """DDif: per seed `[n, P]`, the mean over noise inputs of local over global probabilities.
+
+    A model so far off that its outputs are no numbers gives every class the probability 0.
+    """
     assert context.probe is not None and context.model is not None
     draws, found = context.numpy_generator(), []
     for _ in range(seeds):
@@ -98,7 +101,7 @@ def division_differences(rows: Rows, context: RoundContext, samples: int, seeds:
             inputs = torch.from_numpy(draws.random(shape, dtype="float32"))
             before = context.probe.probabilities(context.model, inputs).to(torch.float64).clamp_min(1e-12)
             ratios = [
-                (context.probe.probabilities(context.model + row, inputs).to(torch.float64) / before).sum(dim=0)
+                (context.probe.probabilities(context.model + row, inputs).nan_to_num().double() / before).sum(dim=0)
                 for row in rows.matrix.to(context.model.dtype)
             ]
             total = total + torch.stack(ratios)
