@@ -60,17 +60,11 @@ class DeepSight(Rule):
         trained = (energy > threshold * energy.max(dim=1, keepdim=True).values).sum(dim=1).to(torch.float64)
         suspect = trained <= median(trained) / 2
         labels = self._cluster(rows, context, bias, energy)
-        accepted = torch.zeros(rows.n, dtype=torch.bool)
-        for label in labels.unique().tolist():
-            members = labels == label
-            if label == -1:
-                accepted |= members & ~suspect
-            elif suspect[members].to(torch.float64).mean() < 1 / 3:
-                accepted |= members
         factors = clip_factors(rows.norms, median(rows.norms))
         diagnostics = {"suspects": int(suspect.sum()), "clusters": int(labels.max()) + 1}
         reason = "DeepSight accepted no cluster"
-        return selection(rows, accepted, -trained, factors=factors, diagnostics=diagnostics, reason=reason)
+        kept = accepted(labels, suspect)
+        return selection(rows, kept, -trained, factors=factors, diagnostics=diagnostics, reason=reason)
 
     def _cluster(self, rows: Rows, context: RoundContext, bias: Tensor, energy: Tensor) -> Tensor:
         norms = bias.norm(dim=1)
@@ -79,6 +73,16 @@ class DeepSight(Rule):
         differences = division_differences(rows, context, self.samples, self.seeds)
         by_answers = torch.stack([apart(hdbscan(torch.cdist(d, d), 2, single=False)) for d in differences]).mean(dim=0)
         return hdbscan((by_bias + by_energy + by_answers) / 3, 2, single=True)
+
+
+def accepted(labels: Tensor, suspect: Tensor) -> Tensor:
+    """`[n]` bool: members of clusters of which less than a third are suspects; of those in no cluster, all others."""
+    found = (labels == -1) & ~suspect
+    for label in labels[labels >= 0].unique().tolist():
+        members = labels == label
+        if 3 * int(suspect[members].sum()) < int(members.sum()):
+            found |= members
+    return found
 
 
 def energies(weight: Tensor, bias: Tensor) -> Tensor:

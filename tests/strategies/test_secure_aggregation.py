@@ -189,6 +189,14 @@ def test_too_few_clients_in_sums_end_the_round_before_anything_is_unmasked(workl
     assert not any(message.metadata.message_type == "query.secagg_unmask" for message in inner.sent)
 
 
+def test_the_least_share_of_clients_in_sums_is_enough(workload: Workload) -> None:
+    settings = SecaggSection(group_size=5, threshold=3, dropout=DropoutSection(masked=0.3))
+    sums, errors, _ = secure_round(workload, settings, seed=1, min_success_fraction=0.0)
+    share = sum(map(len, sums)) / 10
+    assert 0 < share < 1 and len(errors) == 10 - round(10 * share)
+    assert secure_round(workload, settings, seed=1, min_success_fraction=share)[0].keys() == sums.keys()
+
+
 def test_values_beyond_the_bound_are_cut_and_the_share_is_told(workload: Workload, plain: np.ndarray) -> None:
     bound = float(np.quantile(np.abs(plain), 0.9))
     sums, _, _ = secure_round(workload, SecaggSection(bound=bound))
