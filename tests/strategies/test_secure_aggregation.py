@@ -262,6 +262,27 @@ def test_rubbish_from_a_client_costs_that_client_alone(workload: Workload, plain
     assert_is_mean(mean, np.delete(plain, bad, axis=0))
 
 
+def test_facts_that_cannot_be_read_cost_that_client_alone(workload: Workload, plain: np.ndarray) -> None:
+    """Names of metrics that nest too deeply to be read, and a bound that is none."""
+
+    class Malicious(GridDecorator):
+        def send_and_receive(self, messages, *, timeout=None):
+            replies = {reply.metadata.src_node_id: reply for reply in self._grid.send_and_receive(messages)}
+            for node, key, value in ((1000, names.METRIC_NAMES, "[" * 100_000), (1001, names.WEIGHT_BOUND, "wide")):
+                record = replies[node].content[names.RECORD] if node in replies else {}
+                if key in record:
+                    record[key] = value
+            return list(replies.values())
+
+    inner = InlineGrid("clients.app:app", 11, check=False)
+    settings = SecaggSection(corrupt=0.0, dropouts=0.4, adversary="semi-honest")
+    grid = SecureAggregationGrid(Malicious(inner), settings, weighting="uniform", seed=0)
+    replies = list(grid.send_and_receive(train_messages(workload, inner)))
+    assert sum(reply.has_error() for reply in replies) == 2
+    [mean] = [reply for reply in replies if not reply.has_error()]
+    assert_is_mean(mean, plain[2:])
+
+
 def test_one_deadline_is_over_all_exchanges(workload: Workload) -> None:
     """A grid that always takes all the time it is given leaves a share to the exchanges that follow."""
     clock, given = [1000.0], []
