@@ -220,6 +220,11 @@ def numpy_krum(all_rows: np.ndarray, f: int) -> int:
     )
 
 
+def test_alie_among_attackers_alone_says_why_it_cannot_be() -> None:
+    with pytest.raises(AttackImpossible, match="2 attackers of 2 clients"):
+        make_attack("alie")(rows(2), n_malicious=2, context=AttackContext(participants=2))
+
+
 def test_fang_asks_the_krum_that_it_attacks() -> None:
     for seed in range(40):
         n, f = 5 + seed % 8, (2 + seed % 8) // 2
