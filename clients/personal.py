@@ -26,8 +26,8 @@ def personal_vector(workload: Workload, context: Context, shared: Tensor) -> Ten
 
 
 def keep_personal(vector: Tensor, context: Context) -> None:
-    """Keep trained personal parameters for the client's next turn."""
-    if vector.numel():
+    """Keep trained personal parameters for the client's next turn; where they diverged, those before stay."""
+    if vector.numel() and vector.isfinite().all():
         context.state[PERSONAL] = vector_record(vector)
 
 

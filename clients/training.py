@@ -54,6 +54,7 @@ def train(messages: list[Message], contexts: list[Context]) -> Iterator[Message]
             request = requests[index] = read_request(message, context, models)
             _check_masked(request, message, context)
             form = _update_form(request)
+            personal_vector(request.workload, context, request.vector)  # what cannot be read is one client's affair
             reservation = reserve(request, context)
             if reservation is not None:
                 reserved[index] = reservation

@@ -17,7 +17,8 @@ from fedmeta.seeding import numpy_generator
 
 REACH = 3.0
 """A loss lies at most so many times as far above the round's median as the least lies below it: one client that
-diverged, or lies, would else set the running norm, and with it the step size, for ever."""
+diverged, or lies, would else set the running norm, and with it the step size, for ever. Nor does one lie further below
+it than so many times the greatest above it, or the median's own size, which is at 0 for losses that are positive."""
 
 LEAST_REACH = 0.1
 """Where half of the losses are the least: so large a share of it above it is still told apart."""
@@ -80,7 +81,10 @@ class FedEx:
         gradient = np.zeros(len(self.logits))
         np.add.at(gradient, list(drawn), w * (values - baseline))
         gradient /= self.probabilities.numpy()
-        squares = self.squares + float(np.max(np.abs(gradient))) ** 2
+        steepest = float(np.max(np.abs(gradient)))
+        squares = self.squares + steepest * steepest
+        if not math.isfinite(squares):  # nothing is learnt of losses whose squares float64 does not hold
+            return self
         if squares == 0:
             return FedEx(self.logits, 0.0, mean)
         eta = math.sqrt(2 * math.log(max(len(gradient), 2)) / squares)
@@ -109,11 +113,15 @@ def draw(probabilities: Sequence[float], seed: int, round: int, client: int) -> 
 
 
 def _capped(losses: Sequence[float]) -> np.ndarray:
-    """The losses up to the cap; empty where none is finite."""
-    values = np.nan_to_num(np.asarray(losses, dtype=np.float64), nan=np.inf)
+    """The losses between floor and cap; empty where none is finite."""
+    values = np.asarray(losses, dtype=np.float64)
+    values = np.where(np.isnan(values), np.inf, values)
     finite = values[np.isfinite(values)]
     if not len(finite):
         return finite
-    least, middle = float(finite.min()), min(float(np.median(values)), float(finite.max()))
+    greatest = float(finite.max())
+    middle = min(float(np.median(values)), greatest)
+    floor = middle - max(REACH * (greatest - middle), abs(middle))
+    least = max(float(finite.min()), floor)
     cap = middle + max(REACH * (middle - least), LEAST_REACH * abs(least))
-    return np.minimum(values, cap)
+    return np.clip(values, floor, cap)

@@ -107,7 +107,7 @@ class Holdings:
         """Every part of the updates `[n, D]` by the rule, over those of `context.clients` who hold it.
 
         A part that none of them holds stays as it is. Weights are the means over elements, scores the highest of any
-        part; a client is flagged that is flagged in one.
+        part; a client is flagged that is flagged in one. There is an event where no part has anything to aggregate.
 
         Raises:
             NotEnoughUpdates: fewer holders of a part than the rule's bound; names the part.
@@ -119,6 +119,7 @@ class Holdings:
         accuses = scored = weighed = False
         facts: dict[str, object] = {}
         state: dict[str, Tensor] = {}
+        events: list[str | None] = []
         for index, part in enumerate(self.parts):
             holds = torch.tensor([client not in part.lacking for client in context.clients])
             place = f"part {index}/"
@@ -132,6 +133,7 @@ class Holdings:
             except NotEnoughUpdates as error:
                 raise NotEnoughUpdates(f"of {int(holds.sum())} clients that hold '{part.name}': {error}") from None
             vector[part.elements] = found.vector
+            events.append(found.event)
             state |= {place + key: value for key, value in found.state.items()}
             facts |= dict(found.diagnostics)
             if found.weights is not None:
@@ -150,6 +152,7 @@ class Holdings:
             flagged if accuses else None,
             diagnostics=facts,
             state=state,
+            event=next(iter(events), None) if all(events) else None,
         )
 
 

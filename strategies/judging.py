@@ -1,6 +1,7 @@
 """Evaluation rounds: asking clients to judge a model on their frozen episodes, and summarising what they say."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -79,29 +80,30 @@ class Judging:
         """Summarise the replies to messages of `messages()`; others among them are left alone.
 
         Returns:
-            The evaluation, or None when no client answered; and client id -> reason for those that did not.
+            The evaluation, or None when no client answered; and client id -> reason for those that did not, or that
+            judged by another protocol than most.
         """
-        protocols: list[dict[str, Any]] = []
         troubles: dict[str, dict[int, str]] = {}
         clients = directory.nodes(member.client for member in self.members(directory))
 
-        def read(reply: Message) -> ClientScores:
+        def read(reply: Message) -> tuple[ClientScores, dict[str, Any]]:
             found, facts = _read_scores(reply, self.episodes, self.steps)
             for key in [key for key in facts if key.startswith(TROUBLE)]:
                 client = clients.get(reply.metadata.src_node_id, -1)
                 troubles.setdefault(key.removeprefix(TROUBLE), {})[client] = str(facts.pop(key))
-            if protocols and protocols[0] != facts:
-                raise MalformedRecord(f"judged by another protocol than the clients before it: {facts}")
-            protocols.append(facts)
-            return found
+            return found, facts
 
-        scores, failed = self._read(directory, messages, replies, read, "scores")
+        answers, failed = self._read(directory, messages, replies, read, "scores")
         for name, reasons in troubles.items():
             for line in group_reasons(reasons):
                 log.warning("baseline '%s' has no score on %s clients: %s", name, self.split, line)
-        if not protocols:
+        if not answers:
             return None, failed
-        protocol = protocols[0]
+        protocol = _usual([protocol for _, protocol in answers.values()])
+        scores = {client: found for client, (found, own) in answers.items() if own == protocol}
+        for client, (_, own) in answers.items():
+            if client not in scores:
+                failed[client] = f"malformed scores: judged by another protocol than most clients: {own}"
         score_name, steps = str(protocol["score-name"]), [int(step) for step in protocol["steps"]]
         facts = {key: value for key, value in protocol.items() if key not in ("score-name", "steps", "measures")}
         return summarise(self.split, score_name, steps, scores, {**facts, "episodes": self.episodes}), failed
@@ -150,16 +152,23 @@ class Judging:
                 continue
             try:
                 found[client] = read(reply)
-            except (MalformedRecord, KeyError, TypeError, ValueError) as error:
+            except (MalformedRecord, LookupError, ArithmeticError, TypeError, ValueError) as error:
                 failed[client] = f"malformed {what}: {error}"
         return found, failed
+
+
+def _usual(protocols: list[dict[str, Any]]) -> dict[str, Any]:
+    """The protocol of most clients, of equally many that of the lowest id: one client does not decide for others."""
+    texts = [repr(sorted(protocol.items())) for protocol in protocols]
+    [(usual, _)] = Counter(texts).most_common(1)
+    return protocols[texts.index(usual)]
 
 
 def _read_scores(reply: Message, episodes: int, asked: tuple[int, ...]) -> tuple[ClientScores, dict[str, Any]]:
     metrics, facts = only(reply.content, "metric"), dict(only(reply.content, "config"))
     steps = [int(step) for step in facts["steps"]]
-    if asked and steps != list(asked):
-        raise MalformedRecord(f"steps {steps} where {list(asked)} were asked for")
+    if not steps or (asked and steps != list(asked)):
+        raise MalformedRecord(f"steps {steps} where {list(asked) or 'some'} were asked for")
     loss = [list(metrics[f"loss.{step}"]) for step in steps]
     score = [list(metrics[f"score.{step}"]) for step in steps]
     measures = {name: [list(metrics[f"measure.{step}.{name}"]) for step in steps] for name in facts.get("measures", [])}

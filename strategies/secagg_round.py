@@ -174,7 +174,7 @@ class Exchanges:
                 group.facts[node] = read_facts(message.content)
                 return _reply(_masked_bytes(message.content))
             return _reply(record[names.MESSAGE])
-        except (FedmetaError, LookupError, TypeError, ValueError) as error:
+        except (FedmetaError, LookupError, TypeError, ValueError, RecursionError) as error:
             self._fail(stage, group, node, f"in exchange '{stage}': {error}")
             return None
 
@@ -228,7 +228,7 @@ def read_facts(content: RecordDict) -> Facts:
     """What a client says beside its masked vector.
 
     Raises:
-        LookupError, TypeError, ValueError: a record that is not as it should be.
+        LookupError, TypeError, ValueError, RecursionError: a record that is not as it should be.
     """
     record = content.config_records[names.RECORD]
     metrics = tuple(str(name) for name in json.loads(str(record[names.METRIC_NAMES])))

@@ -58,7 +58,7 @@ def largest_z(benign: int, n_malicious: int) -> float:
     (0.2533, 0.0)
     """
     supporters = (benign + n_malicious) // 2 + 1 - n_malicious
-    share = (benign - supporters) / benign
+    share = (benign - supporters) / benign if benign > 0 else 0.0
     if not 0 < share < 1:
         raise AttackImpossible(
             f"ALIE has no finite z for {n_malicious} attackers of {benign + n_malicious} clients: set z, such as 1.5"

@@ -70,6 +70,11 @@ class UpdateAttack(ABC):
     known_rows: ClassVar[int] = 1
     random: ClassVar[bool] = False
 
+    @property
+    def needs_benign(self) -> bool:
+        """Whether as many known rows as attackers are too few: all that colluders have."""
+        return False
+
     def __call__(
         self,
         benign_updates: Any,

@@ -34,6 +34,11 @@ class Fang(UpdateAttack):
     rule: Literal["median", "trimmed_mean", "krum"] = parameter(doc="the aggregation rule that is attacked")
     b: float = parameter(2.0, gt=1, doc="how far beyond the benign extreme, as a factor")
 
+    @property
+    def needs_benign(self) -> bool:
+        """Krum is defined for a majority of benign rows only."""
+        return self.rule == "krum"
+
     def craft(
         self, rows: Tensor, n_malicious: int, generator: torch.Generator | None, context: AttackContext
     ) -> Tensor:

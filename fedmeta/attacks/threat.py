@@ -125,6 +125,12 @@ def _check_update_attack(experiment: "Experiment", kind: Any) -> None:
             f"attack.method = '{name}' tries the server's pipeline out, which clients do not have: use "
             "attack.knowledge = 'omniscient', or attack.method.knows_rule = false"
         )
+    if made.needs_benign and attack.knowledge != "omniscient":
+        raise ConfigurationError(
+            f"attack.knowledge = '{attack.knowledge}' gives no more updates than there are attackers, and "
+            f"attack.method = '{name}' as set needs those of a majority: use attack.knowledge = 'omniscient', or "
+            "another method"
+        )
     _no_trigger(experiment)
 
 

@@ -60,17 +60,11 @@ class DeepSight(Rule):
         trained = (energy > threshold * energy.max(dim=1, keepdim=True).values).sum(dim=1).to(torch.float64)
         suspect = trained <= median(trained) / 2
         labels = self._cluster(rows, context, bias, energy)
-        accepted = torch.zeros(rows.n, dtype=torch.bool)
-        for label in labels.unique().tolist():
-            members = labels == label
-            if label == -1:
-                accepted |= members & ~suspect
-            elif suspect[members].to(torch.float64).mean() < 1 / 3:
-                accepted |= members
         factors = clip_factors(rows.norms, median(rows.norms))
         diagnostics = {"suspects": int(suspect.sum()), "clusters": int(labels.max()) + 1}
         reason = "DeepSight accepted no cluster"
-        return selection(rows, accepted, -trained, factors=factors, diagnostics=diagnostics, reason=reason)
+        kept = accepted(labels, suspect)
+        return selection(rows, kept, -trained, factors=factors, diagnostics=diagnostics, reason=reason)
 
     def _cluster(self, rows: Rows, context: RoundContext, bias: Tensor, energy: Tensor) -> Tensor:
         norms = bias.norm(dim=1)
@@ -81,6 +75,16 @@ class DeepSight(Rule):
         return hdbscan((by_bias + by_energy + by_answers) / 3, 2, single=True)
 
 
+def accepted(labels: Tensor, suspect: Tensor) -> Tensor:
+    """`[n]` bool: members of clusters of which less than a third are suspects; of those in no cluster, all others."""
+    found = (labels == -1) & ~suspect
+    for label in labels[labels >= 0].unique().tolist():
+        members = labels == label
+        if 3 * int(suspect[members].sum()) < int(members.sum()):
+            found |= members
+    return found
+
+
 def energies(weight: Tensor, bias: Tensor) -> Tensor:
     """NEUP: `[n, P]`, summing to one (zeros for no update), from `[n, P, H]` and `[n, P]`."""
     energy = (bias.abs() + weight.abs().sum(dim=2)).square()
@@ -88,7 +92,10 @@ def energies(weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def division_differences(rows: Rows, context: RoundContext, samples: int, seeds: int) -> list[Tensor]:
-    """DDif: per seed `[n, P]`, the mean over noise inputs of local over global probabilities."""
+    """DDif: per seed `[n, P]`, the mean over noise inputs of local over global probabilities.
+
+    A model so far off that its outputs are no numbers gives every class the probability 0.
+    """
     assert context.probe is not None and context.model is not None
     draws, found = context.numpy_generator(), []
     for _ in range(seeds):
@@ -98,7 +105,7 @@ def division_differences(rows: Rows, context: RoundContext, samples: int, seeds:
             inputs = torch.from_numpy(draws.random(shape, dtype="float32"))
             before = context.probe.probabilities(context.model, inputs).to(torch.float64).clamp_min(1e-12)
             ratios = [
-                (context.probe.probabilities(context.model + row, inputs).to(torch.float64) / before).sum(dim=0)
+                (context.probe.probabilities(context.model + row, inputs).nan_to_num().double() / before).sum(dim=0)
                 for row in rows.matrix.to(context.model.dtype)
             ]
             total = total + torch.stack(ratios)

@@ -13,8 +13,9 @@ from strategies.rows import Rows
 class FLTrust(Rule):
     """Weigh updates by how far they point along the server's own update on data it trusts.
 
-    TS_i = max(0, cos(u_i, g)); sum_i TS_i (||g|| / ||u_i||) u_i / sum_i TS_i. For a meta-learner g is an update on
-    *root tasks*, whose classes are neither training nor test classes.
+    TS_i = max(0, cos(u_i, g)); sum_i TS_i (||g|| / ||u_i||) u_i / sum_i TS_i. A row too short to be lengthened to ||g||
+    in its own precision has no trust. For a meta-learner g is an update on *root tasks*, whose classes are neither
+    training nor test classes.
 
     >>> root = RoundContext(root_update=torch.tensor([2.0, 0.0]))
     >>> FLTrust()(torch.tensor([[1.0, 0.0], [-9.0, 0.0], [0.0, 5.0]]), root).vector
@@ -29,10 +30,11 @@ class FLTrust(Rule):
         assert context.root_update is not None
         root = context.root_update.to(torch.float64)
         cosines = rows.cosines_to(root)
-        trust = cosines.clamp_min(0.0)
+        most = torch.finfo(rows.matrix.dtype).max
+        scale = (root.norm() / rows.norms).clamp(max=most)
+        trust = torch.where(scale < most, cosines.clamp_min(0.0), 0.0)
         scores = 1.0 - cosines
         if not trust.sum() > 0:
             return nothing(rows, "no update points along the root update", scores)
-        scale = torch.where(rows.norms > 0, root.norm() / rows.norms.clamp_min(1e-300), 0.0)
         weights = trust * scale / trust.sum()
         return Aggregate(rows.weighted_sum(weights), weights, scores, trust == 0)

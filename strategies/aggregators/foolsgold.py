@@ -37,7 +37,8 @@ class FoolsGold(Rule):
         history = rows.matrix.clone()
         for row, name in zip(history, names, strict=True):
             if name in context.state:
-                row += context.state[name]
+                # Two updates near the end of float32 would make the history, and every later round of it, infinite.
+                row.add_(context.state[name]).nan_to_num_()
         state = {**context.state, **{name: row.clone() for name, row in zip(names, history, strict=True)}}
         trust = self.trust(history)
         scores = 1.0 - trust

@@ -34,7 +34,7 @@ class RLR(Rule):
 
     def aggregate(self, rows: Rows, context: RoundContext) -> Aggregate:
         """The mean with signs; the share of reversed coordinates is a diagnostic."""
-        vector = rows.mean * self.server_lr
+        vector = rows.weighted_sum(torch.full((rows.n,), self.server_lr / rows.n, dtype=torch.float64)).clone()
         reversed_ = 0
         for columns in column_chunks(rows.matrix):
             against = rows.matrix[:, columns].sign().sum(dim=0).abs() < self.threshold

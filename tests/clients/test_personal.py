@@ -6,9 +6,10 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from flwr.app import Message, RecordDict
+from flwr.app import Context, Message, RecordDict
 
 from clients.personal import personal_vector
+from clients.training import train
 from fedmeta.errors import ConfigurationError
 from fedmeta.wire import ARRAYS, CONFIG, config_record, read_vector, vector_record
 from fedmeta.workload import Workload
@@ -72,6 +73,26 @@ def test_no_message_holds_personal_weights(tmp_path: Path, learner: str) -> None
         for array in sent:
             assert (torch.from_numpy(np.array(array)) == vector)[moved].float().mean() < 0.01
     assert len({tuple(vector.tolist()) for vector in kept.values()}) == len(kept)
+
+
+def test_personal_weights_that_diverge_cost_no_later_round(tmp_path: Path) -> None:
+    """Ditto's may while what it shares goes on; they are not kept, so that the client begins anew."""
+    experiment = load({**RAW, "learner": {"name": "ditto", "inner_lr": 1e30}})
+    grid = InlineGrid("clients.app:app", len(Workload(experiment).federation.clients))
+    result = run_experiment(grid, experiment, RunDir.create(tmp_path / "run", experiment), simulated=True)
+    assert result.rounds == 2 and not result.failed_rounds
+    assert not any("personal" in state for state in grid._states.values())
+
+
+def test_personal_weights_that_cannot_be_read_cost_their_client_alone() -> None:
+    workload = Workload(load({**RAW, "learner": {"name": "ditto", "inner_lr": 0.02}}))
+    InlineGrid("clients.app:app", 1)  # messages need what Flower sets in its processes
+    told = {"experiment": workload.experiment.to_json(), "round": 1, "update-form": "delta"}
+    content = RecordDict({ARRAYS: vector_record(workload.initial_vector()), CONFIG: config_record(told)})
+    contexts = [Context(1, 1, {"partition-id": client, "simulated": True}, RecordDict(), {}) for client in range(3)]
+    contexts[1].state["personal"] = vector_record(torch.zeros(3))
+    replies = list(train([Message(content, 1, "train") for _ in contexts], contexts))
+    assert [reply.has_error() for reply in replies] == [False, True, False]
 
 
 def test_nothing_of_dittos_personal_weights_shows_in_what_is_sent() -> None:

@@ -4,9 +4,12 @@ import pytest
 import torch
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
+from clients.privacy import pool_tasks
+from clients.request import Request
 from clients.training import train
-from fedmeta.privacy import Unit
+from fedmeta.privacy import Poisson, Unit
 from fedmeta.privacy.ledger import Ledger
+from fedmeta.privacy.plan import local_plan
 from fedmeta.wire import ARRAYS, CONFIG, METRICS, read_vector, vector_record
 from fedmeta.workload import Workload
 from server.configuration import load
@@ -90,6 +93,23 @@ def test_other_units_reserve_all_their_releases(tmp_path, unit):
     assert not ask(work, tmp_path / "l").has_error()
     (event,) = Ledger(tmp_path / "l").events(Unit(unit), 1)
     assert event.count == {"task": 2, "example": 2 * 2 * 2}[unit]
+
+
+@pytest.mark.parametrize("node", [{"simulated": True}, {}], ids=["simulated", "deployed"])
+def test_tasks_come_out_of_their_pool_at_the_rate_that_is_accounted(node):
+    """Each by a coin of its own, so that their number varies, and never but those of the pool."""
+    pool, count = 400, 160
+    private = {**RAW["privacy"], "unit": "task", "task_pool": pool}
+    work = Workload(load({**RAW, "client": {"steps": 1, "tasks_per_step": count}, "privacy": private}))
+    asked = Request(0, work, work.initial_vector(), 1, {})
+    own = Context(1, 1, {"partition-id": 0, **node}, RecordDict(), {})
+    drawn = [pool_tasks(asked, own, step, count) for step in range(60)]
+    sizes = torch.tensor([len(tasks) for tasks in drawn], dtype=torch.float64)
+    deviation = (pool * 0.4 * 0.6) ** 0.5
+    assert local_plan(work.experiment).event.scheme == Poisson(count / pool)
+    assert sizes.mean() == pytest.approx(count, abs=5 * deviation / 60**0.5)
+    assert sizes.std() == pytest.approx(deviation, rel=0.5)
+    assert len({float(task.query.y.sum()) for tasks in drawn for task in tasks}) == pool
 
 
 def test_a_ledger_that_cannot_be_written_costs_the_turn_and_nothing_leaves(tmp_path):

@@ -4,12 +4,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ConfigRecord, Context, Message, RecordDict
 
+from clients.secure_aggregation import unmask
 from fedmeta.errors import ConfigurationError
 from fedmeta.privacy import secagg_names as names
-from fedmeta.privacy.secagg import ClientSession
+from fedmeta.privacy.secagg import ClientSession, GroupContext, Plan, ServerSession
+from fedmeta.privacy.secagg.messages import Stage
 from fedmeta.privacy.secagg_section import DropoutSection, SecaggSection
 from fedmeta.wire import ARRAYS, CONFIG, config_record, vector_record
 from fedmeta.workload import Workload
@@ -144,6 +147,33 @@ def test_a_second_request_to_unmask_is_refused(workload: Workload, inner: Inline
     replies = inner.send_and_receive(again)
     assert len(replies) == CLIENTS
     assert all("answers once only" in reply.content[names.RECORD][names.REFUSED] for reply in replies)
+
+
+@pytest.mark.parametrize(("count", "helps"), [(3, False), (4, True), (5, True)])
+def test_a_client_helps_towards_a_sum_of_the_fewest_and_of_no_fewer(inner: InlineGrid, count: int, helps: bool) -> None:
+    """Of five, four are the fewest that were accounted, and three would do for the threshold."""
+    server = ServerSession(
+        GroupContext("run", 1, 0, (1, 2, 3, 4, 5)), Plan(5, 4, 3), bits=32, length=4, generator=np.random.default_rng(0)
+    )
+    own: dict[int, ClientSession] = {}
+    for stage in (Stage.KEYS, Stage.SHARES, Stage.MASK):
+        for node, request in server.requests().items():
+            if stage is Stage.KEYS:
+                own[node], reply = ClientSession.begin(node, request)
+            elif stage is Stage.SHARES:
+                reply = own[node].share(request)
+            elif node <= count:
+                reply = own[node].mask(request, np.zeros(4, np.uint32))
+            else:
+                continue
+            server.receive(node, reply)
+        server.advance()
+    kept = ConfigRecord({"session": own[1].to_bytes(), "least": 4})
+    context = Context(1, 1, {}, RecordDict({names.RECORD: kept}), {})
+    asked = ConfigRecord({names.MESSAGE: server.requests()[1].to_bytes()})
+    answer = unmask(Message(RecordDict({names.RECORD: asked}), 1, names.UNMASK), context)
+    assert (names.MESSAGE if helps else names.REFUSED) in answer.content[names.RECORD]
+    assert not secrets_of(ClientSession.from_bytes(context.state[names.RECORD]["session"]))
 
 
 def test_an_update_that_is_to_be_masked_never_leaves_in_the_clear(inner: InlineGrid) -> None:

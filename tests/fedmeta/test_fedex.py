@@ -58,7 +58,13 @@ def test_one_client_that_diverged_or_lies_is_bounded() -> None:
     drawn, usual = [0, 1, 2, 0], [1.0, 1.1, 1.2]
     wild = [FedEx.uniform(3).learn(drawn, [*usual, loss]).to_tensor() for loss in (50.0, 1e30, math.inf, math.nan)]
     assert all(torch.equal(wild[0], other) for other in wild)
+    low = [FedEx.uniform(3).learn(drawn, [*usual, loss]).to_tensor() for loss in (-50.0, -1e30, -1e308, -math.inf)]
+    assert all(torch.equal(low[0], other) for other in low) and low[0].abs().max() < 10
+    rewards, losses = [-20.0, -30.0, -22.0], [2.0, 1.0, 1.8]
+    of_both = [FedEx.uniform(2).learn([0, 1, 0], told).probabilities.tolist() for told in (rewards, losses)]
+    assert of_both[0] == pytest.approx(of_both[1]), "what is below 0 may be honest"
     known = FedEx.uniform(3).learn(drawn, [*usual, 1.0])
+    assert known.learn([0, 1], [1e200, -1e200]) is known, "squares beyond float64"
     for losses in ([], [math.nan] * 2):
         assert known.learn([0] * len(losses), losses) is known
     assert FedEx.uniform(3).learn([1], [0.5]).probabilities.tolist() == pytest.approx([1 / 3] * 3), "nothing to compare"

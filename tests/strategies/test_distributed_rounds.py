@@ -10,6 +10,8 @@ from flwr.app import Message, RecordDict
 
 from fedmeta.privacy import secagg_names as names
 from fedmeta.privacy.clipping import clip_rows
+from fedmeta.privacy.distributed.draws import words_of
+from fedmeta.privacy.distributed.round_encoder import round_encoder
 from fedmeta.privacy.plan import local_plan
 from fedmeta.privacy.secagg_section import DropoutSection
 from fedmeta.wire import ARRAYS, CONFIG, GROUP, METRICS, WEIGHT, config_record, read_vector, vector_record
@@ -139,6 +141,21 @@ def test_an_adaptive_norm_moves_by_what_clients_count_and_is_remembered() -> Non
     other = SecureAggregationGrid(inner, found.secagg, seed=0, encoding=NoisedSums(found))
     other.load_state(grid.state())
     assert other.state() == grid.state()
+
+
+def test_the_norm_moves_by_the_counts_of_all_groups_together() -> None:
+    """Without noise: one group of which all are within C, one of which two of three are."""
+    found = experiment(clipping="adaptive", clip_norm=1.0, noise_multiplier=0.0)
+    sums, size = NoisedSums(found), Workload(found).spec.size()
+    for norms in ([0.1, 0.2, 0.3], [0.1, 0.2, 9.0]):
+        client, server = round_encoder(found, 1, 1.0, words_of(np.random.default_rng(0))), sums.encoder(1, 3)
+        vectors = [np.full(size, norm / math.sqrt(size)) for norm in norms]
+        total = sum(client.encode(vector, np.random.default_rng(0)) for vector in vectors)
+        # Three fillers of each kind make up the survivors that are asked for, and cancel in the count.
+        fillers = [client.encode(np.full(size, value), np.random.default_rng(0)) for value in [0.0] * 3 + [1e3] * 3]
+        sums.decode(server, total + sum(fillers), 9)
+    away = (6 + 5) / 18 - found.privacy.quantile
+    assert sums.next_norm == pytest.approx(math.exp(-found.privacy.clip_rate * away), rel=1e-4)
 
 
 def test_a_whole_run_is_accounted_and_says_what_the_server_learnt(tmp_path) -> None:

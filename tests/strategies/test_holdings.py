@@ -84,6 +84,16 @@ def test_a_part_that_nobody_holds_this_round_stays() -> None:
     assert torch.equal(found.vector[3:], torch.zeros(3)) and found.vector[:3].all()
 
 
+def test_a_rule_that_keeps_nobody_of_any_part_is_an_event() -> None:
+    nobody = make_aggregator("signguard", lower=2.5, upper=3.0)
+    found = holdings().aggregate(nobody, torch.ones(6, 6), CONTEXT)
+    assert found.event is not None and not found.vector.any()
+    updates = torch.ones(6, 6)
+    updates[0, :2] = 0.1
+    short = holdings().aggregate(make_aggregator("signguard", lower=0.0, upper=0.5), updates, CONTEXT)
+    assert short.event is None and short.vector[:2].all() and not short.vector[2:].any(), "one part is enough"
+
+
 def test_too_few_holders_are_named_with_their_part() -> None:
     with pytest.raises(NotEnoughUpdates, match=r"of 3 clients that hold 'name.w': krum.f = 1 with n = 3"):
         holdings().aggregate(make_aggregator("krum", f=1), UPDATES, CONTEXT)

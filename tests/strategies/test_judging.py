@@ -64,6 +64,21 @@ def test_scores_count_whatever_the_success_is() -> None:
     assert evaluation is not None and set(evaluation.clients) == {"0", "1"} and not failed
 
 
+@pytest.mark.parametrize("liar", [0, 1, 2])
+@pytest.mark.parametrize("facts", [{"seed": 5}, {"steps": []}, {"steps": [math.inf]}, {"score-name": "mse"}])
+def test_one_client_neither_decides_by_what_protocol_others_judge_nor_ends_the_run(liar: int, facts: dict) -> None:
+    three = Directory((*DIRECTORY.members, Member(2, 1002, "c", "validation")))
+    adopt_identity()
+    messages = JUDGING.messages(three, ArrayRecord({}), {})
+    for message in messages:
+        give_id(message)
+    replies = [Message(told({**SCORES, "baseline.pixels.accuracy": [0.5, 0.5]}), reply_to=each) for each in messages]
+    replies[liar].content["config"] = config_record({"score-name": "accuracy", "steps": [0], **facts})
+    evaluation, failed = JUDGING.summarise(three, messages, replies)
+    assert evaluation is not None and set(evaluation.clients) == {"0", "1", "2"} - {str(liar)}
+    assert list(failed) == [liar] and failed[liar].startswith("malformed scores: ")
+
+
 def test_without_a_clean_model_there_is_no_lift() -> None:
     messages, replies = played(told({**SCORES, **RATES}))
     found, failed = JUDGING.success(DIRECTORY, messages, replies, {})

@@ -73,6 +73,12 @@ def test_what_is_added_is_rounded_to_the_nearest_multiple(update, weight):
     np.testing.assert_array_equal(total.numpy(), expected)
 
 
+def test_the_largest_entries_of_65536_clients_do_not_wrap():
+    total = torch.tensor([2**16 - 1, 1 - 2**16]) * int(LIMIT) * 2**BITS
+    assert add(total, torch.tensor([LIMIT, -LIMIT]), 1.0)
+    assert (total.double() * 2.0**-BITS).tolist() == [2**16 * LIMIT, -(2**16) * LIMIT]
+
+
 def test_what_is_too_large_travels_whole():
     total = torch.zeros(1, dtype=torch.int64)
     for bad in (LIMIT * 1.01, -LIMIT * 1.01, float("nan"), float("-inf")):

@@ -30,6 +30,11 @@ def test_poisson_has_binomial_sizes_and_empty_rounds() -> None:
     assert np.mean(sizes) == pytest.approx(0.4, abs=0.05)
 
 
+def test_poisson_draws_at_the_rate_that_is_accounted() -> None:
+    drawn = len(Poisson(rate=0.1).draw(range(400_000), np.random.default_rng(0)))
+    assert drawn == pytest.approx(40_000, abs=4 * (400_000 * 0.1 * 0.9) ** 0.5)
+
+
 def test_too_few_clients_are_refused_with_the_remedy() -> None:
     with pytest.raises(ConfigurationError, match=r"clients = 4 but there are 3.*at most 3"):
         FixedSize(clients=4).check(3)

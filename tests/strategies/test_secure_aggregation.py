@@ -189,6 +189,14 @@ def test_too_few_clients_in_sums_end_the_round_before_anything_is_unmasked(workl
     assert not any(message.metadata.message_type == "query.secagg_unmask" for message in inner.sent)
 
 
+def test_the_least_share_of_clients_in_sums_is_enough(workload: Workload) -> None:
+    settings = SecaggSection(group_size=5, threshold=3, dropout=DropoutSection(masked=0.3))
+    sums, errors, _ = secure_round(workload, settings, seed=1, min_success_fraction=0.0)
+    share = sum(map(len, sums)) / 10
+    assert 0 < share < 1 and len(errors) == 10 - round(10 * share)
+    assert secure_round(workload, settings, seed=1, min_success_fraction=share)[0].keys() == sums.keys()
+
+
 def test_values_beyond_the_bound_are_cut_and_the_share_is_told(workload: Workload, plain: np.ndarray) -> None:
     bound = float(np.quantile(np.abs(plain), 0.9))
     sums, _, _ = secure_round(workload, SecaggSection(bound=bound))
@@ -252,6 +260,27 @@ def test_rubbish_from_a_client_costs_that_client_alone(workload: Workload, plain
     assert bad == ([] if stage == "unmask" else [0, 1, 2, 3])
     [mean] = [reply for reply in replies if not reply.has_error()]
     assert_is_mean(mean, np.delete(plain, bad, axis=0))
+
+
+def test_facts_that_cannot_be_read_cost_that_client_alone(workload: Workload, plain: np.ndarray) -> None:
+    """Names of metrics that nest too deeply to be read, and a bound that is none."""
+
+    class Malicious(GridDecorator):
+        def send_and_receive(self, messages, *, timeout=None):
+            replies = {reply.metadata.src_node_id: reply for reply in self._grid.send_and_receive(messages)}
+            for node, key, value in ((1000, names.METRIC_NAMES, "[" * 100_000), (1001, names.WEIGHT_BOUND, "wide")):
+                record = replies[node].content[names.RECORD] if node in replies else {}
+                if key in record:
+                    record[key] = value
+            return list(replies.values())
+
+    inner = InlineGrid("clients.app:app", 11, check=False)
+    settings = SecaggSection(corrupt=0.0, dropouts=0.4, adversary="semi-honest")
+    grid = SecureAggregationGrid(Malicious(inner), settings, weighting="uniform", seed=0)
+    replies = list(grid.send_and_receive(train_messages(workload, inner)))
+    assert sum(reply.has_error() for reply in replies) == 2
+    [mean] = [reply for reply in replies if not reply.has_error()]
+    assert_is_mean(mean, plain[2:])
 
 
 def test_one_deadline_is_over_all_exchanges(workload: Workload) -> None:

@@ -118,6 +118,7 @@ def test_a_share_above_nothing_is_at_least_one_and_nothing_stays_nothing() -> No
     allowed = torch.tensor([True, False, True, True])
     assert len(choose(allowed, 0.0, rng())) == 0 and len(choose(allowed, 1e-6, rng())) == 1
     assert choose(allowed, 1.0, rng()).tolist() == [0, 2, 3]
+    assert len(choose(allowed, 0.6, rng())) == 2, "1.8 is nearer to 2"
     assert len(choose(torch.zeros(3, dtype=torch.bool), 1.0, rng())) == 0
 
 

@@ -77,6 +77,7 @@ def test_settings_without_effect_are_told(attack: dict, words: str) -> None:
     ("attack", "words"),
     [
         ({"method": {"name": "alie"}}, "gives one update, and attack.method = 'alie' needs 2 or more: use colluding"),
+        ({"method": {"name": "fang", "rule": "krum"}, "knowledge": "colluding"}, "needs those of a majority"),
         ({"method": {"name": "sign_flip"}, "fraction": 1.5}, "attack.fraction = 1.5"),
         ({"method": {"name": "sign_flipp"}}, "did you mean 'sign_flip'"),
         ({"method": {"name": "gaussian"}}, "attack.method.std is missing"),

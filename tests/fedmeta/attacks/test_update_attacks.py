@@ -220,6 +220,17 @@ def numpy_krum(all_rows: np.ndarray, f: int) -> int:
     )
 
 
+def test_alie_among_attackers_alone_says_why_it_cannot_be() -> None:
+    with pytest.raises(AttackImpossible, match="2 attackers of 2 clients"):
+        make_attack("alie")(rows(2), n_malicious=2, context=AttackContext(participants=2))
+
+
+def test_fang_asks_the_krum_that_it_attacks() -> None:
+    for seed in range(40):
+        n, f = 5 + seed % 8, (2 + seed % 8) // 2
+        assert krum_choice(rows(n, 3, seed), f) == numpy_krum(rows(n, 3, seed).numpy(), f)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_fang_is_picked_by_krum_and_the_next_larger_step_would_not_be(seed: int) -> None:
     benign, m = rows(9, 30, seed), 4
@@ -260,6 +271,15 @@ def test_mimic_remembers_a_direction_over_rounds() -> None:
     calm = torch.tensor([[0.0, 9.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]], dtype=torch.float64)
     found = mimic(calm, n_malicious=1, context=AttackContext(memory=memory))
     assert torch.equal(found[0], calm[1])
+
+
+def test_mimic_weighs_what_it_remembers_by_the_rounds_seen() -> None:
+    mimic, seen = make_attack("mimic"), [rows(6, 4, seed) for seed in range(3)]
+    memory = mimic.remember(mimic.remember({}, seen[0]), seen[1])
+    centred = (seen[2] - torch.stack(seen).mean(dim=(0, 1))).numpy()
+    pull = centred.T @ (centred @ memory["direction"].numpy())
+    wanted = 2 * memory["direction"].numpy() + pull / np.linalg.norm(pull)
+    assert np.allclose(mimic.remember(memory, seen[2])["direction"], wanted / np.linalg.norm(wanted))
 
 
 def test_gaussian_is_what_it_says() -> None:

@@ -86,6 +86,17 @@ def test_one_task(learner, placement):
 
 
 @pytest.mark.filterwarnings("ignore:privacy.noise_multiplier = 0")
+@pytest.mark.parametrize("placement", ["central", "local"])
+@pytest.mark.parametrize("drawn", [0, 1, 3, 5])
+def test_a_step_is_divided_by_the_tasks_expected_of_a_pool_whoever_were_drawn(placement, drawn):
+    """By their number, one task more would shrink the part of all others, and by more than C / 3 in all."""
+    work = workload("fedavg", unit="task", placement=placement, task_pool=8)
+    plan = Protection([request(work)], [context()]).plan(work.local_plan(1))
+    rows = torch.randn(drawn, work.spec.size(), generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(plan.reduce(rows, 0, 0).double(), clipped_sum(rows, CLIP) / 3)
+
+
+@pytest.mark.filterwarnings("ignore:privacy.noise_multiplier = 0")
 @pytest.mark.parametrize("learner", LEARNERS + CLIENT_ONLY)
 def test_one_client(learner):
     """All data of a client exchanged: its update stays within C, and so moves by at most 2 C."""

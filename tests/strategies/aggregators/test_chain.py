@@ -220,6 +220,20 @@ def test_derived_distances_between_equal_mixtures_are_zero() -> None:
     assert (mixed.squared_distances[:9, :9] == 0).all()
 
 
+@pytest.mark.parametrize("shorten", [("arc", {"f": 2}), ("clipping", {"clip_norm": 1.0})])
+@pytest.mark.parametrize("far", [1e6, 1e12, 1e30])
+def test_distances_of_rows_clipped_from_far_away_keep_their_digits(shorten, far: float) -> None:
+    """Derived from what they were, they would be zero, and Krum would pick the attackers, whose rows come first."""
+    updates = torch.randn(10, 50, generator=torch.Generator().manual_seed(0))
+    updates[:2] *= far
+    rows = Rows(updates)
+    assert rows.squared_distances.shape == (10, 10)
+    for name, parameters in (("nnm", {"f": 2}), shorten):
+        rows = rows.mixed(make_preaggregator(name, **parameters).mixing(rows, RoundContext()))
+    exact = cdist(rows.matrix, rows.matrix, "sqeuclidean")
+    assert np.allclose(rows.squared_distances, exact, rtol=1e-6, atol=1e-9 * exact.max())
+
+
 def test_buckets_weigh_what_their_clients_do() -> None:
     weights = torch.arange(1.0, 7.0, dtype=torch.float64)
     chain = Pipeline.make([("bucketing", {"s": 2})], ("mean", {}))

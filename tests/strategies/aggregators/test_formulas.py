@@ -303,6 +303,14 @@ def test_alignins(bounds: tuple[float, float]) -> None:
         assert np.allclose(found.vector, alignins(updates, model, 0.3, bounds))
 
 
+def test_alignins_keeps_who_is_nearer_than_its_bounds() -> None:
+    """Two rows of one cosine to the model, whose shares of majority signs, 1 and 0, are a deviation off the median."""
+    updates = np.array([[2.0, 1.0], [1.0, -2.0]])
+    context = RoundContext(model=torch.tensor([3.0, -1.0], dtype=torch.float64))
+    assert run("alignins", updates, context, sparsity=0.5).event is not None
+    assert not run("alignins", updates, context, sparsity=0.5, lambda_c=1.01).flagged.any()
+
+
 def test_alignins_counts_the_lowest_index_of_equal_magnitudes() -> None:
     from strategies.aggregators.alignins import principal_agreement
 
@@ -338,6 +346,13 @@ def nobody() -> np.ndarray:
     """The largest cluster of signs, four of nine rows, has extraordinary lengths."""
     half = np.where(np.arange(20) % 2, 1.0, -1.0)
     return np.concatenate([np.full((4, 20), 9.0), np.full((3, 20), -1.0), np.tile(half, (2, 1))])
+
+
+def test_signguard_keeps_lengths_at_its_bounds() -> None:
+    updates = np.ones((5, 4)) * [[0.5], [1], [1], [1], [2]]
+    assert not run("signguard", updates, lower=0.5, upper=2.0, fraction=1.0).flagged.any()
+    within = run("signguard", updates, lower=0.51, upper=1.99, fraction=1.0)
+    assert within.flagged.tolist() == [True, False, False, False, True]
 
 
 def test_signguard_by_direction() -> None:
@@ -401,6 +416,14 @@ def test_flame_finds_attackers_and_its_noise_is_relative() -> None:
     bound = np.median(np.linalg.norm(updates, axis=1))
     assert float((noisy.vector - clean.vector).std()) == pytest.approx(0.01 * bound, rel=0.15)
     assert not run("flame", updates[7:10], noise_factor=0.0).flagged.any(), "below four rows nobody is left out"
+
+
+@pytest.mark.parametrize(("n", "flagged"), [(3, []), (4, [3])])
+def test_flame_leaves_nobody_out_below_four_rows(n: int, flagged: list[int]) -> None:
+    updates = np.ones((n, 5)) + 0.01 * np.eye(n, 5)
+    updates[-1] *= [1, -1, 1, -1, 1]
+    found = run("flame", updates, noise_factor=0.0)
+    assert np.flatnonzero(found.flagged).tolist() == flagged
 
 
 def test_flame_on_whole_models() -> None:

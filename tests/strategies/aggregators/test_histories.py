@@ -10,7 +10,7 @@ from scipy.spatial.distance import cdist
 from fedmeta.params import Entry, ParamSpec
 from strategies import make_aggregator
 from strategies.aggregation import NotApplicable, Probe, RoundContext
-from strategies.aggregators.deepsight import apart, division_differences, energies
+from strategies.aggregators.deepsight import accepted, apart, division_differences, energies
 from strategies.clustering import gap_clusters, hdbscan, largest_cluster, mean_shift, split_line
 from strategies.lbfgs import hessian_times
 from strategies.rows import Rows
@@ -216,6 +216,19 @@ def test_deepsight_judges_a_client_in_no_cluster_by_itself() -> None:
     found = deepsight()(torch.from_numpy(updates), deepsight_context())
     assert found.diagnostics["suspects"] == found.diagnostics["clusters"] == 1
     assert found.flagged.tolist() == [False] * 8 + [True]
+
+
+def test_deepsight_accepts_clusters_of_which_less_than_a_third_are_suspects() -> None:
+    labels = torch.tensor([0, 0, 0, 1, 1, 1, 1, -1, -1])
+    suspect = torch.tensor([True, False, False, True, False, False, False, True, False])
+    assert accepted(labels, suspect).tolist() == [False] * 3 + [True] * 4 + [False, True]
+
+
+def test_deepsight_suspects_who_trained_on_half_as_many_labels_as_the_median() -> None:
+    updates = backdoored()
+    updates[8:, 15:25], updates[8:, 33:35] = updates[8:, 10:15].repeat(2, axis=1), 0.8
+    found = deepsight()(torch.from_numpy(updates), deepsight_context())
+    assert found.scores.tolist() == [-6.0] * 8 + [-3.0] * 3 and found.diagnostics["suspects"] == 3
 
 
 def test_energies_and_division_differences_against_the_formula() -> None:

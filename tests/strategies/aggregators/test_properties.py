@@ -1,6 +1,7 @@
 """What holds for every rule, whatever its formula (specification: property tests)."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -121,6 +122,18 @@ def test_rows_that_are_not_finite_are_flagged_and_change_nothing(
 def test_a_huge_finite_row_is_not_taken_for_infinite() -> None:
     found = make_aggregator("median")(torch.tensor([[3e38, 3e38], [0.0, 0.0], [1.0, 1.0]]))
     assert found.flagged is None and found.vector.tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("value", [1e-42, 3e38])
+def test_two_rows_of_any_finite_length_end_no_round(name: str, rule: Rule, value: float, context, honest) -> None:
+    """Nor the next ones: what float32 cannot hold must come to no more than these two."""
+    state: Mapping[str, torch.Tensor] = {}
+    for seed in range(3):
+        rows = honest(seed=seed).float()
+        rows[:2] = value
+        found = rule(rows, dataclasses.replace(context(dtype=torch.float32), clients=tuple(range(ROWS)), state=state))
+        assert found.event is None and torch.isfinite(found.vector).all()
+        state = found.state
 
 
 def test_all_rows_flagged_give_zero_and_an_event(name: str, rule: Rule, context) -> None:
