@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from ray._private import services, state
+from ray._private import services, state, utils
 from ray._private.node import Node
 
 from simulations.engine.ray_internals import UNUSED
@@ -23,6 +23,7 @@ def test_ray_has_the_parts_that_are_used() -> None:
     """Else it starts by itself, in twice the time: see what they are called now."""
     assert all(hasattr(Node, name) for name in UNUSED)
     assert hasattr(services, "get_node") and hasattr(services, "_get_gcs_client_options")
+    assert hasattr(utils, "set_sigterm_handler")
     assert hasattr(state.GlobalState, "_initialize_global_state")
 
 
