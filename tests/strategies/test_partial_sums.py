@@ -68,14 +68,16 @@ def test_what_is_added_is_rounded_to_the_nearest_multiple(update, weight):
     assert LIMIT < 2 ** (51 - BITS), "what the reading of bits can count"
     total = torch.full((len(update),), 7, dtype=torch.int64)
     assert can_add(update, weight)
-    add(total, update, weight)
-    expected = 7 + np.rint(update.astype(np.float64) * weight * 2.0**BITS).astype(np.int64)
+    many = 9
+    add(total, [update, *[-update] * many], [weight, *[1.0] * many])
+    rounded = [np.rint(update.astype(np.float64) * each * 2.0**BITS).astype(np.int64) for each in (weight, 1.0)]
+    expected = 7 + rounded[0] - many * rounded[1]
     np.testing.assert_array_equal(total.numpy(), expected)
 
 
 def test_the_largest_entries_of_65536_clients_do_not_wrap():
     total = torch.tensor([2**16 - 1, 1 - 2**16]) * int(LIMIT) * 2**BITS
-    assert add(total, torch.tensor([LIMIT, -LIMIT]), 1.0)
+    add(total, [torch.tensor([LIMIT, -LIMIT])], [1.0])
     assert (total.double() * 2.0**-BITS).tolist() == [2**16 * LIMIT, -(2**16) * LIMIT]
 
 
@@ -84,7 +86,7 @@ def test_what_is_too_large_travels_whole():
     for bad in (LIMIT * 1.01, -LIMIT * 1.01, float("nan"), float("-inf")):
         assert not can_add(torch.tensor([bad]), 1.0)
     assert can_add(torch.tensor([-LIMIT]), 1.0)
-    add(total, torch.tensor([-LIMIT]), 1.0)
+    add(total, [torch.tensor([-LIMIT])], [1.0])
     assert int(total) == -int(LIMIT) * 2**BITS
     message = asked()
     found = through(
