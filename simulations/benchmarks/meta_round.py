@@ -1,9 +1,13 @@
 """Whole rounds of our own client and strategy: what they cost beside the learner's work, and how much of them it is."""
 
+import gc
 import math
+import multiprocessing
 import statistics
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
@@ -18,12 +22,14 @@ from fedmeta.seeding import numpy_generator
 from fedmeta.wire import ARRAYS, CONFIG, METRICS, WEIGHT, config_record, metric_record, only, read_vector, vector_record
 from fedmeta.workload import Workload
 from server.configuration import load
+from simulations.engine.allocator import keep_freed_memory
 from simulations.engine.local_grid import LocalGrid
 from simulations.engine.ray_grid import RayGrid
 from strategies.directory import learn_directory
 from strategies.meta import MetaStrategy
 
 APP = "simulations.benchmarks.meta_round:app"
+TURNS = 5
 COLD = 10
 """Rounds before the clock: memory, Ray's and ours, is touched for the first time in them."""
 
@@ -83,7 +89,7 @@ def _overhead(hidden: int, clients: int, rounds: int) -> dict[str, Any]:
 
 
 def useful_share() -> dict[str, float]:
-    """Throughput of whole rounds of MAML on conv4 under Ray with one and two actors, over a bare loop's per core."""
+    """Throughput of whole rounds of MAML on conv4 under Ray, over that of as many bare loops side by side as actors."""
     experiment = load(
         {
             "data": {"name": "hershey"},
@@ -97,14 +103,52 @@ def useful_share() -> dict[str, float]:
     clients = len(Workload(experiment).federation.clients)
     found = {}
     for actors in (1, 2):
-        with RayGrid("clients.app:app", clients, actors=actors, check=False, start_timeout=120) as grid:
+        grid = RayGrid("clients.app:app", clients, actors=actors, check=False, start_timeout=120)
+        with grid, _bare_loops(experiment, actors) as loops:
             _play(grid, experiment, 2)
             bare, ray = [], []
-            for _ in range(4):  # in turns, since other load on the machine comes and goes
-                bare.append(_bare_round(experiment))
-                ray += _play(grid, experiment, 2)[1:]
+            for _ in range(TURNS):  # in turns, since other load on the machine comes and goes
+                bare += _side_by_side(loops)
+                ray += _play(grid, experiment, 4)[1:]
         found[f"{actors} actor{'s' if actors > 1 else ''}"] = statistics.median(bare) / statistics.median(ray) / actors
     return found
+
+
+@contextmanager
+def _bare_loops(experiment: Experiment, count: int) -> Iterator[list[Connection]]:
+    """Processes that play the meta-steps of one round when told to, and answer with the seconds it took."""
+    spawn = multiprocessing.get_context("spawn")
+    pipes = [spawn.Pipe() for _ in range(count)]
+    processes = [spawn.Process(target=_bare_loop, args=(experiment, far), daemon=True) for _, far in pipes]
+    for process in processes:
+        process.start()
+    try:
+        yield [near for near, _ in pipes]
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
+
+
+def _bare_loop(experiment: Experiment, told: Connection) -> None:
+    torch.set_num_threads(1)
+    keep_freed_memory()  # as actors do, and below: what is compared is the round, not the process
+    _bare_round(experiment)
+    gc.collect()
+    gc.freeze()
+    while True:
+        told.recv()
+        told.send(_bare_round(experiment))
+
+
+def _side_by_side(loops: Sequence[Connection]) -> list[float]:
+    """Seconds of three rounds of each loop; they begin together."""
+    times = []
+    for _ in range(3):
+        for loop in loops:
+            loop.send(None)
+        times += [loop.recv() for loop in loops]
+    return times
 
 
 def _play(grid: LocalGrid, experiment: Experiment, rounds: int) -> list[float]:
@@ -123,7 +167,6 @@ def _play(grid: LocalGrid, experiment: Experiment, rounds: int) -> list[float]:
 
 def _bare_round(experiment: Experiment) -> float:
     """Seconds of the meta-steps of one round in a loop in this process."""
-    torch.set_num_threads(1)
     workload = Workload(experiment)
     params, _ = workload.initial, workload.federation  # made before the clock runs
     started = time.perf_counter()
