@@ -128,5 +128,5 @@ def test_a_run_without_tls_is_loud(
     )
     assert [Flower(name).insecure for name in (None, "trial", "mine", "other")] == [True, True, False, False]
     for name, loud in (("trial", True), ("mine", False)):
-        assert run_deployed(None, {}, name, tmp_path / "out", None, 0) == 0
+        assert run_deployed({}, {}, name, tmp_path / "out", None, 0) == 0
         assert ("INSECURE: without TLS" in capsys.readouterr().out) is loud
