@@ -190,13 +190,16 @@ def unpack(packed: Packed) -> Any:
     return pickle.loads(packed.pickled, buffers=packed.buffers)
 
 
+_CHECKS = {name: check for name, check in RecordDict().__dict__.items() if name != "_data"}
+
+
 def _reduced_records(records: RecordDict) -> tuple[Any, ...]:
     return _records, (dict(records),)
 
 
 def _records(records: dict[str, Any]) -> RecordDict:
-    received = ReceivedRecords()
-    data_of(received).update(records)
+    received = object.__new__(ReceivedRecords)
+    received.__dict__.update(_CHECKS, _data=records)
     return received
 
 
