@@ -1,8 +1,7 @@
 """Moving messages between driver and actors without copying large arrays more than once.
 
-Ray places buffers in its object store by one copy, and reads them without any; bytes inside other objects it pickles
-in line, which copies them again and again. So the bytes of large arrays travel beside the pickle, and are read where
-they lie.
+Buffers are placed in shared memory by one copy, and read without any; bytes inside other objects are pickled in line,
+which copies them again and again. So the bytes of large arrays travel beside the pickle, and are read where they lie.
 """
 
 import copy
@@ -28,7 +27,7 @@ IN_LINE = 1 << 16
 
 
 class StoredArray(Array):
-    """An Array whose bytes lie elsewhere, as in Ray's object store, and stay there for as long as it lives.
+    """An Array whose bytes lie elsewhere, as in memory shared with an actor, and stay there for as long as it lives.
 
     It decodes without an intermediate copy; `data` copies, as do pickling and `settled`, which make a plain Array.
     """
@@ -139,7 +138,7 @@ def _readable(array: Array) -> Array:
 
 
 def settled(records: RecordDict) -> RecordDict:
-    """The same records with no array in Ray's object store: for what outlives a round."""
+    """The same records with no array in shared memory: for what outlives a round."""
     result = RecordDict()
     for name, record in records.items():
         if isinstance(record, ArrayRecord):
