@@ -25,8 +25,8 @@ log = logging.getLogger("fedmeta.engine")
 class RayGrid(LocalGrid):
     """A grid that runs clients on Ray actors: `with RayGrid("my_app.client:app", num_clients=100) as grid: ...`.
 
-    Actors start in the background; the first call that needs them waits. Each round's contents are placed once where all
-    actors read them, every actor gets one call with all train messages of its clients, and clients stay with their
+    Actors start in the background; the first call that needs them waits. Each round's contents are placed once where
+    all actors read them, every actor gets one call with all train messages of its clients, and clients stay with their
     actors. An actor that dies is replaced, and its clients run again from their committed state.
 
     While it is open, cycles of objects that were there before its first exchange are not garbage-collected.
