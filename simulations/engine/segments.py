@@ -22,9 +22,6 @@ import numpy.typing as npt
 ALIGNMENT = 64
 """Where each buffer begins: a multiple of this, as arrays in memory of their own would [bytes]."""
 
-_READ = mmap.PROT_READ
-_WRITE = mmap.PROT_READ | mmap.PROT_WRITE
-
 
 @dataclass(frozen=True)
 class Probe:
@@ -122,7 +119,7 @@ class WrittenSegments:
         file = os.memfd_create("fedmeta-segment")
         try:
             os.posix_fallocate(file, 0, size)  # else a lack of memory would end the process at its first write
-            memory = mmap.mmap(file, size, mmap.MAP_SHARED | mmap.MAP_POPULATE, _WRITE)
+            memory = mmap.mmap(file, size, mmap.MAP_SHARED | mmap.MAP_POPULATE)
         except OSError:
             os.close(file)
             raise
@@ -243,7 +240,7 @@ def _map(path: str) -> mmap.mmap:
     except OSError as error:
         raise Gone(error.errno, "another process's memory cannot be read", path) from error
     try:
-        return mmap.mmap(file, 0, mmap.MAP_SHARED | mmap.MAP_POPULATE, _READ)
+        return mmap.mmap(file, 0, mmap.MAP_SHARED | mmap.MAP_POPULATE, mmap.PROT_READ)
     finally:
         os.close(file)
 
