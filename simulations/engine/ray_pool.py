@@ -12,7 +12,7 @@ import ray.cloudpickle
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from fedmeta.errors import ConfigurationError, FedmetaError
-from simulations.engine import bootstrap, ray_session
+from simulations.engine import bootstrap, ray_session, segments
 from simulations.engine.plan import Plan, fitting
 from simulations.engine.segments import Placed, Probe, ReadSegments, SharedSegments
 from simulations.engine.transport import IN_LINE, Packed
@@ -138,7 +138,8 @@ class ActorPool:
     def submit(self, place: int, broadcast: Broadcast, jobs: Packed) -> Any:
         """Give packed jobs to an actor; returns the future of their deliveries, which `fetch` takes."""
         read = self._read[place]
-        released = None if read is None else read.released()
+        reading = sum(each.reading for each in self._read if each is not None)
+        released = None if read is None or reading >= segments.MOST else read.released()
         return self._actors[place].run.remote(self._readable(place, broadcast), jobs, released)
 
     def _readable(self, place: int, broadcast: Broadcast) -> Any:

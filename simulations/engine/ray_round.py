@@ -160,7 +160,7 @@ class Round:
         return deadline_after(self._client_timeout * clients + self._pool.patience(place))
 
     def _collect(self, future: Any) -> None:
-        call = self._running.pop(future)
+        call = self._running[future]  # until it is read: what an interrupt leaves unread ends with its actor
         place, members = call.place, call.members
         try:
             deliveries = unpack(self._pool.fetch(place, future))
@@ -174,6 +174,7 @@ class Round:
             self._pool.answered(place)
             for index, delivery in zip(members, deliveries, strict=True):
                 self._outcomes[index] = received(delivery, self._turns[index].context.state)
+        del self._running[future]
 
     def _again(self, place: int, members: list[int], why: str) -> None:
         """Put the turns of a dead actor back: together, and after a second death each alone, to find the deadly one."""

@@ -9,6 +9,7 @@ again.
 import mmap
 import os
 import secrets
+import stat
 import weakref
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
@@ -22,6 +23,13 @@ import numpy.typing as npt
 ALIGNMENT = 64
 """Where each buffer begins: a multiple of this, as arrays in memory of their own would [bytes]."""
 
+MOST = 128
+"""Segments of a process that are read at once, and that it reads: what is kept beyond travels through Ray's store. Each
+takes two open files of its writer and one of each reader."""
+
+ROOMY = 2
+"""A segment is at most so many times as large as what is placed in it: little that is kept must not hold much."""
+
 
 @dataclass(frozen=True)
 class Probe:
@@ -33,6 +41,10 @@ class Probe:
     def succeeds(self) -> bool:
         """Whether the other process is on this machine and lets this one read."""
         try:
+            # On another machine a pipe or a device may lie there, which reading would take from, or wait for.
+            found = os.stat(self.path)
+            if not stat.S_ISREG(found.st_mode) or found.st_size != len(self.secret):
+                return False
             with open(self.path, "rb") as file:
                 return file.read() == self.secret
         except OSError:
@@ -57,7 +69,7 @@ class Placed:
 
 
 class Gone(OSError):
-    """A segment cannot be opened: the process that filled it has died."""
+    """A segment cannot be read: mostly because the process that filled it has died."""
 
 
 @dataclass
@@ -70,8 +82,8 @@ class _Segment:
 class WrittenSegments:
     """The segments of a process.
 
-    A segment is filled again once the reader has released it; a larger one takes the place of those that are too small,
-    so that all together they take no more than the most that was ever being read at once.
+    A segment is filled again once the reader has released it, unless it is more than `ROOMY` times too large; a new one
+    takes the place of free ones that are too small.
     """
 
     def __init__(self) -> None:
@@ -94,24 +106,27 @@ class WrittenSegments:
         self._free += [self._read.pop(number) for number in numbers]
 
     def place(self, buffers: Sequence[Any]) -> Placed | None:
-        """Copy buffers into one segment; None where the system has no memory for it."""
+        """Copy buffers into one segment; None where the system has no memory for it, or `MOST` are being read."""
         views = [memoryview(buffer).cast("B") for buffer in buffers]
         size = sum(_aligned(view.nbytes) for view in views)
-        fitting = [segment for segment in self._free if len(segment.memory) >= size]
+        if len(self._read) >= MOST:
+            return None
+        fitting = [segment for segment in self._free if size <= len(segment.memory) <= ROOMY * size]
         if fitting:
             segment = min(fitting, key=lambda each: len(each.memory))
-            self._free.remove(segment)
         else:
-            self._give_up_free()
+            self._give_up([segment for segment in self._free if len(segment.memory) < size])
             try:
                 segment = self._make(size)
             except OSError:
                 return None
-        self._read[segment.number] = segment
-        start = 0
+            self._free.append(segment)
+        start = 0  # an interrupt of the copies leaves the segment free
         for view in views:
             segment.memory[start : start + view.nbytes] = view
             start += _aligned(view.nbytes)
+        self._free.remove(segment)
+        self._read[segment.number] = segment
         living = (*self._read, *(each.number for each in self._free))
         return Placed(segment.number, _path(segment.file), tuple(view.nbytes for view in views), living)
 
@@ -120,22 +135,22 @@ class WrittenSegments:
         try:
             os.posix_fallocate(file, 0, size)  # else a lack of memory would end the process at its first write
             memory = mmap.mmap(file, size, mmap.MAP_SHARED | mmap.MAP_POPULATE)
-        except OSError:
+        except BaseException:
             os.close(file)
             raise
         self._made += 1
         return _Segment(self._made, file, memory)
 
-    def _give_up_free(self) -> None:
-        for segment in self._free:
+    def _give_up(self, segments: Sequence[_Segment]) -> None:
+        for segment in segments:
+            self._free.remove(segment)
             segment.memory.close()
             os.close(segment.file)
-        self._free.clear()
 
     def close(self) -> None:
         """Give up all segments; what readers have mapped stays theirs."""
         self.release(list(self._read))
-        self._give_up_free()
+        self._give_up(list(self._free))
         if self._probe is not None:
             os.close(self._probe)
             self._probe = None
@@ -204,7 +219,7 @@ class ReadSegments:
         """The buffers where they lie, read-only; when the last view of them is gone, the segment is released once.
 
         Raises:
-            Gone: the other process has died.
+            Gone: the other process has died, or this one has no memory or no open file left for it.
         """
         for number in self._mapped.keys() - set(placed.living):
             del self._mapped[number]
@@ -225,6 +240,11 @@ class ReadSegments:
         self._released.append(segment)
         del self._readings[reading]
 
+    @property
+    def reading(self) -> int:
+        """How many readings have not ended."""
+        return len(self._readings)
+
     def released(self) -> tuple[int, ...]:
         """Segments as often as a reading of them has ended since this was asked last."""
         return tuple(self._released.popleft() for _ in range(len(self._released)))
@@ -237,12 +257,12 @@ def _path(file: int) -> str:
 def _map(path: str) -> mmap.mmap:
     try:
         file = os.open(path, os.O_RDONLY)
+        try:
+            return mmap.mmap(file, 0, mmap.MAP_SHARED | mmap.MAP_POPULATE, mmap.PROT_READ)
+        finally:
+            os.close(file)
     except OSError as error:
-        raise Gone(error.errno, "another process's memory cannot be read", path) from error
-    try:
-        return mmap.mmap(file, 0, mmap.MAP_SHARED | mmap.MAP_POPULATE, mmap.PROT_READ)
-    finally:
-        os.close(file)
+        raise Gone(error.errno, f"another process's memory cannot be read: {error.strerror}", path) from error
 
 
 def _aligned(size: int) -> int:

@@ -135,8 +135,10 @@ class Worker:
         Args:
             broadcast: the contents (`list[RecordDict]`) that the jobs point to.
             sent: the jobs (`list[Job]`).
-            released: segments of this actor that the driver no longer reads; None where it cannot read any.
+            released: segments of this actor that the driver no longer reads; None where it cannot read any, or
+                has enough of them.
         """
+        self._written.release(released or ())  # first: it is told once, whatever becomes of the jobs
         app = self._load_once()
         contents, jobs = unpack(self._here(broadcast)), unpack(sent)
         turns = self._turns(contents, jobs)
@@ -149,7 +151,6 @@ class Worker:
         packed = pack([delivered(outcome, turn.context.state) for outcome, turn in zip(outcomes, turns, strict=True)])
         placed = None
         if released is not None:
-            self._written.release(released)
             placed = self._written.place(packed.parts) if packed.nbytes >= IN_LINE else None
         return Answer(placed or packed, self._read.released())
 

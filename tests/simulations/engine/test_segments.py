@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulations import RayGrid
-from simulations.engine import segments
+from simulations.engine import segments, worker
 from simulations.engine.segments import ALIGNMENT, Gone, Placed, Probe, ReadSegments, SharedSegments, WrittenSegments
+from simulations.engine.transport import pack
 
 APP = "foreign_app:app"
 FLOATS = 30_000
@@ -93,8 +94,44 @@ def test_segments_that_are_too_small_give_way() -> None:
         assert contents(writer.place([b"x" * size]), reader) == [b"x" * size]
         writer.release(reader.released())
     assert sizes_held() - others == {99_008}
-    assert contents(writer.place([b"y"]), reader) == [b"y"]
+    assert contents(writer.place([b"y" * 60_000]), reader) == [b"y" * 60_000]
     assert sizes_held() - others == {99_008}
+
+
+def test_little_that_is_kept_holds_no_large_segment() -> None:
+    """As large train replies and small answers to queries alternate, and a strategy keeps the answers."""
+    writer, reader = WrittenSegments(), ReadSegments()
+    others, kept = sizes_held(), []
+    for _ in range(5):
+        assert contents(writer.place([b"x" * 100_000]), reader) == [b"x" * 100_000]
+        writer.release(reader.released())
+        small = writer.place([b"y" * 3000])
+        assert small is not None
+        kept.append(reader.read(small))
+    assert sizes_held() - others == {100_032, 3008}
+    assert [segment.number for segment in writer._free] == [1], "the large one is filled again and again"
+
+
+def test_more_than_may_be_read_at_once_is_not_placed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segments, "MOST", 2)
+    writer = WrittenSegments()
+    placed = [writer.place([b"x" * 1000]) for _ in range(3)]
+    assert placed[0] is not None and placed[1] is not None and placed[2] is None
+    writer.release([placed[0].segment])
+    assert writer.place([b"x" * 1000]) is not None
+
+
+def test_an_actor_is_told_once_what_is_read_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: object) -> None:
+        raise OverflowError("larger than a pickle")
+
+    actor = worker.Worker("simulations.benchmarks.trivial:app", {}, check=False)
+    placed, nothing = actor._written.place([b"x" * 1000]), pack([])
+    assert placed is not None
+    monkeypatch.setattr(worker, "pack", fails)
+    with pytest.raises(OverflowError):
+        actor.run(nothing, nothing, (placed.segment,))
+    assert [segment.number for segment in actor._written._free] == [placed.segment]
 
 
 def test_where_memory_is_short_nothing_is_placed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +149,13 @@ def test_a_process_out_of_reach_is_found_out(tmp_path: Path) -> None:
     assert probe is not None and probe.succeeds()
     assert not Probe(probe.path, b"another machine's secret").succeeds()
     assert not Probe(str(tmp_path / "nothing"), probe.secret).succeeds()
-    with pytest.raises(Gone, match="cannot be read"):
+    ours, theirs = os.pipe()
+    os.write(theirs, probe.secret)
+    os.close(theirs)
+    assert not Probe(f"/proc/self/fd/{ours}", probe.secret).succeeds()
+    assert os.read(ours, 100) == probe.secret, "nothing is taken from a pipe that lies there on another machine"
+    os.close(ours)
+    with pytest.raises(Gone, match="cannot be read: No such file"):
         ReadSegments().read(Placed(1, str(tmp_path / "nothing"), (3,), (1,)))
 
 
@@ -141,6 +184,38 @@ def test_replies_that_are_kept_stay_as_they_were_and_the_rest_takes_no_room() ->
         assert [len(os.listdir(f"/proc/{pid}/fd")) for pid in sorted(pids)] == open_files
         assert hold(kept, 0)
     assert hold(kept, 0), "and after their actor's end"
+
+
+@pytest.mark.usefixtures("apps", "ray_session")
+def test_a_strategy_that_keeps_every_reply_runs_out_of_no_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segments, "MOST", 4)
+    with RayGrid(APP, 4, actors=2) as grid:
+        kept = {value: ask(grid, float(value)) for value in range(4)}
+        held = len(os.listdir("/proc/self/fd"))
+        kept.update({value: ask(grid, float(value)) for value in range(4, 12)})
+        assert len(os.listdir("/proc/self/fd")) <= held + 2
+        assert all(hold(replies, value) for value, replies in kept.items())
+        kept.clear()
+        gc.collect()
+        pool = grid._pool
+        assert pool is not None and not any(read.reading for read in pool._read if read is not None)
+        replies = ask(grid, 1.0)
+        assert hold(replies, 1.0) and sum(read.reading for read in pool._read if read is not None) == 2
+
+
+@pytest.mark.usefixtures("apps", "ray_session")
+def test_what_an_interrupt_leaves_unread_ends_with_its_actor(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with RayGrid(APP, 1, actors=1) as grid:
+        ask(grid, 1.0)
+        pid = ask(grid, 1.0, "query")[0].content["me"]["pid"]
+        with monkeypatch.context() as patched:
+            patched.setattr(ReadSegments, "read", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                ask(grid, 2.0)
+        assert hold(ask(grid, 3.0), 3) and ask(grid, 1.0, "query")[0].content["me"]["pid"] != pid
 
 
 @pytest.mark.usefixtures("apps", "ray_session")
