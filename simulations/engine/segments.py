@@ -23,7 +23,17 @@ import numpy.typing as npt
 ALIGNMENT = 64
 """Where each buffer begins: a multiple of this, as arrays in memory of their own would [bytes]."""
 
-MOST = 128
+
+def _eighth_of_open_files() -> int:
+    try:
+        from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
+    except ImportError:
+        return 128
+    limit = getrlimit(RLIMIT_NOFILE)[0]
+    return 1 << 16 if limit == RLIM_INFINITY else limit // 8
+
+
+MOST = _eighth_of_open_files()
 """Segments of a process that are read at once, and that it reads: what is kept beyond travels through Ray's store. Each
 takes two open files of its writer and one of each reader."""
 
