@@ -117,8 +117,10 @@ def log_to(console: Console) -> None:
 def _in_words(opened: Any) -> str:
     from server.summary import in_one_line
 
-    rounds = opened.experiment.server.rounds
-    return f"{in_one_line(opened.experiment)}; {counted(rounds, 'round')}, into {opened.rundir.path}"
+    rounds, rundir = opened.experiment.server.rounds, opened.rundir
+    played = rundir.load("last").round if rundir.has("last") else 0
+    start = f", from round {played + 1} on" if 0 < played < rounds else ""
+    return f"{in_one_line(opened.experiment)}; {counted(rounds, 'round')}{start}, into {rundir.path}"
 
 
 class _Bar(Callback):

@@ -124,6 +124,11 @@ def open_run(
     rundir = RunDir.open(folder_of(resume, "resume"))
     try:
         experiment = load(rundir.experiment, overrides)
+    except FedmetaError as error:
+        rundir.close()
+        raise ConfigurationError(
+            f"a resumed run goes on as it was, and only its engine and tracking may be set otherwise: {error}"
+        ) from error
     except BaseException:
         rundir.close()
         raise

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord
 
 from fedmeta.wire import WEIGHT, array_view, non_finite
@@ -33,10 +34,11 @@ class Outline:
 def check_replies(messages: Sequence[Message], replies: Sequence[Message]) -> list[Message]:
     """Check replies to train and evaluate messages; others pass.
 
-    Refused are: arrays under a record's name that was sent, with other keys, shapes or dtypes than were sent; values
-    that are NaN or infinite; records or metric keys other than most replies have; a negative or non-finite weight; and
-    where all weights are zero every reply, since no mean can be taken. Records that were not sent are the strategy's
-    own affair.
+    Refused are: arrays under a record's name that was sent, with other keys or shapes than were sent, or of another
+    dtype unless both are of real numbers (FedAvg makes floats of a client's counters, and other strategies float64 of
+    float32, which clients turn back); values that are NaN or infinite; records or metric keys other than most replies
+    have; a negative or non-finite weight; and where all weights are zero every reply, since no mean can be taken.
+    Records that were not sent are the strategy's own affair.
 
     Args:
         messages: what was sent.
@@ -100,7 +102,10 @@ def _array_fault(sent: object, got: ArrayRecord) -> str | None:
 
 
 def _one_array_fault(key: str, array: Array, expected: Array | None) -> str | None:
-    if expected is not None and (tuple(array.shape), array.dtype) != (tuple(expected.shape), expected.dtype):
+    if expected is not None and not (
+        tuple(array.shape) == tuple(expected.shape)
+        and (array.dtype == expected.dtype or (_is_real(array.dtype) and _is_real(expected.dtype)))
+    ):
         return (
             f"array '{key}' is {array.dtype} {tuple(array.shape)}, not {expected.dtype} {tuple(expected.shape)} as sent"
         )
@@ -111,6 +116,13 @@ def _one_array_fault(key: str, array: Array, expected: Array | None) -> str | No
         return f"array '{key}' has bytes that are no array: {error}"
     bad = non_finite(values)
     return f"array '{key}' has {bad} values that are NaN or infinite" if bad else None
+
+
+def _is_real(dtype: str) -> bool:
+    try:
+        return np.dtype(dtype).kind in "biuf"
+    except TypeError:  # a name of the other side's making
+        return False
 
 
 class CheckedGrid(GridDecorator):

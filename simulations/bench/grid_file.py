@@ -244,6 +244,11 @@ def _explain(error: ValidationError) -> str:
         place = ".".join(str(part) for part in fault["loc"])
         if fault["type"] == "extra_forbidden":
             lines.append(f"unknown key '{place}'{did_you_mean(str(fault['loc'][-1]), _known(fault['loc'][:-1]))}")
+        elif fault["type"] == "missing" and fault["loc"][0] == "compare" and fault["loc"][-2] == "attacks":
+            lines.append(
+                f"{place.rpartition('.')[0]} names one attack, and a question is of two, the first against the second, "
+                "under each of its defences; every defence is compared with the mean unasked"
+            )
         elif fault["type"] == "missing":
             lines.append(f"'{place}' is missing")
         elif fault["type"] == "tuple_type" and isinstance(fault["input"], dict):

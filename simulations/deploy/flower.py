@@ -118,10 +118,7 @@ class Flower:
     def nodes(self) -> list[FlowerNode]:
         """All SuperNodes that the SuperLink knows, also those that are away."""
         found = self._call("supernode", "list", *self._name())["nodes"]
-        return [
-            FlowerNode(str(node["node-id"]), str(node["status"]), str(node.get("name") or node.get("owner-name") or ""))
-            for node in found
-        ]
+        return [FlowerNode(str(node["node-id"]), str(node["status"]), _name_of(node)) for node in found]
 
     def _name(self) -> tuple[str, ...]:
         return () if self.superlink is None else (self.superlink,)
@@ -161,3 +158,9 @@ def _run(found: dict[str, Any]) -> FlowerRun:
         seconds=float(found.get("elapsed") or 0),
         bytes=int((found.get("network-traffic") or {}).get("total-bytes") or 0),
     )
+
+
+def _name_of(node: dict[str, Any]) -> str:
+    """A node's name, or its owner's; empty where Flower knows neither, which it calls `none`."""
+    names = [str(node[key]) for key in ("name", "owner-name") if node.get(key)]
+    return next((name for name in names if name.lower() != "none"), "")

@@ -12,7 +12,7 @@ from fedmeta.parameters import require_number
 from simulations.engine import ray_session  # before Ray itself, for which it sets the environment
 from simulations.engine.allocator import keep_freed_memory
 from simulations.engine.app_reference import check_reference
-from simulations.engine.executor import Outcome, Turn
+from simulations.engine.executor import Outcome, Turn, generators_kept
 from simulations.engine.local_grid import LocalGrid
 from simulations.engine.parcel import make_parcel
 from simulations.engine.plan import Plan, check_shares, make_plan
@@ -84,7 +84,8 @@ class RayGrid(LocalGrid):
                 raise ConfigurationError(f"{name} = {limit} must be above 0 seconds{unlimited}")
         self._client_timeout = client_timeout
         keep_freed_memory()
-        ray_session.join(ray_address)
+        with generators_kept():  # Ray draws from them when it starts, and so would what a strategy draws depend on it
+            ray_session.join(ray_address)
         try:
             if isinstance(app, str) and not ray_session.has_other_machines():  # which may have what is not here
                 check_reference(app)
@@ -112,7 +113,8 @@ class RayGrid(LocalGrid):
             self._pool.close()
         if self._froze:
             gc.unfreeze()
-        ray_session.leave()
+        with generators_kept():
+            ray_session.leave()
 
     def _set_aside(self) -> None:
         """Leave what is there by now out of garbage collections: to walk through it took 0.1 s now and again."""

@@ -205,7 +205,7 @@ class Round:
                 continue
             del self._running[future]
             self._pool.replace(call.place)
-            reason = f"no reply within engine.client_timeout = {self._client_timeout:g} s"
+            reason = f"no reply within client_timeout = {self._client_timeout:g} s"
             if len(call.members) > 1:
                 log.warning(
                     "%d clients took longer than they may together, and run again each alone", len(call.members)

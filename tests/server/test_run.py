@@ -394,6 +394,8 @@ def test_resuming_changes_no_results_by_settings(tmp_path: Path) -> None:
     simulate(RAW, engine="inline", out=tmp_path / "run", report=False)
     with pytest.raises(FedmetaError, match=r"server\.optimiser\.lr: 1\.0 -> .* would change the results"):
         simulate(resume=tmp_path / "run", engine="inline", overrides={"server.optimiser.lr": 0.3}, report=False)
+    with pytest.raises(FedmetaError, match=r"a resumed run goes on as it was.*server\.rounds = -1"):
+        simulate(resume=tmp_path / "run", engine="inline", overrides={"server.rounds": -1}, report=False)
     with pytest.raises(FedmetaError, match="neither a file nor an output"):
         simulate(RAW, resume=tmp_path / "run", engine="inline", report=False)
     with pytest.raises(FedmetaError, match="is not empty"):

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from simulations import simulate
 from simulations.command import app
+from simulations.console import _in_words
 from simulations.launch import open_run, play
 
 RAW = {
@@ -44,6 +45,19 @@ def test_a_finished_run_says_so_and_stays_as_it_is(tmp_path: Path) -> None:
     assert again.rounds == 2 and again.history == first.history and again.failed_rounds == ()
     assert again.evaluation("pooled") == first.evaluation("pooled")
     assert files(tmp_path / "run") == before
+
+
+def test_a_resumed_run_says_where_it_goes_on(tmp_path: Path) -> None:
+    def interrupt(record: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        simulate(RAW, engine="inline", out=tmp_path / "run", report=False, observers=[interrupt])
+    opened = open_run(None, resume=tmp_path / "run")
+    try:
+        assert "2 rounds, from round 2 on, into" in _in_words(opened)
+    finally:
+        opened.rundir.close()
 
 
 @pytest.mark.parametrize("lacking", ["results", "a test client"])

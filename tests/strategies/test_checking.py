@@ -36,12 +36,19 @@ def garbage() -> RecordDict:
     return bad
 
 
+def unheard_of() -> RecordDict:
+    odd = content(GOOD)
+    odd["arrays"]["w"] = Array(dtype="float99", shape=(3,), stype="numpy.ndarray", data=b"")
+    return odd
+
+
 @pytest.mark.parametrize(
     ("bad", "words"),
     [
         (content(np.array([1.0, np.nan, 2.0])), "1 values that are NaN"),
         (content(np.ones(1)), "not float64 (3,)"),
-        (content(np.ones(3, dtype=np.float32)), "float32"),
+        (content(np.ones(3, dtype=complex)), "complex128"),
+        (unheard_of(), "array 'w' is float99"),
         (content(None), "where most clients send"),
         (content(GOOD, {"num-examples": [1, 2]}), "num-examples = [1, 2] is not a count"),
         (content(GOOD, {"extra": 1.0}), "where most clients send"),
@@ -53,6 +60,12 @@ def garbage() -> RecordDict:
 def test_one_bad_reply_is_refused_and_the_others_pass(bad: RecordDict, words: str) -> None:
     reasons = checked(content(GOOD), bad, content(GOOD), content(GOOD))
     assert words in reasons[1] and reasons[0] == reasons[2] == reasons[3] == ""
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.float32, np.float16, np.bool_])
+def test_numbers_of_another_dtype_pass(dtype: type) -> None:
+    """FedAvg sends the mean of what a batch normalisation counted, a float, and the client answers with a count."""
+    assert checked(content(GOOD), content(np.ones(3, dtype=dtype))) == ["", ""]
 
 
 def test_weights_that_are_all_zero_are_no_replies() -> None:

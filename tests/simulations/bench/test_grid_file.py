@@ -58,6 +58,7 @@ def test_the_base_may_be_a_file_beside_the_grid(waves: dict[str, Any], tmp_path:
         ({"defences": [{"aggregator": "krumm"}]}, "did you mean 'krum'"),
         ({"defences": [{"aggregator": "krum"}, {"aggregator": "krum"}]}, "two entries are called 'krum'"),
         ({"f": None, "defences": [{"aggregator": "krum"}]}, "aggregator.f is missing"),
+        ({"compare": [{"attacks": ["none"]}]}, r"compare\.0\.attacks names one attack, and a question is of two"),
         ({"compare": [{"attacks": ["ipm", "none"]}]}, r"compare.attacks: 'ipm' is not in the grid"),
         (
             {"compare": [{"attacks": ["none", "none"], "column": "scor"}]},

@@ -6,7 +6,8 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg
 
@@ -187,3 +188,25 @@ def test_unknown_nodes_and_closed_grids(engine: Engine) -> None:
 def test_an_app_that_cannot_be_loaded_is_an_error_in_seconds(engine: Engine, reference: str) -> None:
     with pytest.raises(ConfigurationError, match="app = "), engine(reference, 2) as grid:
         ask(grid)
+
+
+def test_a_model_with_batch_normalisation_goes_on_under_fedavg() -> None:
+    """FedAvg sends the mean of the batches that clients counted, a float; they answer with a count."""
+    app, sent = ClientApp(), []
+
+    @app.train()
+    def train(message: Message, context: object) -> Message:
+        model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
+        arrays = message.content.array_records["arrays"]
+        sent.append(arrays["1.num_batches_tracked"].dtype)
+        model.load_state_dict(arrays.to_torch_state_dict())
+        model(torch.ones(4, 2))
+        content = {"arrays": ArrayRecord(model.state_dict()), "metrics": MetricRecord({"num-examples": 1})}
+        return Message(RecordDict(content), reply_to=message)
+
+    model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
+    with InlineGrid(app, 3) as grid:
+        strategy = FedAvg(fraction_evaluate=0.0)
+        found = strategy.start(grid=grid, initial_arrays=ArrayRecord(model.state_dict()), num_rounds=3)
+    assert sent == ["int64"] * 3 + ["float64"] * 6
+    assert found.arrays["1.num_batches_tracked"].numpy() == 3
