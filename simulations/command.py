@@ -12,7 +12,7 @@ from simulations import privacy_command as privacy
 from simulations import robustness_command as robustness
 from simulations.deploy import command as deployment
 from simulations.explain_command import explain
-from simulations.options import ExperimentFile, Json, Settings
+from simulations.options import ExperimentFile, Json, Settings, given, overrides_of
 from simulations.termination import ended_by_sigterm
 from simulations.tune import command as tuning
 
@@ -23,13 +23,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-
-
-def _given(file: Path | None, settings: list[str] | None) -> tuple[Path | dict[str, Any], dict[str, Any]]:
-    """An experiment as a command gets it: its file, or nothing but the defaults, and the overrides."""
-    from fedmeta.experiment_file import parse_override
-
-    return file if file is not None else {}, dict(parse_override(text) for text in settings or [])
 
 
 @app.command()
@@ -49,10 +42,9 @@ def simulate(
     ] = True,
 ) -> None:
     """Simulate federated meta-learning: train, judge on unseen clients, write a run directory with a report."""
-    from fedmeta.experiment_file import parse_override
     from simulations.console import run_with_progress
 
-    overrides = dict(parse_override(text) for text in settings or [])
+    overrides = overrides_of(settings)
     flags = {"cpus_per_client": cpus_per_client, "gpus_per_client": gpus_per_client, "ray_address": ray_address}
     overrides |= {f"engine.{key}": value for key, value in flags.items() if value is not None}
     source: Path | dict[str, Any] | None = file if file is not None or resume is not None else {}
@@ -81,7 +73,7 @@ def config(
     from simulations.describe import describe
     from simulations.fit import load_with_warning
 
-    experiment = load_with_warning(*_given(file, settings))
+    experiment = load_with_warning(*given(file, settings))
     typer.echo(experiment.model_dump_json(indent=2) if as_json else describe(experiment))
 
 
@@ -98,7 +90,7 @@ def doctor(
     from simulations.doctor import diagnose
     from simulations.fit import load_fitting
 
-    found = diagnose(load_fitting(*_given(file, settings)))
+    found = diagnose(load_fitting(*given(file, settings)))
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=2))
     else:
@@ -117,7 +109,7 @@ def export(
     from fedmeta.workload import workload_from_json
     from simulations.fit import load_fitting
 
-    experiment = load_fitting(*_given(file, settings))
+    experiment = load_fitting(*given(file, settings))
     try:
         output.write_text(f"experiment = '''{experiment.to_json()}'''\n", encoding="utf-8")
     except OSError as error:
@@ -157,7 +149,7 @@ def deploy_run(
     """Submit an experiment to a SuperLink, watch it, and let it go on where its server process was lost."""
     from simulations.deploy.run import run_deployed
 
-    raise typer.Exit(run_deployed(*_given(file, settings), superlink, out, app_folder, resubmissions))
+    raise typer.Exit(run_deployed(*given(file, settings), superlink, out, app_folder, resubmissions))
 
 
 @app.command()

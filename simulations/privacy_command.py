@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from simulations.options import Json, Settings
+from simulations.options import Json, Settings, overrides_of
 
 
 def audit(
@@ -32,11 +32,10 @@ def audit(
 
         raise typer.Exit(audit_members(target, settings, shadows, tasks, engine, out, as_json))
 
-    from fedmeta.experiment_file import parse_override
     from server.report.confidential import audit_in_words
     from simulations.audit import audit as run_audit
 
-    overrides = dict(parse_override(text) for text in settings or [])
+    overrides = overrides_of(settings)
     found = run_audit(target, canaries=canaries, engine=engine, overrides=overrides, out=out)
     typer.echo(json.dumps(found, indent=2) if as_json else audit_in_words(found))
     if found["one_run"]["epsilon"] > (found["claim"] if found["claim"] is not None else float("inf")):
@@ -109,11 +108,10 @@ def privacy_sweep(
     from rich.console import Console
     from rich.table import Table
 
-    from fedmeta.experiment_file import parse_override
     from server.report.headline import format_score
     from simulations.privacy_sweep import sweep
 
-    overrides = dict(parse_override(text) for text in settings or [])
+    overrides = overrides_of(settings)
     points = sweep(
         file,
         epsilon if epsilon is not None else [1.0, 3.0, 10.0, 30.0],

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from simulations.options import given, overrides_of
+
 if TYPE_CHECKING:
     from fedmeta.experiment import Experiment
 
@@ -59,12 +61,11 @@ def export_data(
     ] = None,
 ) -> None:
     """Write clients of a simulation as folders of images, to try a deployment with data on the nodes."""
-    from fedmeta.experiment_file import parse_override
     from fedmeta.workload import workload_from_json
     from simulations.deploy.export import export_clients, node_config
     from simulations.fit import load_fitting
 
-    experiment = load_fitting(file if file is not None else {}, dict(parse_override(text) for text in settings or []))
+    experiment = load_fitting(*given(file, settings))
     for info, path in export_clients(workload_from_json(experiment.to_json()), output, client or []).items():
         typer.echo(f"--node-config '{node_config(info, path)}'")
 
@@ -118,10 +119,9 @@ def _read_experiment(file: Path, settings: list[str]) -> "Experiment":
     """An experiment file, or a run configuration that holds a whole experiment."""
     import tomllib
 
-    from fedmeta.experiment_file import parse_override
     from server.configuration import from_run_config, load
 
-    overrides = dict(parse_override(text) for text in settings)
+    overrides = overrides_of(settings)
     try:
         raw = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):

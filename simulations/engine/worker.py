@@ -149,9 +149,8 @@ class Worker:
             gc.freeze()
             self._warm = True
         packed = pack([delivered(outcome, turn.context.state) for outcome, turn in zip(outcomes, turns, strict=True)])
-        placed = None
-        if released is not None:
-            placed = self._written.place(packed.parts) if packed.nbytes >= IN_LINE else None
+        large = released is not None and packed.nbytes >= IN_LINE
+        placed = self._written.place(packed.parts) if large else None
         return Answer(placed or packed, self._read.released())
 
     def _here(self, broadcast: Packed | Placed) -> Packed:

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from simulations.options import overrides_of
+
 
 def tune(
     file: Annotated[
@@ -37,7 +39,6 @@ def tune(
     ] = "1",
 ) -> None:
     """Search keys of an experiment for the best score on validation clients. Killed, it goes on."""
-    from fedmeta.experiment_file import parse_override
     from simulations.tune.console import run_tune
 
     raise typer.Exit(
@@ -46,7 +47,7 @@ def tune(
             search or [],
             trials,
             out,
-            overrides=dict(parse_override(text) for text in settings or []),
+            overrides=overrides_of(settings),
             seed=seed,
             parallel=parallel,
             engine=engine,
